@@ -1,0 +1,88 @@
+"""What the machine can do: FMA rate of every built instruction set, copy bandwidth of L2, L3 and memory.
+
+Every instruction set runs in a process of its own with FASTOPT_ISA, because one process holds one core.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import machine
+from context import Context
+from harness import Contestant, measure, summarize
+from report import number, plus_minus
+
+WORKER = """
+import json, sys
+import fastopt as fo
+from fastopt._backend import core
+threads, repeats, seconds = json.loads(sys.argv[1])
+keys = [(dtype, n) for n in threads for dtype in ("float32", "float64")]
+rates = {f"{dtype} {n}": [] for dtype, n in keys}
+for turn in range(repeats + 1):
+    for dtype, n in keys:
+        fo.set_num_threads(n)
+        rate = core.fma_rate(dtype, seconds)
+        if turn > 0:
+            rates[f"{dtype} {n}"].append(rate)
+print(json.dumps(rates))
+"""
+
+
+def run(context: Context) -> None:
+    threads = sorted({1, context.threads})
+    fma_rates(context, threads)
+    copy_rates(context, threads)
+
+
+def fma_rates(context: Context, threads: list[int]) -> None:
+    context.report.begin("limits", "multiply-add rate of registers only, GFLOP/s")
+    rows = []
+    for isa in context.build["isas_built"]:
+        rates = fma_worker(context, isa, threads)
+        if isinstance(rates, str):
+            context.report.line(f"{isa}: skipped ({rates})")
+            continue
+        for dtype in ("float32", "float64"):
+            row = [f"{isa} {dtype}"]
+            for count in threads:
+                summary = summarize(rates[f"{dtype} {count}"], is_rate=True)
+                context.report.add(f"fma {isa} {dtype}", f"limit {count} threads", summary, "FLOP/s", higher_is_better=True)
+                row.append(f"{number(summary.median * 1e-9)} {plus_minus(summary)}")
+            rows.append(row)
+    context.report.table(["instruction set", *(f"{count} threads" for count in threads)], rows)
+
+
+def fma_worker(context: Context, isa: str, threads: list[int]) -> dict[str, list[float]] | str:
+    """Rates by "dtype threads", or the reason why this instruction set does not run here."""
+    parameters = json.dumps([threads, context.plan.repeats, context.plan.block_seconds])
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, parameters], env={**os.environ, "FASTOPT_ISA": isa}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+    rates: dict[str, list[float]] = json.loads(done.stdout)
+    return rates
+
+
+def copy_rates(context: Context, threads: list[int]) -> None:
+    context.report.begin("limits", "copy bandwidth, read + written, GB/s")
+    l2, l3 = machine.cache_bytes(2), machine.cache_bytes(3)
+    memory = 2 * l3 if context.quick else max(8 * l3, 256 << 20)
+    rows = []
+    for count in threads:
+        # Half of every core's L2; then well above all L2 and within L3; then far above L3.
+        sizes = {"L2": count * l2 // 2, "L3": max(l3 // 4, 3 * count * l2), "memory": memory}
+        contestants = [
+            Contestant(place, lambda _, size=size: context.core.copy_rate(size, context.plan.block_seconds), is_rate=True)
+            for place, size in sizes.items()
+        ]
+        context.fo.set_num_threads(count)
+        rates = measure(contestants, context.plan)
+        for place, size in sizes.items():
+            context.report.add(f"copy {place}", f"limit {count} threads", rates[place], "B/s", higher_is_better=True, working_set=size)
+            rate = f"{number(rates[place].median * 1e-9)} {plus_minus(rates[place])}"
+            rows.append([f"{place}, {number(size / 2**20)} MiB", str(count), rate])
+    context.fo.set_num_threads(context.threads)
+    context.report.table(["working set", "threads", "GB/s"], rows)

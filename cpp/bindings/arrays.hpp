@@ -1,0 +1,214 @@
+// The only NumPy <-> view code. `Exact` arrays are used where they lie and never converted; `Padded` ones are seen as padded matrices,
+// through a copy when their rows do not end on cache lines.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "core/aligned.hpp"
+#include "core/check.hpp"
+#include "core/types.hpp"
+#include "kernels/gather.hpp"
+
+namespace fastopt {
+
+namespace py = pybind11;
+
+inline std::string shape_text(const py::array& array) {
+    std::string text = "(";
+    for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+        text += (i > 0 ? ", " : "") + std::to_string(array.shape(i));
+    }
+    return text + (array.ndim() == 1 ? ",)" : ")");
+}
+
+inline void check_type(bool condition, const std::string& message) {
+    if (!condition) {
+        throw py::type_error(message);
+    }
+}
+
+// A C-contiguous array of T, by handle; `writable` when it is an output.
+template <class T>
+py::array exact(const py::handle& object, const char* name, bool writable = false) {
+    check_type(py::isinstance<py::array>(object), sentence(name, " must be a NumPy array"));
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    check_type(array.dtype().is(py::dtype::of<T>()) || array.dtype().equal(py::dtype::of<T>()),
+               sentence(name, " must have dtype ", py::str(py::dtype::of<T>()).cast<std::string>(), "; got ",
+                        py::str(array.dtype()).cast<std::string>()));
+    check((array.flags() & py::array::c_style) != 0, name, " must be C-contiguous; its shape is ", shape_text(array));
+    check(reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) == 0, name, " must be aligned");
+    check(!writable || array.writeable(), name, " is read-only, but it is written in place");
+    return array;
+}
+
+template <class T>
+T* data_of(const py::array& array) {
+    return const_cast<T*>(static_cast<const T*>(array.data()));
+}
+
+template <class T>
+Matrix<T> matrix_view(const py::array& array, const char* name) {
+    check(array.ndim() == 2, name, " must have 2 dimensions; its shape is ", shape_text(array));
+    const Index cols = array.shape(1);
+    return {data_of<T>(array), array.shape(0), cols, cols, cols % line_elements<T> == 0};
+}
+template <class T>
+ConstMatrix<T> input_matrix(const py::handle& object, const char* name) {
+    return matrix_view<T>(exact<T>(object, name), name);
+}
+template <class T>
+Matrix<T> output_matrix(const py::handle& object, const char* name) {
+    return matrix_view<T>(exact<T>(object, name, true), name);
+}
+
+template <class A, class B>
+void check_shape(const Matrix<A>& m, Index rows, Index cols, const char* name, const Matrix<B>&) {
+    check(m.rows == rows && m.cols == cols, name, " must have shape (", rows, ", ", cols, "); got (", m.rows, ", ", m.cols, ")");
+}
+template <class T>
+void check_shape(const Matrix<T>& m, Index rows, Index cols, const char* name) {
+    check(m.rows == rows && m.cols == cols, name, " must have shape (", rows, ", ", cols, "); got (", m.rows, ", ", m.cols, ")");
+}
+
+// Contiguous elements of any shape.
+template <class T>
+struct Flat {
+    T* data;
+    Index size;
+};
+template <class T>
+Flat<T> input_flat(const py::handle& object, const char* name) {
+    const py::array array = exact<T>(object, name);
+    return {data_of<T>(array), array.size()};
+}
+template <class T>
+Flat<T> output_flat(const py::handle& object, const char* name, Index size) {
+    const py::array array = exact<T>(object, name, true);
+    check(array.size() == size, name, " must have ", size, " elements; got shape ", shape_text(array));
+    return {data_of<T>(array), size};
+}
+template <class T>
+Flat<T> sized_flat(const py::handle& object, const char* name, Index size) {
+    const Flat<T> flat = input_flat<T>(object, name);
+    check(flat.size == size, name, " must have ", size, " elements; got ", flat.size);
+    return flat;
+}
+
+inline bool overlap(const void* a, Index a_bytes, const void* b, Index b_bytes) {
+    const auto* x = static_cast<const char*>(a);
+    const auto* y = static_cast<const char*>(b);
+    return a_bytes > 0 && b_bytes > 0 && x < y + b_bytes && y < x + a_bytes;
+}
+template <class A, class B>
+void check_apart(const Matrix<A>& out, const Matrix<B>& in, const char* out_name, const char* in_name) {
+    const auto bytes = [](const auto& m) { return m.rows * m.ld * static_cast<Index>(sizeof(*m.data)); };
+    check(!overlap(out.data, bytes(out), in.data, bytes(in)), out_name, " shares memory with ", in_name, ", but it is written in place");
+}
+
+// An input as a padded matrix.
+template <class T>
+class PaddedInput {
+   public:
+    explicit PaddedInput(ConstMatrix<T> m) : view_(m) {
+        if (!m.padded) {
+            copy_.reserve(m.rows, m.cols);
+            const Matrix<T> to = copy_.view(m.rows);
+            for (Index i = 0; i < m.rows; ++i) {
+                std::copy(m.row(i), m.row(i) + m.cols, to.row(i));
+            }
+            view_ = to;
+        }
+    }
+    ConstMatrix<T> view() const { return view_; }
+
+   private:
+    PaddedMatrix<T> copy_;
+    ConstMatrix<T> view_;
+};
+
+// An output as a padded matrix; `finish` writes what was computed to the caller's array.
+template <class T>
+class PaddedOutput {
+   public:
+    explicit PaddedOutput(Matrix<T> m) : out_(m), view_(m) {
+        if (!m.padded) {
+            copy_.reserve(m.rows, m.cols);
+            view_ = copy_.view(m.rows);
+        }
+    }
+    Matrix<T> view() const { return view_; }
+    void finish() const {
+        for (Index i = 0; view_.data != out_.data && i < out_.rows; ++i) {
+            std::copy(view_.row(i), view_.row(i) + out_.cols, out_.row(i));
+        }
+    }
+
+   private:
+    PaddedMatrix<T> copy_;
+    Matrix<T> out_;
+    Matrix<T> view_;
+};
+
+// A vector as whole cache lines; null stays null.
+template <class T>
+class PaddedVector {
+   public:
+    PaddedVector(const py::object& object, const char* name, Index size) {
+        if (object.is_none()) {
+            return;
+        }
+        const Flat<T> flat = sized_flat<T>(object, name, size);
+        buffer_ = Buffer<T>(round_up(std::max<Index>(size, 1), line_elements<T>));
+        std::copy(flat.data, flat.data + size, buffer_.data());
+    }
+    const T* data() const { return buffer_.data(); }
+
+   private:
+    Buffer<T> buffer_;
+};
+
+// Rows of the caller's table in one of the element types that `gather` converts.
+inline Source source_of(const py::handle& object, const char* name) {
+    check_type(py::isinstance<py::array>(object), sentence(name, " must be a NumPy array"));
+    const auto array = py::reinterpret_borrow<py::array>(object);
+    check(array.ndim() == 2, name, " must have 2 dimensions; its shape is ", shape_text(array));
+    const auto is = [&](auto value) { return array.dtype().equal(py::dtype::of<decltype(value)>()); };
+    Source source;
+    if (is(float{})) {
+        source.type = SourceType::float32;
+    } else if (is(double{})) {
+        source.type = SourceType::float64;
+    } else if (is(std::uint8_t{})) {
+        source.type = SourceType::uint8;
+    } else if (is(std::int16_t{})) {
+        source.type = SourceType::int16;
+    } else {
+        throw py::type_error(sentence(name, " must have dtype float32, float64, uint8 or int16; got ", py::str(array.dtype()).cast<std::string>()));
+    }
+    const py::ssize_t item = array.itemsize();
+    source.data = array.data();
+    source.rows = array.shape(0);
+    source.cols = array.shape(1);
+    check(source.cols <= 1 || array.strides(1) == item, name, " must have contiguous rows; its shape is ", shape_text(array));
+    check(source.rows <= 1 || (array.strides(0) % item == 0), name, " must have rows a whole number of elements apart");
+    check(reinterpret_cast<std::uintptr_t>(source.data) % static_cast<std::uintptr_t>(item) == 0, name, " must be aligned");
+    source.stride = source.rows <= 1 ? source.cols : array.strides(0) / item;
+    return source;
+}
+
+// A writable zero-copy view that keeps `owner` alive.
+template <class T>
+py::array view_array(T* data, Index size, const py::object& owner) {
+    return py::array(py::dtype::of<T>(), {size}, {static_cast<py::ssize_t>(sizeof(T))}, data, owner);
+}
+
+template <class T>
+py::array_t<T> new_matrix(Index rows, Index cols) {
+    return py::array_t<T>({rows, cols});
+}
+
+}  // namespace fastopt

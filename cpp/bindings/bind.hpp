@@ -1,0 +1,31 @@
+// What the binding files offer to module.cpp, and what they share.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <type_traits>
+
+#include "core/config.hpp"
+
+namespace fastopt {
+
+namespace py = pybind11;
+
+void bind_runtime(py::module_& m);
+void bind_kernels(py::module_& m);
+void bind_losses(py::module_& m);
+void bind_optimizers(py::module_& m);
+void bind_network(py::module_& m);
+void bind_train_step(py::module_& m);
+
+// A mapping of options as the core reads it.
+Config config_from(const py::handle& mapping);
+
+// "Loss_float32" and "Loss_float64".
+template <class T>
+std::string class_name(const char* kind) {
+    return std::string(kind) + (std::is_same_v<T, float> ? "_float32" : "_float64");
+}
+
+}  // namespace fastopt

@@ -1,0 +1,169 @@
+// Networks: flat zero-copy views, forward, backward, inference.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
+#include "bindings/arrays.hpp"
+#include "bindings/bind.hpp"
+#include "nn/network.hpp"
+
+namespace fastopt {
+
+namespace {
+
+template <class T>
+using Shared = std::shared_ptr<Network<T>>;
+
+std::vector<LayerSpec> specs_from(const py::sequence& layers) {
+    std::vector<LayerSpec> specs;
+    for (const py::handle layer : layers) {
+        const Config config = config_from(layer);
+        specs.emplace_back(config.text("kind"), config);
+    }
+    return specs;
+}
+
+template <class T>
+py::list segment_list(const Layout<T>& layout) {
+    py::list out;
+    for (const SegmentInfo& info : layout.segments()) {
+        out.append(py::make_tuple(info.name, info.offset, py::tuple(py::cast(info.shape))));
+    }
+    return out;
+}
+
+template <class T>
+py::list layer_table(const Network<T>& net) {
+    py::list out;
+    Index number = 0;
+    for (const LayerInfo& info : net.layer_table()) {
+        Index parameters = 0;
+        for (const SegmentInfo& segment : net.parameter_layout().segments()) {
+            parameters += segment.name.rfind(std::to_string(number) + ".", 0) == 0 ? segment.size : 0;
+        }
+        py::dict row;
+        row["name"] = std::to_string(number++);
+        row["kind"] = info.kind;
+        row["description"] = info.description;
+        row["outputs"] = info.outputs;
+        row["parameters"] = parameters;
+        row["trainable"] = info.trainable;
+        out.append(row);
+    }
+    return out;
+}
+
+template <class T>
+py::array_t<T> copy_out(ConstMatrix<T> from) {
+    py::array_t<T> out = new_matrix<T>(from.rows, from.cols);
+    T* to = out.mutable_data();
+    for (Index i = 0; i < from.rows; ++i) {
+        std::copy(from.row(i), from.row(i) + from.cols, to + i * from.cols);
+    }
+    return out;
+}
+
+template <class T>
+py::object infer(Network<T>& net, const py::object& x, const py::object& out) {
+    const Source source = source_of(x, "x");
+    check(source.cols == net.inputs(), "x must have ", net.inputs(), " columns; got shape ", shape_text(py::reinterpret_borrow<py::array>(x)));
+    py::object result = out;
+    if (out.is_none()) {
+        result = new_matrix<T>(source.rows, net.outputs());
+    }
+    const Matrix<T> to = output_matrix<T>(result, "out");
+    check_shape(to, source.rows, net.outputs(), "out");
+    const Matrix<const char> seen{static_cast<const char*>(source.data), source.rows, source.cols,
+                                  source.stride * static_cast<Index>(py::reinterpret_borrow<py::array>(x).itemsize()), false};
+    check_apart(to, seen, "out", "x");
+    const py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> lock(net.mutex());
+    net.infer(source, to);
+    return result;
+}
+
+template <class T>
+py::object forward(Network<T>& net, const py::object& x, bool training) {
+    const auto from = input_matrix<T>(x, "x");
+    check(from.cols == net.inputs() && from.rows > 0, "x must have shape (rows, ", net.inputs(), ") with rows > 0; got (", from.rows, ", ",
+          from.cols, ")");
+    ConstMatrix<T> y;
+    {
+        const py::gil_scoped_release release;
+        const std::lock_guard<std::mutex> lock(net.mutex());
+        const Matrix<T> to = net.input(from.rows);
+        for (Index i = 0; i < from.rows; ++i) {
+            std::copy(from.row(i), from.row(i) + from.cols, to.row(i));
+        }
+        y = net.forward(from.rows, training);
+    }
+    return copy_out(y);
+}
+
+template <class T>
+py::object backward(Network<T>& net, const py::object& grad_output) {
+    const auto from = input_matrix<T>(grad_output, "grad_output");
+    check(net.ready_for_backward(from.rows), "backward needs a training forward of as many rows before it: call forward(x, training=True); "
+          "grad_output has shape (", from.rows, ", ", from.cols, ")");
+    check(from.cols == net.outputs(), "grad_output must have ", net.outputs(), " columns; got ", from.cols);
+    ConstMatrix<T> grad_x;
+    {
+        const py::gil_scoped_release release;
+        const std::lock_guard<std::mutex> lock(net.mutex());
+        const Matrix<T> to = net.output_gradient(from.rows);
+        for (Index i = 0; i < from.rows; ++i) {
+            std::copy(from.row(i), from.row(i) + from.cols, to.row(i));
+        }
+        grad_x = net.backward(true);
+    }
+    return copy_out(grad_x);
+}
+
+template <class T>
+void bind(py::module_& m) {
+    using Net = Network<T>;
+    py::class_<Net, Shared<T>>(m, class_name<T>("Network").c_str())
+        .def(py::init([](Index inputs, const py::sequence& layers, std::uint64_t seed) {
+            return std::make_shared<Net>(inputs, specs_from(layers), seed);
+        }))
+        .def_property_readonly("inputs", &Net::inputs)
+        .def_property_readonly("outputs", &Net::outputs)
+        .def_property_readonly("num_parameters", [](const Net& net) { return net.parameter_layout().count(); })
+        .def("parameter_segments", [](const Net& net) { return segment_list(net.parameter_layout()); })
+        .def("buffer_segments", [](const Net& net) { return segment_list(net.buffer_layout()); })
+        .def("layer_table", &layer_table<T>)
+        .def_property_readonly("parameters", [](const py::object& self) {
+            const Net& net = *self.cast<Shared<T>>();
+            return view_array(net.parameters(), net.parameter_layout().total(), self);
+        })
+        .def_property_readonly("gradients", [](const py::object& self) {
+            const Net& net = *self.cast<Shared<T>>();
+            return view_array(net.gradients(), net.parameter_layout().total(), self);
+        })
+        .def_property_readonly("buffers", [](const py::object& self) {
+            const Net& net = *self.cast<Shared<T>>();
+            return view_array(net.buffers(), net.buffer_layout().total(), self);
+        })
+        .def_property("training_step", &Net::training_step, &Net::set_training_step)
+        .def("initialize", [](Net& net, std::uint64_t seed) { net.initialize(seed); })
+        .def("adapted", &Net::adapted)
+        .def("adapt", [](Net& net, const py::object& x) {
+            const Source source = source_of(x, "x");
+            const py::gil_scoped_release release;
+            const std::lock_guard<std::mutex> lock(net.mutex());
+            net.adapt(source);
+        })
+        .def("infer", &infer<T>, py::arg("x"), py::arg("out") = py::none())
+        .def("forward", &forward<T>)
+        .def("backward", &backward<T>)
+        .def("layer_output", [](const Net& net, Index layer) { return copy_out(net.layer_output(layer)); });
+}
+
+}  // namespace
+
+void bind_network(py::module_& m) {
+    bind<float>(m);
+    bind<double>(m);
+}
+
+}  // namespace fastopt

@@ -1,0 +1,105 @@
+// Build facts, threads, names of what is registered, the machine's limits.
+#include <pybind11/stl.h>
+
+#include "bindings/arrays.hpp"
+#include "bindings/bind.hpp"
+#include "core/rng.hpp"
+#include "core/threads.hpp"
+#include "kernels/activations.hpp"
+#include "kernels/roofline.hpp"
+#include "kernels/simd.hpp"
+#include "losses/loss.hpp"
+#include "nn/init.hpp"
+#include "nn/layer.hpp"
+#include "optimizers/optimizer.hpp"
+
+#define FASTOPT_TEXT_(x) #x
+#define FASTOPT_TEXT(x) FASTOPT_TEXT_(x)
+
+namespace fastopt {
+
+namespace {
+
+Config::Value value_from(const std::string& name, const py::handle& value) {
+    if (py::isinstance<py::bool_>(value)) {
+        return value.cast<bool>();
+    }
+    if (py::isinstance<py::int_>(value)) {
+        return value.cast<Index>();
+    }
+    if (py::isinstance<py::float_>(value)) {
+        return value.cast<double>();
+    }
+    if (py::isinstance<py::str>(value)) {
+        return value.cast<std::string>();
+    }
+    check_type(py::isinstance<py::sequence>(value), sentence("option '", name, "' must be a bool, number, string or sequence of numbers"));
+    return value.cast<std::vector<double>>();
+}
+
+py::dict build_info() {
+    py::dict info;
+    info["core"] = "_core_" FASTOPT_TEXT(FASTOPT_ISA);
+#if defined(__clang__)
+    info["compiler"] = "Clang " __clang_version__;
+#else
+    info["compiler"] = "GCC " __VERSION__;
+#endif
+    info["eigen"] = sentence(EIGEN_WORLD_VERSION, ".", EIGEN_MAJOR_VERSION, ".", EIGEN_MINOR_VERSION);
+    info["openmp"] = openmp_version();
+    info["lanes_float32"] = simd::Vec<float>::packet_lanes;
+    return info;
+}
+
+double fma_rate_of(const std::string& dtype, double seconds) {
+    check(dtype == "float32" || dtype == "float64", "dtype must be 'float32' or 'float64'; got '", dtype, "'");
+    const py::gil_scoped_release release;
+    return dtype == "float32" ? fma_rate<float>(seconds) : fma_rate<double>(seconds);
+}
+
+}  // namespace
+
+Config config_from(const py::handle& mapping) {
+    Config config;
+    for (const auto& [key, value] : mapping.cast<py::dict>()) {
+        const auto name = key.cast<std::string>();
+        config.set(name, value_from(name, value));
+    }
+    return config;
+}
+
+void bind_runtime(py::module_& m) {
+    install_fork_handler();
+    m.def("build_info", &build_info);
+    m.def("set_num_threads", [](int n) {
+        check(n >= 1, "n must be at least 1; got ", n);
+        set_num_threads(n);
+    });
+    m.def("get_num_threads", &get_num_threads);
+    m.def("release_threads", &release_threads);
+    m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) {
+        check(n >= 0, "n must not be negative; got ", n);
+        py::array_t<Index> out(n);
+        Index* data = out.mutable_data();
+        const py::gil_scoped_release release;
+        permutation(n, seed, epoch, data);
+        return out;
+    });
+    m.def("activation_names", &activation_names);
+    m.def("loss_names", [] { return loss_registry<float>().names(); });
+    m.def("optimizer_names", [] { return optimizer_registry<float>().names(); });
+    m.def("layer_names", [] { return layer_registry<float>().names(); });
+    m.def("initializer_names", &initializer_names);
+    m.def("fma_rate", &fma_rate_of);
+    m.def("copy_rate", &copy_rate, py::call_guard<py::gil_scoped_release>());
+    m.def("uniform", [](Index n, std::uint64_t seed, std::uint64_t step, std::uint32_t layer) {
+        check(n >= 0, "n must not be negative; got ", n);
+        py::array_t<double> out(n);
+        for (Index i = 0; i < n; ++i) {
+            out.mutable_data()[i] = uniform_at({seed, step, layer}, static_cast<std::uint64_t>(i));
+        }
+        return out;
+    });
+}
+
+}  // namespace fastopt

@@ -1,0 +1,141 @@
+// Training steps and runs of steps.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "bindings/arrays.hpp"
+#include "bindings/bind.hpp"
+#include "bindings/named.hpp"
+#include "bindings/target.hpp"
+#include "nn/train_step.hpp"
+
+namespace fastopt {
+
+namespace {
+
+TrainOptions options_from(const py::object& mapping) {
+    const Config config = config_from(mapping);
+    TrainOptions options;
+    options.l1 = config.number("l1");
+    options.l2 = config.number("l2");
+    options.clip_norm = config.number("clip_norm");
+    options.clip_value = config.number("clip_value");
+    options.ema = config.number("ema");
+    options.accumulate = config.integer("accumulate");
+    return options;
+}
+
+void check_rate(double learning_rate) {
+    check(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ", learning_rate);
+}
+
+template <class T>
+Data<T> data_from(const TrainStep<T>& trainer, const py::object& x, const py::object& y, const py::object& weight) {
+    check(trainer.loss() != nullptr, "this trainer has a loss written in Python");
+    const Network<T>& net = trainer.network();
+    Data<T> data;
+    data.x = source_of(x, "x");
+    check(data.x.cols == net.inputs(), "x must have ", net.inputs(), " columns; got shape ", shape_text(py::reinterpret_borrow<py::array>(x)));
+    const TargetArray<T> target = target_of<T>(y, *trainer.loss(), net.outputs(), data.x.rows);
+    data.labels = target.labels;
+    data.y = {target.dense.data, std::is_same_v<T, float> ? SourceType::float32 : SourceType::float64, target.dense.rows, target.dense.cols,
+              target.dense.ld};
+    data.weight = weight_of<T>(weight, data.x.rows);
+    return data;
+}
+
+template <class T>
+double step(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, double learning_rate) {
+    const Data<T> data = data_from(self, x, y, weight);
+    check(data.x.rows > 0, "x must have at least one row");
+    check_rate(learning_rate);
+    const py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> lock(self.network().mutex());
+    return self.step(data, nullptr, data.x.rows, learning_rate).value;
+}
+
+template <class T>
+Index run_steps(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, const py::object& order,
+                Index batch_size, const py::object& rates, const py::object& losses, const py::object& weights) {
+    const Data<T> data = data_from(self, x, y, weight);
+    const Flat<Index> rows = input_flat<Index>(order, "order");
+    const Flat<double> rate = input_flat<double>(rates, "rates");
+    check(batch_size >= 1, "batch_size must be at least 1; got ", batch_size);
+    check(rate.size <= ceil_div(rows.size, batch_size), "order has ", rows.size, " rows: too few for ", rate.size, " batches of ", batch_size);
+    const Flat<double> loss_out = output_flat<double>(losses, "losses", rate.size);
+    const Flat<double> weight_out = output_flat<double>(weights, "weights", rate.size);
+    const auto [low, high] = std::minmax_element(rows.data, rows.data + rows.size);
+    check(rows.size == 0 || (*low >= 0 && *high < data.x.rows), "order must hold rows 0..", data.x.rows - 1);
+    std::for_each(rate.data, rate.data + rate.size, check_rate);
+    const py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> lock(self.network().mutex());
+    for (Index s = 0; s < rate.size; ++s) {
+        const Index first = s * batch_size;
+        const LossValue loss = self.step(data, rows.data + first, std::min(batch_size, rows.size - first), rate.data[s]);
+        loss_out.data[s] = loss.value;
+        weight_out.data[s] = loss.weight;
+        if (!std::isfinite(loss.value)) {
+            return s;
+        }
+    }
+    return rate.size;
+}
+
+template <class T>
+void bind(py::module_& m) {
+    using Step = TrainStep<T>;
+    py::class_<Step, std::shared_ptr<Step>>(m, class_name<T>("TrainStep").c_str())
+        .def(py::init([](std::shared_ptr<Network<T>> network, const Named<Loss<T>>* loss, const Named<Optimizer<T>>& optimizer,
+                         const py::object& options) {
+                 return std::make_shared<Step>(std::move(network), loss == nullptr ? nullptr : loss->held, optimizer.held, options_from(options));
+             }),
+             py::arg("network"), py::arg("loss").none(true), py::arg("optimizer"), py::arg("options"))
+        .def_property("t", &Step::t, &Step::set_t)
+        .def_property_readonly("slot_names", [](const Step& self) { return self.optimizer().slot_names(); })
+        .def("slots",
+             [](const py::object& object) {
+                 const Step& self = *object.cast<std::shared_ptr<Step>>();
+                 py::list out;
+                 for (int s = 0; s < static_cast<int>(self.optimizer().slot_names().size()); ++s) {
+                     out.append(view_array(self.slot(s), self.network().parameter_layout().total(), object));
+                 }
+                 return out;
+             })
+        .def_property_readonly("scalars",
+                               [](const py::object& object) {
+                                   Step& self = *object.cast<std::shared_ptr<Step>>();
+                                   return view_array(self.scalars().data(), static_cast<Index>(self.scalars().size()), object);
+                               })
+        .def("averages",
+             [](const py::object& object) -> py::object {
+                 const Step& self = *object.cast<std::shared_ptr<Step>>();
+                 if (!self.has_averages()) {
+                     return py::none();
+                 }
+                 return py::make_tuple(view_array(self.average_parameters(), self.network().parameter_layout().total(), object),
+                                       view_array(self.average_buffers(), self.network().buffer_layout().total(), object));
+             })
+        .def("reset", &Step::reset)
+        .def("step", &step<T>)
+        .def("run_steps", &run_steps<T>)
+        .def("update",
+             [](Step& self, double learning_rate) {
+                 check_rate(learning_rate);
+                 const py::gil_scoped_release release;
+                 const std::lock_guard<std::mutex> lock(self.network().mutex());
+                 self.update(learning_rate);
+             })
+        .def("penalty", &Step::penalty)
+        .def("load_evaluation_point", &Step::load_evaluation_point)
+        .def("restore_training_point", &Step::restore_training_point);
+}
+
+}  // namespace
+
+void bind_train_step(py::module_& m) {
+    bind<float>(m);
+    bind<double>(m);
+}
+
+}  // namespace fastopt

@@ -1,0 +1,61 @@
+#include "core/rng.hpp"
+
+#include <utility>
+
+namespace fastopt {
+
+void random_chunk(const Stream& stream, std::uint64_t chunk, std::uint32_t* words) {
+    constexpr int blocks = 16;
+    std::uint32_t c0[blocks];
+    std::uint32_t c1[blocks];
+    std::uint32_t c2[blocks];
+    std::uint32_t c3[blocks];
+    for (int i = 0; i < blocks; ++i) {
+        const std::uint64_t block = chunk * blocks + static_cast<std::uint64_t>(i);
+        c0[i] = static_cast<std::uint32_t>(block);
+        c1[i] = static_cast<std::uint32_t>(block >> 32);
+        c2[i] = static_cast<std::uint32_t>(stream.step);
+        c3[i] = stream.layer;
+    }
+    std::uint32_t key0 = static_cast<std::uint32_t>(stream.seed);
+    std::uint32_t key1 = static_cast<std::uint32_t>(stream.seed >> 32) ^ static_cast<std::uint32_t>(stream.step >> 32);
+    for (int round = 0; round < 10; ++round) {
+        for (int i = 0; i < blocks; ++i) {
+            const std::uint64_t product0 = std::uint64_t{0xD2511F53u} * c0[i];
+            const std::uint64_t product1 = std::uint64_t{0xCD9E8D57u} * c2[i];
+            c0[i] = static_cast<std::uint32_t>(product1 >> 32) ^ c1[i] ^ key0;
+            c1[i] = static_cast<std::uint32_t>(product1);
+            c2[i] = static_cast<std::uint32_t>(product0 >> 32) ^ c3[i] ^ key1;
+            c3[i] = static_cast<std::uint32_t>(product0);
+        }
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    for (int i = 0; i < blocks; ++i) {
+        words[4 * i] = c0[i];
+        words[4 * i + 1] = c1[i];
+        words[4 * i + 2] = c2[i];
+        words[4 * i + 3] = c3[i];
+    }
+}
+
+void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, Index* out) {
+    // Layer numbers of networks are small; the last one is this function's own stream.
+    const Stream stream{seed, epoch, 0xFFFFFFFFu};
+    for (Index i = 0; i < n; ++i) {
+        out[i] = i;
+    }
+    std::uint32_t words[64];
+    for (Index i = n - 1; i > 0; --i) {
+        const auto draw = static_cast<std::uint64_t>(n - 1 - i);
+        if (draw % 32 == 0) {
+            random_chunk(stream, draw / 32, words);
+        }
+        // 64 random bits scaled to 0..i by a 128-bit product: the bias is below 2^-60 for any array that fits in memory.
+        const std::uint64_t random = std::uint64_t{words[2 * (draw % 32)]} << 32 | words[2 * (draw % 32) + 1];
+        const auto j = static_cast<Index>((static_cast<unsigned __int128>(random) * static_cast<std::uint64_t>(i + 1)) >> 64);
+        std::swap(out[i], out[j]);
+    }
+}
+
+}  // namespace fastopt

@@ -1,0 +1,78 @@
+// The only door to OpenMP. Regions never nest, exceptions are carried out, a fork finds no pool to hang on.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <type_traits>
+
+#include "core/types.hpp"
+
+namespace fastopt {
+
+void set_num_threads(int threads);
+int get_num_threads();
+
+// Threads worth using for `work` (see threads.cpp for the unit): 1 inside a region and for small work.
+int threads_for(double work);
+
+// Tell the pool that no work is near: idle workers end instead of spinning. The next region starts them again.
+void release_threads();
+
+// Install the fork handler; called once when the module is loaded.
+void install_fork_handler();
+
+std::string openmp_version();
+
+namespace detail {
+using RegionBody = void (*)(void* state, int thread, int threads);
+void run_region(int threads, RegionBody body, void* state);
+}  // namespace detail
+
+// Call f(thread, threads) once per thread. What f computes must not depend on the number of threads.
+template <class F>
+void parallel(int threads, F&& f) {
+    if (threads <= 1) {
+        f(0, 1);
+        return;
+    }
+    using Body = std::remove_reference_t<F>;
+    detail::run_region(
+        threads, [](void* state, int thread, int count) { (*static_cast<Body*>(state))(thread, count); },
+        const_cast<void*>(static_cast<const void*>(std::addressof(f))));
+}
+
+// Wait for every thread of the region that this is called in.
+void barrier();
+
+// [begin, end) of the share of `thread` in `count` items, in multiples of `grain` items.
+struct Range {
+    Index begin;
+    Index end;
+};
+inline Range share(Index count, int thread, int threads, Index grain = 1) {
+    const Index grains = ceil_div(count, grain);
+    const Index begin = grains * thread / threads * grain;
+    const Index end = grains * (thread + 1) / threads * grain;
+    return {begin < count ? begin : count, end < count ? end : count};
+}
+
+// f(begin, end) over disjoint ranges that cover 0..count, in multiples of `grain`; `work` is the cost of all of it.
+template <class F>
+void parallel_for(Index count, Index grain, double work, F&& f) {
+    if (count <= 0) {
+        return;
+    }
+    const Index pieces = ceil_div(count, grain);
+    int threads = threads_for(work);
+    if (threads > pieces) {
+        threads = static_cast<int>(pieces);
+    }
+    parallel(threads, [&](int thread, int all) {
+        const Range range = share(count, thread, all, grain);
+        if (range.begin < range.end) {
+            f(range.begin, range.end);
+        }
+    });
+}
+
+}  // namespace fastopt

@@ -1,0 +1,68 @@
+#include "kernels/dense.hpp"
+
+#include <algorithm>
+
+#include "kernels/gemm.hpp"
+#include "kernels/reduce.hpp"
+
+namespace fastopt {
+
+template <class T>
+Index dense_scratch(Index rows, Index inputs, Index units, int threads) {
+    return std::max({product_scratch<T>(rows, units, inputs, threads), product_scratch<T>(inputs, units, rows, threads),
+                     product_scratch<T>(rows, inputs, units, threads)});
+}
+
+template <class T>
+void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch) {
+    Product<T> product;
+    product.m = x.rows;
+    product.n = weight.cols;
+    product.k = weight.rows;
+    product.a = operand(x);
+    product.b = operand(weight);
+    product.c = y;
+    product.bias = bias;
+    product.activation = activation;
+    product.pre = pre;
+    multiply(product, scratch);
+}
+
+template <class T>
+void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bias, T* scratch) {
+    Product<T> product;
+    product.m = x.cols;
+    product.n = grad_a.cols;
+    product.k = x.rows;
+    product.a = transposed(x);
+    product.b = operand(grad_a);
+    product.c = grad_weight;
+    multiply(product, scratch);
+    if (grad_bias != nullptr) {
+        column_sums<T>(grad_a, grad_bias);
+    }
+}
+
+template <class T>
+void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch) {
+    Product<T> product;
+    product.m = grad_a.rows;
+    product.n = weight.rows;
+    product.k = weight.cols;
+    product.a = operand(grad_a);
+    product.b = transposed(weight);
+    product.c = grad_x;
+    product.slope = slope;
+    product.slope_source = slope_source;
+    multiply(product, scratch);
+}
+
+#define FASTOPT_INSTANTIATE(T)                                                                                                        \
+    template Index dense_scratch<T>(Index, Index, Index, int);                                                                        \
+    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*);                    \
+    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, T*);                                        \
+    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*);
+FASTOPT_INSTANTIATE(float)
+FASTOPT_INSTANTIATE(double)
+
+}  // namespace fastopt

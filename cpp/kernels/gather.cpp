@@ -1,0 +1,110 @@
+#include "kernels/gather.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "core/threads.hpp"
+
+namespace fastopt {
+
+namespace {
+
+template <class F>
+auto with_type(const Source& source, F&& f) {
+    switch (source.type) {
+        case SourceType::float64:
+            return f(static_cast<const double*>(source.data));
+        case SourceType::uint8:
+            return f(static_cast<const std::uint8_t*>(source.data));
+        case SourceType::int16:
+            return f(static_cast<const std::int16_t*>(source.data));
+        case SourceType::float32:
+            break;
+    }
+    return f(static_cast<const float*>(source.data));
+}
+
+template <class T, class S>
+void convert_row(const S* from, Index cols, T* to) {
+    if constexpr (std::is_same_v<T, S>) {
+        std::memcpy(to, from, static_cast<std::size_t>(cols) * sizeof(T));
+    } else {
+        for (Index j = 0; j < cols; ++j) {
+            to[j] = static_cast<T>(from[j]);
+        }
+    }
+}
+
+// Rows of one chunk of moments.
+constexpr Index moment_rows = 4096;
+
+template <class S>
+void chunk_moments(const S* data, Index stride, Index rows, Index cols, double* mean, double* squares) {
+    for (Index j = 0; j < cols; ++j) {
+        mean[j] = 0;
+        squares[j] = 0;
+    }
+    // Deviations from the chunk's first row: a constant column stays exactly constant.
+    for (Index i = 1; i < rows; ++i) {
+        for (Index j = 0; j < cols; ++j) {
+            mean[j] += static_cast<double>(data[i * stride + j]) - static_cast<double>(data[j]);
+        }
+    }
+    for (Index j = 0; j < cols; ++j) {
+        mean[j] = static_cast<double>(data[j]) + mean[j] / static_cast<double>(rows);
+    }
+    for (Index i = 0; i < rows; ++i) {
+        for (Index j = 0; j < cols; ++j) {
+            const double d = static_cast<double>(data[i * stride + j]) - mean[j];
+            squares[j] += d * d;
+        }
+    }
+}
+
+}  // namespace
+
+template <class T>
+void gather(const Source& source, const Index* order, Index first, Out<T> out) {
+    with_type(source, [&](const auto* data) {
+        parallel_for(out.rows, 1, 4.0 * static_cast<double>(out.rows * out.cols), [&](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) {
+                const Index row = order == nullptr ? first + i : order[i];
+                convert_row(data + row * source.stride, source.cols, out.row(i));
+            }
+        });
+    });
+}
+
+void column_moments(const Source& source, double* mean, double* variance) {
+    const Index chunks = ceil_div(source.rows, moment_rows);
+    const Index cols = source.cols;
+    std::vector<double> partial(static_cast<std::size_t>(2 * chunks * cols));
+    with_type(source, [&](const auto* data) {
+        parallel_for(chunks, 1, 6.0 * static_cast<double>(source.rows * cols), [&](Index begin, Index end) {
+            for (Index c = begin; c < end; ++c) {
+                const Index first = c * moment_rows;
+                double* out = partial.data() + 2 * c * cols;
+                chunk_moments(data + first * source.stride, source.stride, std::min(moment_rows, source.rows - first), cols, out, out + cols);
+            }
+        });
+    });
+    for (Index j = 0; j < cols; ++j) {
+        double total_mean = partial[static_cast<std::size_t>(j)];
+        double squares = partial[static_cast<std::size_t>(cols + j)];
+        for (Index c = 1; c < chunks; ++c) {
+            const auto before = static_cast<double>(c * moment_rows);
+            const auto rows = static_cast<double>(std::min(moment_rows, source.rows - c * moment_rows));
+            const double d = partial[static_cast<std::size_t>(2 * c * cols + j)] - total_mean;
+            squares += partial[static_cast<std::size_t>((2 * c + 1) * cols + j)] + d * d * before * (rows / (before + rows));
+            total_mean += d * (rows / (before + rows));
+        }
+        mean[j] = total_mean;
+        variance[j] = squares / static_cast<double>(source.rows);
+    }
+}
+
+template void gather<float>(const Source&, const Index*, Index, Matrix<float>);
+template void gather<double>(const Source&, const Index*, Index, Matrix<double>);
+
+}  // namespace fastopt

@@ -1,0 +1,26 @@
+// Rows of the caller's data, of several element types, converted and laid side by side.
+#pragma once
+
+#include "core/types.hpp"
+
+namespace fastopt {
+
+enum class SourceType { float32, float64, uint8, int16 };
+
+// A read-only table of the caller: `stride` elements between rows, contiguous within a row.
+struct Source {
+    const void* data = nullptr;
+    SourceType type = SourceType::float32;
+    Index rows = 0;
+    Index cols = 0;
+    Index stride = 0;
+};
+
+// out(i, :) = source(order[i], :) (order null: rows first..first+out.rows).
+template <class T>
+void gather(const Source& source, const Index* order, Index first, Out<T> out);
+
+// Mean and biased variance of every column, in double, by fixed chunks of rows combined in order. Constant columns get exactly 0.
+void column_moments(const Source& source, double* mean, double* variance);
+
+}  // namespace fastopt

@@ -1,0 +1,292 @@
+#include "kernels/gemm.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/threads.hpp"
+#include "kernels/gemm_pack.hpp"
+#include "kernels/gemm_tile.hpp"
+
+namespace fastopt {
+
+namespace {
+
+using namespace gemm;
+
+template <class T>
+constexpr Index lanes = simd::Vec<T>::lanes;
+template <class T>
+constexpr Index panel_width = max_vecs * lanes<T>;
+
+// Sizes found by bench/run.py --only kernels: a k block of A (row_block x k_block) stays in half of a 1 MiB L2 while the panels of B pass.
+constexpr Index k_block_bytes = 2048;
+constexpr Index row_block = 112;
+// A panel that is read straight from B must stay in L1 between row tiles.
+constexpr Index direct_bytes = Index{1} << 15;
+constexpr Index page = 4096;
+
+template <class T>
+constexpr Index k_block = k_block_bytes / static_cast<Index>(sizeof(T));
+
+template <class T>
+struct Plan {
+    bool pack_a;
+    bool pack_b;
+    Index k_step;
+};
+
+template <class T>
+Plan<T> make_plan(const Product<T>& q) {
+    const Index bytes = static_cast<Index>(sizeof(T));
+    Plan<T> plan{};
+    const Index blocks = std::max<Index>(1, ceil_div(q.k, 2 * k_block<T>));
+    plan.k_step = std::max<Index>(1, ceil_div(q.k, blocks));
+    const bool whole_lines = q.n % lanes<T> == 0 || q.b.padded;
+    plan.pack_b = q.b.col != 1 || !whole_lines || (q.m >= 2 * max_rows && q.k * q.n * bytes > direct_bytes && !q.b.padded);
+    // Rows of A a multiple of a page apart fall into one cache set; columns of A in a long product touch a new page for every k.
+    const bool long_product = q.n >= 2 * panel_width<T> && q.k >= 32;
+    plan.pack_a = long_product && (q.a.row == 1 ? q.a.col * bytes >= page && q.k >= 256 : (q.a.row * bytes) % (page / 4) == 0 && q.k >= 128);
+    return plan;
+}
+
+template <class T>
+struct Scratch {
+    T* zeros;     // one panel row of zeros
+    T* edge;      // one tile
+    T* packed_a;  // row_block x k block
+    T* packed_b;  // k block x columns of this thread
+};
+
+template <class T>
+constexpr Index fixed_scratch = panel_width<T> + max_rows * panel_width<T>;
+
+template <class T>
+Index thread_scratch(Index n, Index k) {
+    const Index k_step = std::min(k, 2 * k_block<T>);
+    return round_up(fixed_scratch<T> + (row_block + max_rows) * k_step + k_step * round_up(std::max<Index>(n, 1), panel_width<T>),
+                    lanes<T>) +
+           lanes<T>;
+}
+
+// The part of C that one thread computes: rows [i0, i1) and columns [j0, j1).
+template <class T>
+class Block {
+   public:
+    Block(const Product<T>& product, const Plan<T>& plan, Range rows, Range cols, T* scratch)
+        : q_(product), plan_(plan), rows_(rows), cols_(cols) {
+        s_.zeros = scratch;
+        s_.edge = s_.zeros + panel_width<T>;
+        s_.packed_a = s_.edge + max_rows * panel_width<T>;
+        s_.packed_b = s_.packed_a + (row_block + max_rows) * std::min(q_.k, 2 * k_block<T>);
+    }
+
+    void run() {
+        std::memset(s_.zeros, 0, sizeof(T) * static_cast<std::size_t>(panel_width<T>));
+        if (q_.k == 0) {
+            k_range(0, 0);
+            return;
+        }
+        for (Index p = 0; p < q_.k; p += plan_.k_step) {
+            k_range(p, std::min(q_.k, p + plan_.k_step));
+        }
+    }
+
+   private:
+    void k_range(Index p0, Index p1) {
+        p0_ = p0;
+        p1_ = p1;
+        if (plan_.pack_b) {
+            pack_b();
+        }
+        const Index height = rows_.end - rows_.begin;
+        const Index blocks = ceil_div(height, row_block);
+        for (Index block = 0; block < blocks; ++block) {
+            row_range({rows_.begin + height * block / blocks, rows_.begin + height * (block + 1) / blocks});
+        }
+    }
+
+    void row_range(Range rows) {
+        // Tiles of nearly equal height: their cost is proportional to it.
+        const Index height = rows.end - rows.begin;
+        const Index tiles = ceil_div(height, max_rows);
+        if (plan_.pack_a) {
+            for (Index t = 0; t < tiles; ++t) {
+                pack_a(rows.begin + height * t / tiles, rows.begin + height * (t + 1) / tiles, rows.begin);
+            }
+        }
+        for (Index j = cols_.begin; j < cols_.end; j += panel_width<T>) {
+            for (Index t = 0; t < tiles; ++t) {
+                one_tile(rows.begin + height * t / tiles, rows.begin + height * (t + 1) / tiles, rows.begin, j);
+            }
+        }
+    }
+
+    void pack_b() {
+        const Index k = p1_ - p0_;
+        T* to = s_.packed_b;
+        for (Index j = cols_.begin; j < cols_.end; j += panel_width<T>) {
+            const Index cols = std::min(panel_width<T>, cols_.end - j);
+            const Index width = round_up(cols, lanes<T>);
+            if (q_.b.col == 1) {
+                pack_rows(q_.b.data + p0_ * q_.b.row + j, q_.b.row, k, cols, width, to);
+            } else {
+                pack_columns(q_.b.data + p0_ + j * q_.b.col, q_.b.col, k, cols, width, to);
+            }
+            to += k * width;
+        }
+    }
+
+    // Rows of one tile side by side: packed[p][i].
+    void pack_a(Index i0, Index i1, Index block_begin) {
+        const Index height = i1 - i0;
+        T* to = s_.packed_a + (i0 - block_begin) * (p1_ - p0_);
+        for (Index p = p0_; p < p1_; ++p) {
+            const T* from = q_.a.data + i0 * q_.a.row + p * q_.a.col;
+            for (Index i = 0; i < height; ++i) {
+                *to++ = from[i * q_.a.row];
+            }
+        }
+    }
+
+    void one_tile(Index i0, Index i1, Index block_begin, Index j) {
+        const Index height = i1 - i0;
+        const Index cols = std::min(panel_width<T>, cols_.end - j);
+        const Index vecs = ceil_div(cols, lanes<T>);
+        const Index width = vecs * lanes<T>;
+        const bool first = p0_ == 0;
+        const bool last = p1_ == q_.k;
+        // A tile that would write past the end of a row of C goes through a scratch tile.
+        const bool edge = !q_.c.padded && width != cols;
+        T* c = q_.c.data + i0 * q_.c.ld + j;
+
+        TileArgs<T> args{};
+        args.k = p1_ - p0_;
+        bool unit_row = q_.a.row == 1;
+        if (plan_.pack_a) {
+            unit_row = true;
+            args.a = s_.packed_a + (i0 - block_begin) * args.k;
+            args.a_k = height;
+        } else {
+            args.a = q_.a.data + i0 * q_.a.row + p0_ * q_.a.col;
+            args.a_k = q_.a.col;
+            args.a_row = q_.a.row;
+        }
+        if (plan_.pack_b) {
+            args.b = s_.packed_b + (j - cols_.begin) * args.k;
+            args.ldb = width;
+        } else {
+            args.b = q_.b.data + p0_ * q_.b.row + j;
+            args.ldb = q_.b.row;
+        }
+        args.c = edge ? s_.edge : c;
+        args.ldc = edge ? panel_width<T> : q_.c.ld;
+        if (first) {
+            args.init = q_.bias != nullptr ? q_.bias + j : s_.zeros;
+            args.ldi = 0;
+        } else {
+            args.init = args.c;
+            args.ldi = args.ldc;
+            if (edge) {
+                copy(c, q_.c.ld, s_.edge, panel_width<T>, height, cols);
+            }
+        }
+        find_tile<T>(static_cast<int>(height), static_cast<int>(vecs), unit_row)(args);
+        if (last) {
+            finish(args, i0, j, height, vecs, cols);
+        }
+        if (edge) {
+            copy(s_.edge, panel_width<T>, c, q_.c.ld, height, cols);
+        }
+    }
+
+    void finish(const TileArgs<T>& args, Index i0, Index j, Index height, Index vecs, Index cols) {
+        if (q_.pre.data != nullptr) {
+            T* pre = q_.pre.data + i0 * q_.pre.ld + j;
+            copy(args.c, args.ldc, pre, q_.pre.ld, height, q_.pre.padded ? vecs * lanes<T> : cols);
+        }
+        if (q_.activation != Activation::identity) {
+            activation_forward_tile(q_.activation, args.c, args.ldc, args.c, args.ldc, height, vecs);
+        }
+        if (q_.slope != Activation::identity) {
+            const T* source = q_.slope_source.data + i0 * q_.slope_source.ld + j;
+            activation_backward_tile(q_.slope, source, q_.slope_source.ld, args.c, args.ldc, height, vecs);
+        }
+    }
+
+    static void copy(const T* from, Index ldf, T* to, Index ldt, Index rows, Index cols) {
+        for (Index i = 0; i < rows; ++i) {
+            std::memcpy(to + i * ldt, from + i * ldf, static_cast<std::size_t>(cols) * sizeof(T));
+        }
+    }
+
+    const Product<T>& q_;
+    const Plan<T> plan_;
+    Range rows_;
+    Range cols_;
+    Scratch<T> s_;
+    Index p0_ = 0;
+    Index p1_ = 0;
+};
+
+// How many threads along the rows and along the columns of C: the split whose largest part is smallest, where a part's cost is its
+// products and the packing that it repeats.
+struct Grid {
+    int rows;
+    int cols;
+};
+
+template <class T>
+Grid choose_grid(const Product<T>& q, const Plan<T>& plan, int threads) {
+    Grid best{1, 1};
+    double best_cost = 0;
+    for (int rows = 1; rows <= threads; ++rows) {
+        const int cols = threads / rows;
+        const auto height = static_cast<double>(ceil_div(q.m, rows));
+        const auto width = static_cast<double>(ceil_div(ceil_div(q.n, panel_width<T>), cols) * panel_width<T>);
+        const double pack = (plan.pack_b ? 2 * width : 0.0) + (plan.pack_a ? 8 * height : 0.0);
+        const double cost = height * width + pack;
+        if (rows == 1 || cost < best_cost) {
+            best = {rows, cols};
+            best_cost = cost;
+        }
+    }
+    return best;
+}
+
+}  // namespace
+
+template <class T>
+Index product_scratch(Index m, Index n, Index k, int threads) {
+    (void)m;
+    return threads * thread_scratch<T>(n, k);
+}
+
+template <class T>
+void multiply(const Product<T>& q, T* scratch) {
+    if (q.m == 0 || q.n == 0) {
+        return;
+    }
+    const Plan<T> plan = make_plan(q);
+    const double work = 2.0 * static_cast<double>(q.m) * static_cast<double>(round_up(q.n, lanes<T>)) * static_cast<double>(q.k);
+    const int threads = threads_for(work);
+    const Grid grid = threads > 1 ? choose_grid(q, plan, threads) : Grid{1, 1};
+    const Index stride = thread_scratch<T>(q.n, q.k);
+    parallel(grid.rows * grid.cols, [&](int thread, int count) {
+        // Fewer threads than asked for may come; then each takes several parts.
+        for (int part = thread; part < grid.rows * grid.cols; part += count) {
+            const Range rows = share(q.m, part % grid.rows, grid.rows);
+            const Range cols = share(q.n, part / grid.rows, grid.cols, panel_width<T>);
+            if (rows.begin < rows.end && cols.begin < cols.end) {
+                Block<T>(q, plan, rows, cols, scratch + thread * stride).run();
+            }
+        }
+    });
+}
+
+#define FASTOPT_INSTANTIATE(T)                                       \
+    template Index product_scratch<T>(Index, Index, Index, int);     \
+    template void multiply<T>(const Product<T>&, T*);
+FASTOPT_INSTANTIATE(float)
+FASTOPT_INSTANTIATE(double)
+
+}  // namespace fastopt

@@ -1,0 +1,55 @@
+// Matrix product C = start + A B with bias and activation fused into the tile. One driver for A B, A B^T and A^T B.
+//
+// Every element of C is one chain of fused multiply-adds over k in order, starting from the bias (or 0): its bits do not depend on
+// threads, tiles, packing or the instruction set.
+#pragma once
+
+#include "core/types.hpp"
+#include "kernels/activations.hpp"
+
+namespace fastopt {
+
+// An operand as the product sees it: element (i, p) is data[i * row + p * col], and one of the two strides is 1.
+template <class T>
+struct Operand {
+    const T* data;
+    Index row;
+    Index col;
+    bool padded = false;  // whole cache lines may be read along the unit stride
+};
+
+template <class T>
+Operand<T> operand(ConstMatrix<T> m) {
+    return {m.data, m.ld, 1, m.padded};
+}
+template <class T>
+Operand<T> transposed(ConstMatrix<T> m) {
+    return {m.data, 1, m.ld, m.padded};
+}
+
+template <class T>
+struct Product {
+    Index m = 0;
+    Index n = 0;
+    Index k = 0;
+    Operand<T> a;
+    Operand<T> b;
+    Matrix<T> c;
+    const T* bias = nullptr;  // n elements and whole cache lines, added first
+    // c = g(c), done while the tile is in L1; `pre`, when given, keeps the value before g.
+    Activation activation = Activation::identity;
+    Matrix<T> pre = {};
+    // c *= g'(slope_source): the backward epilogue; slope_source is padded and has the shape of c.
+    Activation slope = Activation::identity;
+    ConstMatrix<T> slope_source = {};
+};
+
+// Elements of scratch that `multiply` may use for a product of this size on any number of threads up to `threads`.
+template <class T>
+Index product_scratch(Index m, Index n, Index k, int threads);
+
+// `scratch` holds product_scratch elements for get_num_threads() threads, on a cache line.
+template <class T>
+void multiply(const Product<T>& product, T* scratch);
+
+}  // namespace fastopt

@@ -1,0 +1,103 @@
+// The register tile of the matrix product: `rows` x `vecs` accumulators that stay in registers over all of k.
+//
+// Lanes run across the columns of C, so each element of C is one chain of fused multiply-adds over k in order, whatever the tile.
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "kernels/simd.hpp"
+
+namespace fastopt::gemm {
+
+// Tile sizes in Vecs. Registers hold rows*vecs accumulators, vecs panel loads and a broadcast: 14x2 of 32 (AVX-512),
+// 6x1 of 16 with two registers a Vec (AVX2), 6x1 of 32 with four (NEON).
+#if defined(__AVX512F__)
+constexpr int max_rows = 14;
+constexpr int max_vecs = 2;
+#else
+constexpr int max_rows = 6;
+constexpr int max_vecs = 1;
+#endif
+
+template <class T>
+struct TileArgs {
+    Index k;
+    const T* a;       // a(i, p) = a[i * a_row + p * a_k]
+    Index a_row;      // ignored (1) by the unit-row variant
+    Index a_k;
+    const T* b;       // b(p, j) = b[p * ldb + j], whole Vecs
+    Index ldb;
+    const T* init;    // what the accumulators start from: init[i * ldi + j]; ldi = 0 repeats one row (a bias, or zeros)
+    Index ldi;
+    T* c;             // written in whole Vecs
+    Index ldc;
+};
+
+template <class T, int Rows, int Vecs, bool UnitRow>
+void tile(const TileArgs<T>& args) {
+    using simd::Vec;
+    constexpr int lanes = Vec<T>::lanes;
+    Vec<T> sum[Rows][Vecs];
+#pragma GCC unroll 14
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 2
+        for (int j = 0; j < Vecs; ++j) {
+            sum[i][j] = simd::load(args.init + i * args.ldi + j * lanes);
+        }
+    }
+    const T* a = args.a;
+    const T* b = args.b;
+    const Index a_row = UnitRow ? 1 : args.a_row;
+    const Index a_k = UnitRow ? args.a_k : 1;
+    const Index ldb = args.ldb;
+    for (Index p = args.k; p > 0; --p) {
+        Vec<T> panel[Vecs];
+#pragma GCC unroll 2
+        for (int j = 0; j < Vecs; ++j) {
+            panel[j] = simd::load(b + j * lanes);
+        }
+#pragma GCC unroll 14
+        for (int i = 0; i < Rows; ++i) {
+            const Vec<T> x = simd::set1(a[i * a_row]);
+#pragma GCC unroll 2
+            for (int j = 0; j < Vecs; ++j) {
+                sum[i][j] = simd::fma(x, panel[j], sum[i][j]);
+            }
+        }
+        a += a_k;
+        b += ldb;
+    }
+#pragma GCC unroll 14
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 2
+        for (int j = 0; j < Vecs; ++j) {
+            simd::store(args.c + i * args.ldc + j * lanes, sum[i][j]);
+        }
+    }
+}
+
+template <class T>
+using TileFunction = void (*)(const TileArgs<T>&);
+
+template <class T, int Vecs, bool UnitRow, int... Rows>
+constexpr std::array<TileFunction<T>, sizeof...(Rows)> tile_column(std::integer_sequence<int, Rows...>) {
+    return {&tile<T, Rows + 1, Vecs, UnitRow>...};
+}
+
+// Tiles of 1..max_rows rows.
+template <class T>
+TileFunction<T> find_tile(int rows, int vecs, bool unit_row) {
+    using All = std::make_integer_sequence<int, max_rows>;
+    static constexpr auto narrow = tile_column<T, 1, false>(All{});
+    static constexpr auto narrow_unit = tile_column<T, 1, true>(All{});
+    static constexpr auto wide = tile_column<T, max_vecs, false>(All{});
+    static constexpr auto wide_unit = tile_column<T, max_vecs, true>(All{});
+    const auto at = static_cast<std::size_t>(rows - 1);
+    if (vecs == 1) {
+        return unit_row ? narrow_unit[at] : narrow[at];
+    }
+    return unit_row ? wide_unit[at] : wide[at];
+}
+
+}  // namespace fastopt::gemm

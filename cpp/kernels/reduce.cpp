@@ -1,0 +1,72 @@
+#include "kernels/reduce.hpp"
+
+#include <algorithm>
+
+#include "core/threads.hpp"
+#include "kernels/simd.hpp"
+
+namespace fastopt {
+
+namespace {
+
+using namespace simd;
+
+// One column group of up to `Vecs` cache lines.
+template <class T, int Vecs>
+void sum_group(In<T> x, Index j, T* out, Index cols) {
+    constexpr Index lanes = Vec<T>::lanes;
+    const bool whole = x.padded || cols == Vecs * lanes;
+    Vec<T> sum[Vecs];
+    for (auto& s : sum) {
+        s = zero<T>();
+    }
+    for (Index i = 0; i < x.rows; ++i) {
+        const T* row = x.row(i) + j;
+#pragma GCC unroll 8
+        for (int v = 0; v < Vecs; ++v) {
+            const Index left = cols - v * lanes;
+            sum[v] = sum[v] + (whole || left >= lanes ? load(row + v * lanes) : load_partial(row + v * lanes, left));
+        }
+    }
+    for (int v = 0; v < Vecs; ++v) {
+        store_partial(out + j + v * lanes, sum[v], std::min(lanes, cols - v * lanes));
+    }
+}
+
+}  // namespace
+
+template <class T>
+void column_sums(In<T> x, T* out) {
+    constexpr Index lanes = Vec<T>::lanes;
+    constexpr int wide = 8;
+    parallel_for(x.cols, wide * lanes, 4.0 * static_cast<double>(x.rows * x.cols), [=](Index begin, Index end) {
+        Index j = begin;
+        for (; j + wide * lanes <= end; j += wide * lanes) {
+            sum_group<T, wide>(x, j, out, wide * lanes);
+        }
+        for (; j < end; j += lanes) {
+            sum_group<T, 1>(x, j, out, std::min(lanes, end - j));
+        }
+    });
+}
+
+template <class T>
+double tree_sum(const T* values, Index count) {
+    if (count <= 64) {
+        double sum = 0;
+        for (Index i = 0; i < count; ++i) {
+            sum += static_cast<double>(values[i]);
+        }
+        return sum;
+    }
+    const Index half = round_up(count / 2, Index{64});
+    return tree_sum(values, half) + tree_sum(values + half, count - half);
+}
+
+#define FASTOPT_INSTANTIATE(T)                         \
+    template void column_sums<T>(ConstMatrix<T>, T*); \
+    template double tree_sum<T>(const T*, Index);
+FASTOPT_INSTANTIATE(float)
+FASTOPT_INSTANTIATE(double)
+
+}  // namespace fastopt

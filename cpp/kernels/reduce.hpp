@@ -1,0 +1,19 @@
+// Sums with a fixed order: the same bits on any number of threads.
+#pragma once
+
+#include "core/types.hpp"
+
+namespace fastopt {
+
+// out[j] = sum over rows of x(i, j), a chain over i. Reads whole cache lines of padded rows; `out` gets exactly `cols` elements.
+template <class T>
+void column_sums(In<T> x, T* out);
+
+// Pairwise sum in double.
+template <class T>
+double tree_sum(const T* values, Index count);
+
+// Rows of one chunk of a sum over the batch; partial results of chunks are combined in order.
+constexpr Index reduction_rows = 64;
+
+}  // namespace fastopt

@@ -1,0 +1,96 @@
+#include "kernels/roofline.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/aligned.hpp"
+#include "core/threads.hpp"
+#include "kernels/simd.hpp"
+
+namespace fastopt {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Best rate over repetitions of f, each doing `amount`, for about `seconds`.
+template <class F>
+double best_rate(double seconds, double amount, F&& f) {
+    f();
+    double best = 0;
+    const auto start = Clock::now();
+    do {
+        const auto begin = Clock::now();
+        f();
+        best = std::max(best, amount / since(begin));
+    } while (since(start) < seconds);
+    return best;
+}
+
+// Registers' worth of independent chains: enough to hide the latency of the multiply-add.
+constexpr int chains = 12;
+
+template <class T>
+T fma_loop(Index repeats, T seed) {
+    using Packet = typename simd::Vec<T>::Packet;
+    Packet sums[chains];
+    for (auto& sum : sums) {
+        sum = simd::ei::pset1<Packet>(seed);
+    }
+    const Packet a = simd::ei::pset1<Packet>(T(0.999));
+    const Packet b = simd::ei::pset1<Packet>(T(1e-9));
+    for (Index r = 0; r < repeats; ++r) {
+#pragma GCC unroll 12
+        for (int i = 0; i < chains; ++i) {
+            sums[i] = simd::ei::pmadd(a, sums[i], b);
+        }
+    }
+    for (int i = 1; i < chains; ++i) {
+        sums[0] = simd::ei::padd(sums[0], sums[i]);
+    }
+    return simd::ei::pfirst(sums[0]);
+}
+
+}  // namespace
+
+template <class T>
+double fma_rate(double seconds) {
+    constexpr Index repeats = 100000;
+    const int threads = get_num_threads();
+    const double amount = 2.0 * repeats * chains * simd::Vec<T>::packet_lanes * threads;
+    volatile T sink = 0;
+    return best_rate(seconds, amount, [&] {
+        parallel(threads, [&](int thread, int) {
+            const T result = fma_loop<T>(repeats, T(1));
+            if (thread == 0) {
+                sink = result;
+            }
+        });
+    });
+}
+
+double copy_rate(Index bytes, double seconds) {
+    const Index half = std::max<Index>(bytes / 2 / 8, 64);
+    const Buffer<double> from(half);
+    const Buffer<double> to(half);
+    const int threads = get_num_threads();
+    // Small copies are repeated inside one region, so that the region itself is not what is measured.
+    const Index repeats = std::max<Index>(1, (Index{1} << 22) / half);
+    return best_rate(seconds, 16.0 * static_cast<double>(half * repeats), [&] {
+        parallel(threads, [&](int thread, int all) {
+            const Range range = share(half, thread, all, 8);
+            for (Index r = 0; r < repeats; ++r) {
+                for (Index i = range.begin; i + 8 <= range.end; i += 8) {
+                    simd::store(to.data() + i, simd::load(from.data() + i));
+                }
+            }
+        });
+    });
+}
+
+template double fma_rate<float>(double);
+template double fma_rate<double>(double);
+
+}  // namespace fastopt

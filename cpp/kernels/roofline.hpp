@@ -1,0 +1,15 @@
+// The machine's own limits, measured by the smallest loops that reach them: what bench/ compares everything with.
+#pragma once
+
+#include "core/types.hpp"
+
+namespace fastopt {
+
+// Floating-point operations per second of independent fused multiply-adds in registers, on get_num_threads() threads.
+template <class T>
+double fma_rate(double seconds);
+
+// Bytes read and written per second by a copy between two halves of `bytes`, on get_num_threads() threads.
+double copy_rate(Index bytes, double seconds);
+
+}  // namespace fastopt

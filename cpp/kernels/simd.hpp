@@ -1,0 +1,190 @@
+// The SIMD layer: one cache line of T as a value, over Eigen's packets. This is the only place that includes Eigen.
+//
+// Vec<T> has the same number of lanes for every instruction set (16 floats, 8 doubles; one register with AVX-512, two with AVX2, four with
+// NEON), so tails, reductions and their order, hence the bits, are the same everywhere. No operation here is approximate beyond what its
+// comment says, and none is contracted by the compiler (-ffp-contract=off): what is fused is written as fma.
+#pragma once
+
+#include <Eigen/Core>
+#include <cstring>
+#include <limits>
+
+#include "core/types.hpp"
+
+#define FASTOPT_INLINE EIGEN_STRONG_INLINE
+
+namespace fastopt::simd {
+
+namespace ei = Eigen::internal;
+
+template <class T>
+struct Vec {
+    using Packet = typename ei::packet_traits<T>::type;
+    static constexpr int packet_lanes = ei::unpacket_traits<Packet>::size;
+    static constexpr int lanes = static_cast<int>(line_elements<T>);
+    static constexpr int packets = lanes / packet_lanes;
+
+    Packet p[packets];
+};
+
+template <class T, class F>
+FASTOPT_INLINE Vec<T> map(F&& f) {
+    Vec<T> out;
+#pragma GCC unroll 4
+    for (int i = 0; i < Vec<T>::packets; ++i) {
+        out.p[i] = f(i);
+    }
+    return out;
+}
+
+// ---- memory -------------------------------------------------------------------------------------------------------------------------
+
+template <class T>
+FASTOPT_INLINE Vec<T> load(const T* from) {
+    return map<T>([&](int i) { return ei::ploadu<typename Vec<T>::Packet>(from + i * Vec<T>::packet_lanes); });
+}
+template <class T>
+FASTOPT_INLINE void store(T* to, const Vec<T>& v) {
+#pragma GCC unroll 4
+    for (int i = 0; i < Vec<T>::packets; ++i) {
+        ei::pstoreu(to + i * Vec<T>::packet_lanes, v.p[i]);
+    }
+}
+template <class T>
+FASTOPT_INLINE Vec<T> set1(T value) {
+    return map<T>([&](int) { return ei::pset1<typename Vec<T>::Packet>(value); });
+}
+template <class T>
+FASTOPT_INLINE Vec<T> zero() {
+    return set1(T(0));
+}
+// The first `count` elements, zeros behind them.
+template <class T>
+FASTOPT_INLINE Vec<T> load_partial(const T* from, Index count) {
+    alignas(cache_line) T line[Vec<T>::lanes] = {};
+    std::memcpy(line, from, static_cast<std::size_t>(count) * sizeof(T));
+    return load(line);
+}
+template <class T>
+FASTOPT_INLINE void store_partial(T* to, const Vec<T>& v, Index count) {
+    alignas(cache_line) T line[Vec<T>::lanes];
+    store(line, v);
+    std::memcpy(to, line, static_cast<std::size_t>(count) * sizeof(T));
+}
+
+// ---- arithmetic -----------------------------------------------------------------------------------------------------------------------
+
+#define FASTOPT_UNARY(name, packet_function)                                   \
+    template <class T>                                                         \
+    FASTOPT_INLINE Vec<T> name(const Vec<T>& a) {                              \
+        return map<T>([&](int i) { return ei::packet_function(a.p[i]); });     \
+    }
+#define FASTOPT_BINARY(name, packet_function)                                       \
+    template <class T>                                                              \
+    FASTOPT_INLINE Vec<T> name(const Vec<T>& a, const Vec<T>& b) {                  \
+        return map<T>([&](int i) { return ei::packet_function(a.p[i], b.p[i]); });  \
+    }
+
+FASTOPT_UNARY(operator-, pnegate)
+FASTOPT_UNARY(abs, pabs)
+FASTOPT_UNARY(sqrt, psqrt)
+FASTOPT_BINARY(operator+, padd)
+FASTOPT_BINARY(operator-, psub)
+FASTOPT_BINARY(operator*, pmul)
+FASTOPT_BINARY(operator/, pdiv)
+// Masks: all bits of a lane set or none.
+FASTOPT_BINARY(less, pcmp_lt)
+FASTOPT_BINARY(less_equal, pcmp_le)
+FASTOPT_BINARY(equal, pcmp_eq)
+FASTOPT_BINARY(mask_and, pand)
+FASTOPT_BINARY(mask_or, por)
+
+#undef FASTOPT_UNARY
+#undef FASTOPT_BINARY
+
+template <class T>
+FASTOPT_INLINE Vec<T> fma(const Vec<T>& a, const Vec<T>& b, const Vec<T>& c) {
+    return map<T>([&](int i) { return ei::pmadd(a.p[i], b.p[i], c.p[i]); });
+}
+template <class T>
+FASTOPT_INLINE Vec<T> select(const Vec<T>& mask, const Vec<T>& yes, const Vec<T>& no) {
+    return map<T>([&](int i) { return ei::pselect(mask.p[i], yes.p[i], no.p[i]); });
+}
+// value where the mask is set, 0 elsewhere.
+template <class T>
+FASTOPT_INLINE Vec<T> keep(const Vec<T>& mask, const Vec<T>& value) {
+    return mask_and(mask, value);
+}
+// Maximum and minimum that hand a NaN in either operand on.
+template <class T>
+FASTOPT_INLINE Vec<T> max(const Vec<T>& a, const Vec<T>& b) {
+    return map<T>([&](int i) { return ei::pmax<Eigen::PropagateNaN>(a.p[i], b.p[i]); });
+}
+template <class T>
+FASTOPT_INLINE Vec<T> min(const Vec<T>& a, const Vec<T>& b) {
+    return map<T>([&](int i) { return ei::pmin<Eigen::PropagateNaN>(a.p[i], b.p[i]); });
+}
+
+template <class T>
+FASTOPT_INLINE Vec<T> operator*(T a, const Vec<T>& b) {
+    return set1(a) * b;
+}
+template <class T>
+FASTOPT_INLINE Vec<T> operator+(const Vec<T>& a, T b) {
+    return a + set1(b);
+}
+template <class T>
+FASTOPT_INLINE Vec<T> operator-(T a, const Vec<T>& b) {
+    return set1(a) - b;
+}
+
+// max(v, 0) with NaN kept: the second operand is returned when the comparison is unordered.
+template <class T>
+FASTOPT_INLINE Vec<T> relu(const Vec<T>& v) {
+    return select(less(v, zero<T>()), zero<T>(), v);
+}
+// -1, 0 or 1; 0 for NaN.
+template <class T>
+FASTOPT_INLINE Vec<T> sign(const Vec<T>& v) {
+    return keep(less(zero<T>(), v), set1(T(1))) - keep(less(v, zero<T>()), set1(T(1)));
+}
+// Mask of the first `count` lanes.
+template <class T>
+FASTOPT_INLINE Vec<T> first_lanes(Index count) {
+    alignas(cache_line) static const T ramp[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return less(load(ramp), set1(static_cast<T>(count)));
+}
+
+// ---- across lanes: a fixed tree, halves added to halves -----------------------------------------------------------------------------
+
+template <class T>
+FASTOPT_INLINE T sum_lanes(const Vec<T>& v) {
+    alignas(cache_line) T line[Vec<T>::lanes];
+    store(line, v);
+#pragma GCC unroll 4
+    for (int half = Vec<T>::lanes / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) {
+            line[i] = line[i] + line[i + half];
+        }
+    }
+    return line[0];
+}
+template <class T>
+FASTOPT_INLINE T max_lanes(const Vec<T>& v) {
+    alignas(cache_line) T line[Vec<T>::lanes];
+    store(line, v);
+#pragma GCC unroll 4
+    for (int half = Vec<T>::lanes / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) {
+            line[i] = line[i] < line[i + half] ? line[i + half] : line[i];
+        }
+    }
+    return line[0];
+}
+// True when a lane of the mask is set.
+template <class T>
+FASTOPT_INLINE bool any(const Vec<T>& mask) {
+    return sum_lanes(keep(mask, set1(T(1)))) != T(0);
+}
+
+}  // namespace fastopt::simd

@@ -1,0 +1,126 @@
+// Elementary functions of a Vec. Eigen's generic polynomials give the same bits for every packet width (its AVX-512 pexp does not),
+// with relative errors of 1.2e-7 (exp), 7.6e-8 (log), 2.7e-7 (tanh) in float and about 3e-16 in double; the rest is built on them.
+#pragma once
+
+#include "kernels/simd.hpp"
+
+namespace fastopt::simd {
+
+template <class T>
+FASTOPT_INLINE Vec<T> exp(const Vec<T>& x) {
+    // Eigen clamps its argument; beyond the range that the type can hold the answer is 0 or infinity, and NaN stays NaN.
+    constexpr T high = sizeof(T) == 4 ? T(88.72283) : T(709.782712893384);
+    constexpr T low = sizeof(T) == 4 ? T(-87.33654) : T(-708.3964185322641);
+    Vec<T> e = map<T>([&](int i) {
+        if constexpr (sizeof(T) == 4) {
+            return ei::pexp_float(x.p[i]);
+        } else {
+            return ei::pexp_double(x.p[i]);
+        }
+    });
+    e = select(less(set1(high), x), set1(std::numeric_limits<T>::infinity()), e);
+    e = select(less(x, set1(low)), zero<T>(), e);
+    return select(equal(x, x), e, x);
+}
+
+template <class T>
+FASTOPT_INLINE Vec<T> log(const Vec<T>& x) {
+    return map<T>([&](int i) {
+        if constexpr (sizeof(T) == 4) {
+            return ei::plog_float(x.p[i]);
+        } else {
+            return ei::plog_double(x.p[i]);
+        }
+    });
+}
+
+// log(1 + x) for x > -1: the logarithm of the rounded sum, corrected by what the rounding lost.
+template <class T>
+FASTOPT_INLINE Vec<T> log1p(const Vec<T>& x) {
+    const Vec<T> sum = x + T(1);
+    const Vec<T> lost = x - (sum - set1(T(1)));
+    return log(sum) + lost / sum;
+}
+
+// exp(x) - 1 without cancellation (W. Kahan): the error of u = exp(x) cancels in (u - 1) x / log(u).
+template <class T>
+FASTOPT_INLINE Vec<T> expm1(const Vec<T>& x) {
+    const Vec<T> one = set1(T(1));
+    const Vec<T> u = exp(x);
+    const Vec<T> difference = u - one;
+    Vec<T> out = difference * (x / log(u));
+    out = select(less(set1(T(30)), abs(x)), difference, out);
+    return select(equal(u, one), x, out);
+}
+
+// log(1 + exp(x)) for any x.
+template <class T>
+FASTOPT_INLINE Vec<T> softplus(const Vec<T>& x) {
+    return max(x, zero<T>()) + log1p(exp(-abs(x)));
+}
+
+template <class T>
+FASTOPT_INLINE Vec<T> sigmoid(const Vec<T>& x) {
+    return set1(T(1)) / (exp(-x) + T(1));
+}
+
+template <class T>
+FASTOPT_INLINE Vec<T> tanh(const Vec<T>& x) {
+    if constexpr (sizeof(T) == 4) {
+        const Vec<T> t = map<T>([&](int i) { return ei::generic_fast_tanh_float(x.p[i]); });
+        return select(equal(x, x), t, x);
+    } else {
+        const Vec<T> e = expm1(T(-2) * abs(x));
+        const Vec<T> t = -e / (e + T(2));
+        return select(less(x, zero<T>()), -t, t);
+    }
+}
+
+namespace detail {
+
+// (1 + 2x) exp(x^2/2) Phi(-x) as a polynomial in (x - 5) / (x + 5), lowest power first; fitted in 50 digits at Chebyshev points.
+// Largest relative error over 0 <= x <= 40 before rounding: 2.9e-8 (float), 8.7e-17 (double).
+inline constexpr float normal_tail_float[] = {0.84611237f,    -0.039647046f,  -0.05400892f,   0.10088966f,
+                                              -0.10064756f,   0.072479025f,   -0.03937465f,   0.015453931f,
+                                              -0.0034889164f, -0.00017310394f, 0.00034996757f, -6.0186016e-05f};
+inline constexpr double normal_tail_double[] = {
+    0.8461123547250693,     -0.039647008404006104,  -0.054008075034077646,  0.10088858203458646,    -0.10065743821670113,
+    0.07248782697504487,    -0.03933220135723897,   0.015422845692258385,   -0.003571695410866178,  -0.00011869364792237798,
+    0.000425095681244515,   -0.00010817647552731757, -2.6436280418391418e-05, 1.938976515437013e-05,  5.335776903911937e-07,
+    -2.858373675797681e-06, 1.7993079695073456e-07, 4.3198286106023726e-07, -4.288995693144017e-08, -6.790682766208344e-08,
+    6.240858434634684e-09,  9.584765169702876e-09,  -5.902399604784826e-10, -8.252783905171468e-10, 2.527234142008368e-11};
+
+template <class T, int N>
+FASTOPT_INLINE Vec<T> polynomial(const T (&coefficients)[N], const Vec<T>& x) {
+    Vec<T> out = set1(coefficients[N - 1]);
+#pragma GCC unroll 32
+    for (int i = N - 2; i >= 0; --i) {
+        out = fma(out, x, set1(coefficients[i]));
+    }
+    return out;
+}
+
+}  // namespace detail
+
+// exp(-x^2 / 2).
+template <class T>
+FASTOPT_INLINE Vec<T> gauss(const Vec<T>& x) {
+    return exp(T(-0.5) * (x * x));
+}
+
+// Phi(x) = (1 + erf(x / sqrt 2)) / 2 with full relative accuracy in the left tail; `bell` is gauss(x).
+template <class T>
+FASTOPT_INLINE Vec<T> normal_cdf(const Vec<T>& x, const Vec<T>& bell) {
+    const Vec<T> a = abs(x);
+    const Vec<T> t = (a - set1(T(5))) / (a + T(5));
+    Vec<T> ratio;
+    if constexpr (sizeof(T) == 4) {
+        ratio = detail::polynomial(detail::normal_tail_float, t);
+    } else {
+        ratio = detail::polynomial(detail::normal_tail_double, t);
+    }
+    const Vec<T> tail = bell * (ratio / fma(set1(T(2)), a, set1(T(1))));
+    return select(less(x, zero<T>()), tail, T(1) - tail);
+}
+
+}  // namespace fastopt::simd

@@ -1,0 +1,64 @@
+// Losses with one output per yes-or-no target: cross-entropy on logits, hinge, squared hinge.
+#pragma once
+
+#include "losses/elementwise.hpp"
+
+namespace fastopt {
+
+// l = (1 - y) p + (1 + (pos_weight - 1) y) softplus(-p), which is softplus(p) - y p for pos_weight 1; y <- (1 - s) y + s/2.
+class BinaryCrossEntropy {
+   public:
+    explicit BinaryCrossEntropy(const Config& config)
+        : smoothing_(config.number("label_smoothing")), positive_(config.number("pos_weight")) {}
+    template <class T>
+    FASTOPT_INLINE void operator()(const simd::Vec<T>& p, const simd::Vec<T>& target, simd::Vec<T>& value, simd::Vec<T>& slope) const {
+        using namespace simd;
+        const Vec<T> y = fma(set1(static_cast<T>(1 - smoothing_)), target, set1(static_cast<T>(0.5 * smoothing_)));
+        const Vec<T> negative = T(1) - y;
+        const Vec<T> weight = fma(set1(static_cast<T>(positive_ - 1)), y, set1(T(1)));
+        // One exponential for both: softplus(-p) = max(-p, 0) + log1p(e), sigmoid(-p) from e = exp(-|p|).
+        const Vec<T> e = exp(-abs(p));
+        const Vec<T> soft = max(-p, zero<T>()) + log1p(e);
+        const Vec<T> one = set1(T(1));
+        const Vec<T> miss = select(less(p, zero<T>()), one, e) / (one + e);
+        value = fma(negative, p, weight * soft);
+        slope = negative - weight * miss;
+    }
+
+   private:
+    double smoothing_;
+    double positive_;
+};
+
+// -1 for targets of 0 and -1, else 1.
+template <class T>
+FASTOPT_INLINE simd::Vec<T> target_sign(const simd::Vec<T>& y) {
+    return simd::select(simd::less(simd::zero<T>(), y), simd::set1(T(1)), simd::set1(T(-1)));
+}
+
+// l = max(0, 1 - y p)
+struct Hinge {
+    explicit Hinge(const Config&) {}
+    template <class T>
+    FASTOPT_INLINE void operator()(const simd::Vec<T>& p, const simd::Vec<T>& target, simd::Vec<T>& value, simd::Vec<T>& slope) const {
+        using namespace simd;
+        const Vec<T> y = target_sign(target);
+        value = max(T(1) - y * p, zero<T>());
+        slope = keep(less(zero<T>(), value), -y);
+    }
+};
+
+// l = max(0, 1 - y p)^2
+struct SquaredHinge {
+    explicit SquaredHinge(const Config&) {}
+    template <class T>
+    FASTOPT_INLINE void operator()(const simd::Vec<T>& p, const simd::Vec<T>& target, simd::Vec<T>& value, simd::Vec<T>& slope) const {
+        using namespace simd;
+        const Vec<T> y = target_sign(target);
+        const Vec<T> margin = max(T(1) - y * p, zero<T>());
+        value = margin * margin;
+        slope = T(-2) * (y * margin);
+    }
+};
+
+}  // namespace fastopt

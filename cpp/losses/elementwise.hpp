@@ -1,0 +1,81 @@
+// Driver of losses that look at one output and one target at a time; the row's loss is their mean.
+//
+// A rule offers: Rule(const Config&), and for Vecs p and y
+//     void operator()(const Vec<T>& p, const Vec<T>& y, Vec<T>& value, Vec<T>& slope) const.
+#pragma once
+
+#include "kernels/simd_math.hpp"
+#include "losses/loss.hpp"
+
+namespace fastopt {
+
+template <class T, class Rule>
+class ElementwiseLoss final : public Loss<T> {
+   public:
+    explicit ElementwiseLoss(const Config& config) : rule_(config) {}
+
+    TargetKind target_kind(Index) const override { return TargetKind::dense; }
+
+    void rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
+              Matrix<T> grad) const override {
+        if (prediction.cols == 1) {
+            single_output(begin, end, prediction, target, row_scale, row_loss, grad);
+            return;
+        }
+        using namespace simd;
+        constexpr Index lanes = Vec<T>::lanes;
+        const Index cols = prediction.cols;
+        const T inverse = T(1) / static_cast<T>(cols);
+        for (Index i = begin; i < end; ++i) {
+            const Vec<T> scale = set1(row_scale[i] * inverse);
+            Vec<T> sum = zero<T>();
+            for (Index j = 0; j < cols; j += lanes) {
+                Vec<T> value;
+                Vec<T> slope;
+                rule_(load(prediction.row(i) + j), load(target.dense.row(i) + j), value, slope);
+                slope = slope * scale;
+                if (j + lanes > cols) {
+                    const Vec<T> inside = first_lanes<T>(cols - j);
+                    value = keep(inside, value);
+                    slope = keep(inside, slope);
+                }
+                sum = sum + value;
+                if (grad.data != nullptr) {
+                    store(grad.row(i) + j, slope);
+                }
+            }
+            row_loss[i] = sum_lanes(sum) * inverse;
+        }
+    }
+
+   private:
+    // One output is the common case of regression: lanes run across rows.
+    void single_output(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
+                       Matrix<T> grad) const {
+        using namespace simd;
+        constexpr Index lanes = Vec<T>::lanes;
+        for (Index i = begin; i < end; i += lanes) {
+            const Index count = end - i < lanes ? end - i : lanes;
+            alignas(cache_line) T p[lanes] = {};
+            alignas(cache_line) T y[lanes] = {};
+            for (Index l = 0; l < count; ++l) {
+                p[l] = *prediction.row(i + l);
+                y[l] = *target.dense.row(i + l);
+            }
+            Vec<T> value;
+            Vec<T> slope;
+            rule_(load(p), load(y), value, slope);
+            store_partial(row_loss + i, value, count);
+            if (grad.data != nullptr) {
+                store(p, slope * load_partial(row_scale + i, count));
+                for (Index l = 0; l < count; ++l) {
+                    *grad.row(i + l) = p[l];
+                }
+            }
+        }
+    }
+
+    Rule rule_;
+};
+
+}  // namespace fastopt

@@ -1,0 +1,52 @@
+// What a loss is: for each row of outputs a value and, in the same pass, the gradient. The loop over rows, the weights, threads and the
+// mean live in `evaluate`; a loss is one small file with its row.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/config.hpp"
+#include "core/registry.hpp"
+#include "core/types.hpp"
+
+namespace fastopt {
+
+enum class TargetKind { dense, classes, either };
+
+// Targets of a batch: a padded matrix of numbers, or one class index per row.
+template <class T>
+struct Target {
+    ConstMatrix<T> dense = {};
+    const std::int32_t* classes = nullptr;
+};
+
+template <class T>
+class Loss {
+   public:
+    virtual ~Loss() = default;
+
+    // Throws when this loss cannot read so many outputs.
+    virtual void check_outputs(Index outputs) const { check(outputs >= 1, "a loss needs at least one output; got ", outputs); }
+    virtual TargetKind target_kind(Index outputs) const = 0;
+    // Columns of a dense target.
+    virtual Index target_columns(Index outputs) const { return outputs; }
+
+    // Loss of every row in [begin, end) to row_loss; its gradient times row_scale[i] to grad (padded; empty: not wanted).
+    virtual void rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
+                      Matrix<T> grad) const = 0;
+};
+
+struct LossValue {
+    double value;   // sum w l / sum w, 0 when no row has weight
+    double weight;  // sum w
+};
+
+// Value and, unless `grad` is empty, gradient of the weighted mean. `weight` null: all rows weigh 1. prediction and grad are padded;
+// `scratch` holds 2 * rows elements and keeps the loss of every row in its first half.
+template <class T>
+LossValue evaluate(const Loss<T>& loss, In<T> prediction, const Target<T>& target, const T* weight, Out<T> grad, T* scratch);
+
+template <class T>
+const Registry<Loss<T>>& loss_registry();
+
+}  // namespace fastopt

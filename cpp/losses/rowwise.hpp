@@ -1,0 +1,50 @@
+// Driver of losses that look at a whole row of outputs.
+//
+// A rule offers: Rule(const Config&), kind, check_outputs, target_columns and
+//     T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad) const
+// which returns the loss of the row and writes its gradient times `scale`; `grad` is a padded row and never null.
+#pragma once
+
+#include <vector>
+
+#include "losses/loss.hpp"
+
+namespace fastopt {
+
+template <class T>
+struct RowTarget {
+    const T* dense;      // null when the target is a class
+    std::int32_t label;
+};
+
+struct RowRule {
+    static constexpr TargetKind kind = TargetKind::classes;
+    void check_outputs(Index outputs) const { check(outputs >= 1, "a loss needs at least one output; got ", outputs); }
+    Index target_columns(Index outputs) const { return outputs; }
+    TargetKind target_kind(Index) const { return TargetKind::classes; }
+};
+
+template <class T, class Rule>
+class RowwiseLoss final : public Loss<T> {
+   public:
+    explicit RowwiseLoss(const Config& config) : rule_(config) {}
+
+    void check_outputs(Index outputs) const override { rule_.check_outputs(outputs); }
+    TargetKind target_kind(Index outputs) const override { return rule_.target_kind(outputs); }
+    Index target_columns(Index outputs) const override { return rule_.target_columns(outputs); }
+
+    void rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
+              Matrix<T> grad) const override {
+        std::vector<T> unwanted(grad.data == nullptr ? static_cast<std::size_t>(prediction.ld) : 0);
+        for (Index i = begin; i < end; ++i) {
+            const RowTarget<T> y{target.classes == nullptr ? target.dense.row(i) : nullptr, target.classes == nullptr ? 0 : target.classes[i]};
+            T* to = grad.data == nullptr ? unwanted.data() : grad.row(i);
+            row_loss[i] = rule_.template row<T>(prediction.row(i), prediction.cols, y, row_scale[i], to);
+        }
+    }
+
+   private:
+    Rule rule_;
+};
+
+}  // namespace fastopt

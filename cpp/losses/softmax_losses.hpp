@@ -1,0 +1,124 @@
+// Losses through softmax: cross-entropy, Kullback-Leibler divergence, focal loss.
+#pragma once
+
+#include <cmath>
+
+#include "kernels/softmax.hpp"
+#include "losses/rowwise.hpp"
+
+namespace fastopt {
+
+// l = -sum_k y_k log softmax(p)_k, with y <- (1 - s) y + s/K for label smoothing s.
+class SoftmaxCrossEntropy : public RowRule {
+   public:
+    explicit SoftmaxCrossEntropy(const Config& config) : smoothing_(config.number("label_smoothing")) {}
+
+    TargetKind target_kind(Index) const { return TargetKind::either; }
+
+    template <class T>
+    T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad) const {
+        const SoftmaxRow<T> s = softmax_exponentials(p, outputs, grad);
+        const T log_sum = std::log(s.sum);
+        return y.dense == nullptr ? class_row(p, outputs, y.label, s, log_sum, scale, grad)
+                                  : dense_row(p, outputs, y.dense, s, log_sum, scale, grad);
+    }
+
+   private:
+    template <class T>
+    T class_row(const T* p, Index outputs, std::int32_t label, const SoftmaxRow<T>& s, T log_sum, T scale, T* grad) const {
+        using namespace simd;
+        const auto spread = static_cast<T>(smoothing_ / static_cast<double>(outputs));
+        const Vec<T> ratio = set1(scale / s.sum);
+        if (smoothing_ == 0) {
+            for (Index j = 0; j < outputs; j += Vec<T>::lanes) {
+                store(grad + j, load(grad + j) * ratio);
+            }
+            grad[label] -= scale;
+            return log_sum - (p[label] - s.max);
+        }
+        T total = 0;  // sum of log softmax
+        for (Index j = 0; j < outputs; ++j) {
+            total += p[j] - s.max - log_sum;
+            grad[j] = grad[j] * (scale / s.sum) - scale * spread;
+        }
+        const auto kept = static_cast<T>(1 - smoothing_);
+        grad[label] -= scale * kept;
+        return -(kept * (p[label] - s.max - log_sum) + spread * total);
+    }
+
+    template <class T>
+    T dense_row(const T* p, Index outputs, const T* target, const SoftmaxRow<T>& s, T log_sum, T scale, T* grad) const {
+        const auto kept = static_cast<T>(1 - smoothing_);
+        const auto spread = static_cast<T>(smoothing_ / static_cast<double>(outputs));
+        T value = 0;
+        T mass = 0;
+        for (Index j = 0; j < outputs; ++j) {
+            const T y = kept * target[j] + spread;
+            value -= y == T(0) ? T(0) : y * (p[j] - s.max - log_sum);
+            mass += y;
+        }
+        for (Index j = 0; j < outputs; ++j) {
+            grad[j] = scale * (mass * (grad[j] / s.sum) - (kept * target[j] + spread));
+        }
+        return value;
+    }
+
+    double smoothing_;
+};
+
+// l = sum_k y_k (ln y_k - log softmax(p)_k), 0 ln 0 = 0
+class KLDivergence : public RowRule {
+   public:
+    explicit KLDivergence(const Config&) {}
+
+    TargetKind target_kind(Index) const { return TargetKind::dense; }
+
+    template <class T>
+    T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad) const {
+        const SoftmaxRow<T> s = softmax_exponentials(p, outputs, grad);
+        const T log_sum = std::log(s.sum);
+        T value = 0;
+        T mass = 0;
+        for (Index j = 0; j < outputs; ++j) {
+            if (y.dense[j] > T(0)) {
+                value += y.dense[j] * (std::log(y.dense[j]) - (p[j] - s.max - log_sum));
+            }
+            mass += y.dense[j];
+        }
+        for (Index j = 0; j < outputs; ++j) {
+            grad[j] = scale * (mass * (grad[j] / s.sum) - y.dense[j]);
+        }
+        return value;
+    }
+};
+
+// l = -(1 - pi)^gamma log pi, pi = softmax(p)_c (Lin et al. 2017)
+class Focal : public RowRule {
+   public:
+    explicit Focal(const Config& config) : gamma_(config.number("gamma")) {}
+
+    template <class T>
+    T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad) const {
+        const SoftmaxRow<T> s = softmax_exponentials(p, outputs, grad);
+        const T log_pi = p[y.label] - s.max - std::log(s.sum);
+        const T pi = std::exp(log_pi);
+        const T miss = -std::expm1(log_pi);
+        const auto gamma = static_cast<T>(gamma_);
+        const T modulation = std::pow(miss, gamma);
+        // d l / d log pi; the second term vanishes with log pi as miss -> 0.
+        T slope = -modulation;
+        if (gamma_ != 0 && miss > T(0)) {
+            slope += gamma * std::pow(miss, gamma - 1) * pi * log_pi;
+        }
+        for (Index j = 0; j < outputs; ++j) {
+            grad[j] = -scale * slope * (grad[j] / s.sum);
+        }
+        grad[y.label] += scale * slope;
+        return -modulation * log_pi;
+    }
+
+   private:
+    double gamma_;
+};
+
+}  // namespace fastopt

@@ -1,0 +1,125 @@
+// y = g(x W + b).
+#pragma once
+
+#include "core/aligned.hpp"
+#include "kernels/dense.hpp"
+#include "nn/init.hpp"
+#include "nn/layer.hpp"
+
+namespace fastopt {
+
+template <class T>
+class DenseLayer final : public Layer<T> {
+   public:
+    explicit DenseLayer(const Config& config)
+        : units_(config.integer("units")),
+          activation_(activation_from_name(config.text("activation"))),
+          init_(config.text("init")),
+          init_value_(config.number("init_value")),
+          has_bias_(config.flag("bias")),
+          l1_(config.number("l1")),
+          l2_(config.number("l2")),
+          trainable_(config.flag("trainable")),
+          multiplier_(config.number("learning_rate_multiplier")) {
+        check(units_ >= 1, "units must be at least 1; got ", units_);
+        check_initializer(init_);
+    }
+
+    LayerInfo info() const override {
+        std::string text = std::to_string(units_) + (units_ == 1 ? " unit" : " units");
+        if (activation_ != Activation::identity) {
+            text += std::string(", ") + activation_name(activation_);
+        }
+        return {"dense", text + (has_bias_ ? "" : ", no bias"), units_, trainable_};
+    }
+    Index outputs() const override { return units_; }
+    bool trainable() const override { return trainable_; }
+
+    void add_segments(Layout<T>& parameters, Layout<T>&) override {
+        SegmentInfo weight;
+        weight.name = this->segment_name("weight");
+        weight.shape = {this->inputs_, units_};
+        weight.weight = true;
+        weight.l1 = l1_;
+        weight.l2 = l2_;
+        weight.trainable = trainable_;
+        weight.multiplier = multiplier_;
+        weight_at_ = parameters.add(weight);
+        if (has_bias_) {
+            SegmentInfo bias;
+            bias.name = this->segment_name("bias");
+            bias.shape = {units_};
+            bias.trainable = trainable_;
+            bias.multiplier = multiplier_;
+            bias_at_ = parameters.add(bias);
+        }
+    }
+    void bind(T* parameters, T* gradients, T*) override {
+        weight_ = {parameters + weight_at_, this->inputs_, units_, units_, false};
+        grad_weight_ = {gradients + weight_at_, this->inputs_, units_, units_, false};
+        bias_ = has_bias_ ? parameters + bias_at_ : nullptr;
+        grad_bias_ = has_bias_ ? gradients + bias_at_ : nullptr;
+    }
+    bool absorb(Activation activation) override {
+        if (activation_ != Activation::identity) {
+            return false;
+        }
+        activation_ = activation;
+        return true;
+    }
+    void initialize(std::uint64_t seed, Activation next) override {
+        const Stream stream{seed, 0, static_cast<std::uint32_t>(this->number_)};
+        const Activation meets = activation_ == Activation::identity ? next : activation_;
+        initialize_weight(init_, meets, init_value_, stream, this->inputs_, units_, weight_.data);
+        for (Index j = 0; has_bias_ && j < units_; ++j) {
+            bias_[j] = T(0);
+        }
+    }
+
+    void reserve(Index rows) override {
+        if (activation_needs_input(activation_)) {
+            pre_.reserve(rows, units_);
+        }
+    }
+    Index scratch(Index rows, int threads) const override { return dense_scratch<T>(rows, this->inputs_, units_, threads); }
+
+    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) override {
+        Matrix<T> pre;
+        if (pass.training && activation_needs_input(activation_)) {
+            pre = pre_.view(x.rows);
+        }
+        dense_forward<T>(x, weight_, bias_, activation_, y, pre, scratch);
+    }
+    Slope<T> slope(ConstMatrix<T> y) const override {
+        return {activation_, activation_needs_input(activation_) ? ConstMatrix<T>(pre_.view(y.rows)) : y};
+    }
+    void backward(const Pass&, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
+        if (trainable_) {
+            dense_backward_weight<T>(x, grad, grad_weight_, grad_bias_, scratch);
+        }
+        if (grad_x.data != nullptr) {
+            dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch);
+        }
+    }
+
+   private:
+    Index units_;
+    Activation activation_;
+    std::string init_;
+    double init_value_;
+    bool has_bias_;
+    double l1_;
+    double l2_;
+    bool trainable_;
+    double multiplier_;
+
+    Index weight_at_ = 0;
+    Index bias_at_ = 0;
+    Matrix<T> weight_;
+    Matrix<T> grad_weight_;
+    T* bias_ = nullptr;
+    T* grad_bias_ = nullptr;
+    PaddedMatrix<T> pre_;
+};
+
+}  // namespace fastopt

@@ -1,0 +1,104 @@
+// What a layer is to the network: its place in the flat buffers, a forward and a backward on padded matrices.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/config.hpp"
+#include "core/registry.hpp"
+#include "core/rng.hpp"
+#include "kernels/activations.hpp"
+#include "kernels/gather.hpp"
+#include "nn/layout.hpp"
+
+namespace fastopt {
+
+// One forward, and the backward that belongs to it.
+struct Pass {
+    bool training = false;
+    std::uint64_t seed = 0;
+    std::uint64_t step = 0;  // training forwards so far, from 1: keys random masks
+};
+
+// The activation that ends a layer and what its derivative is computed from. Whoever computes the gradient of that layer's output
+// multiplies by the derivative in the same pass, so that a layer's backward starts from the gradient before its activation.
+template <class T>
+struct Slope {
+    Activation activation = Activation::identity;
+    ConstMatrix<T> source = {};
+};
+
+struct LayerInfo {
+    std::string kind;
+    std::string description;
+    Index outputs = 0;
+    bool trainable = true;
+};
+
+template <class T>
+class Layer {
+   public:
+    virtual ~Layer() = default;
+
+    virtual LayerInfo info() const = 0;
+    Index inputs() const { return inputs_; }
+    virtual Index outputs() const { return inputs_; }
+    virtual bool trainable() const { return false; }
+
+    // Once, in order: the width of the input, the segments, where the flat buffers are.
+    void set_place(Index number, Index inputs) {
+        number_ = number;
+        inputs_ = inputs;
+    }
+    virtual void add_segments(Layout<T>& parameters, Layout<T>& buffers) {
+        (void)parameters;
+        (void)buffers;
+    }
+    virtual void bind(T* parameters, T* gradients, T* buffers) {
+        (void)parameters;
+        (void)gradients;
+        (void)buffers;
+    }
+    // Take over the activation layer that follows; false when this layer cannot.
+    virtual bool absorb(Activation) { return false; }
+    // `next` is the activation that this layer's output meets first.
+    virtual void initialize(std::uint64_t seed, Activation next) {
+        (void)seed;
+        (void)next;
+    }
+
+    // Memory for training on batches up to `rows`; scratch elements for any pass over so many rows.
+    virtual void reserve(Index rows) { (void)rows; }
+    virtual Index scratch(Index rows, int threads) const {
+        (void)rows;
+        (void)threads;
+        return 0;
+    }
+
+    // True when the output is the input.
+    virtual bool transparent(const Pass&) const { return false; }
+    virtual void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) = 0;
+    // The activation at the end of this layer, whose last training output is y.
+    virtual Slope<T> slope(ConstMatrix<T> y) const {
+        (void)y;
+        return {};
+    }
+    // grad: gradient before this layer's activation; may be overwritten. grad_x (empty: not wanted) is finished with `slope` of the layer
+    // below and may share memory with grad only where a layer says so; it never does with the dense layer.
+    virtual void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) = 0;
+
+    // Statistics of the training set.
+    virtual bool adapted() const { return true; }
+    virtual void adapt(const Source&) {}
+
+   protected:
+    Index number_ = 0;
+    Index inputs_ = 0;
+
+    std::string segment_name(const char* part) const { return std::to_string(number_) + "." + part; }
+};
+
+template <class T>
+const Registry<Layer<T>>& layer_registry();
+
+}  // namespace fastopt

@@ -1,0 +1,50 @@
+// Names and places in a flat buffer: parameters, gradients, slots and averages share one layout, statistics have another.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/types.hpp"
+
+namespace fastopt {
+
+struct SegmentInfo {
+    std::string name;
+    Index offset = 0;
+    Index size = 0;
+    std::vector<Index> shape;
+    bool weight = false;  // penalties and weight decay apply
+    bool trainable = true;
+    double l1 = 0;
+    double l2 = 0;
+    double multiplier = 1;  // of the learning rate
+};
+
+// Segments start on cache lines; what is between them stays 0.
+template <class T>
+class Layout {
+   public:
+    // Returns the offset of the new segment.
+    Index add(SegmentInfo info) {
+        info.offset = total_;
+        info.size = 1;
+        for (const Index extent : info.shape) {
+            info.size *= extent;
+        }
+        total_ += round_up(info.size, line_elements<T>);
+        count_ += info.size;
+        segments_.push_back(std::move(info));
+        return segments_.back().offset;
+    }
+    const std::vector<SegmentInfo>& segments() const { return segments_; }
+    Index total() const { return total_; }  // elements of the flat buffer
+    Index count() const { return count_; }  // elements that mean something
+
+   private:
+    std::vector<SegmentInfo> segments_;
+    Index total_ = 0;
+    Index count_ = 0;
+};
+
+}  // namespace fastopt

@@ -1,0 +1,249 @@
+#include "nn/network.hpp"
+
+#include <algorithm>
+
+#include "core/threads.hpp"
+#include "nn/simple_layers.hpp"
+
+namespace fastopt {
+
+namespace {
+
+// Rows of one block of inference: activations stay in cache, memory stays constant.
+constexpr Index inference_rows = 512;
+
+}  // namespace
+
+template <class T>
+Network<T>::Network(Index inputs, const std::vector<LayerSpec>& specs, std::uint64_t seed) : inputs_(inputs) {
+    check(inputs >= 1, "inputs must be at least 1; got ", inputs);
+    check(!specs.empty(), "a network needs at least one layer");
+    build(specs);
+    parameters_ = Buffer<T>(parameter_layout_.total());
+    gradients_ = Buffer<T>(parameter_layout_.total());
+    buffers_ = Buffer<T>(buffer_layout_.total());
+    for (Stage& stage : stages_) {
+        stage.layer->bind(parameters_.data(), gradients_.data(), buffers_.data());
+    }
+    initialize(seed);
+}
+
+template <class T>
+void Network<T>::build(const std::vector<LayerSpec>& specs) {
+    Index width = inputs_;
+    for (Index number = 0; number < static_cast<Index>(specs.size()); ++number) {
+        const auto& [kind, config] = specs[static_cast<std::size_t>(number)];
+        std::unique_ptr<Layer<T>> layer = layer_registry<T>().make(kind, config);
+        layer->set_place(number, width);
+        layer->add_segments(parameter_layout_, buffer_layout_);
+        width = layer->outputs();
+        table_.push_back(layer->info());
+        const auto* activation = dynamic_cast<const ActivationLayer<T>*>(layer.get());
+        if (activation != nullptr && !stages_.empty() && stages_.back().layer->absorb(activation->activation())) {
+            stages_.back().last_layer = number;
+            continue;
+        }
+        stages_.push_back({std::move(layer), {}, {}, number, number});
+    }
+    outputs_ = width;
+}
+
+template <class T>
+std::vector<LayerInfo> Network<T>::layer_table() const {
+    return table_;
+}
+
+// What the output of a stage meets first; normalization and dropout in between keep the question open.
+template <class T>
+Activation Network<T>::next_activation(std::size_t stage) const {
+    for (std::size_t s = stage + 1; s < stages_.size(); ++s) {
+        const Activation found = stages_[s].layer->slope({}).activation;
+        if (found != Activation::identity) {
+            return found;
+        }
+        if (stages_[s].layer->outputs() != stages_[stage].layer->outputs() || table_[static_cast<std::size_t>(stages_[s].first_layer)].kind == "dense") {
+            break;
+        }
+    }
+    return Activation::identity;
+}
+
+template <class T>
+void Network<T>::initialize(std::uint64_t seed) {
+    seed_ = seed;
+    training_step_ = 0;
+    trained_rows_ = 0;
+    for (std::size_t s = 0; s < stages_.size(); ++s) {
+        stages_[s].layer->initialize(seed, next_activation(s));
+    }
+}
+
+template <class T>
+bool Network<T>::adapted() const {
+    return std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->adapted(); });
+}
+
+template <class T>
+void Network<T>::adapt(const Source& source) {
+    check(source.rows > 0, "adapt needs at least one row");
+    check(source.cols == inputs_, "x must have ", inputs_, " columns; got ", source.cols);
+    for (Stage& stage : stages_) {
+        stage.layer->adapt(source);
+    }
+}
+
+template <class T>
+T* Network<T>::scratch(Index rows) {
+    Index need = 0;
+    for (const Stage& stage : stages_) {
+        need = std::max(need, stage.layer->scratch(rows, get_num_threads()));
+    }
+    scratch_.reserve(need);
+    return scratch_.data();
+}
+
+template <class T>
+void Network<T>::reserve(Index rows) {
+    if (rows <= capacity_) {
+        return;
+    }
+    Index widest = inputs_;
+    input_.reserve(rows, inputs_);
+    for (Stage& stage : stages_) {
+        stage.layer->reserve(rows);
+        stage.output.reserve(rows, stage.layer->outputs());
+        widest = std::max(widest, stage.layer->outputs());
+    }
+    gradient_[0].reserve(rows, widest);
+    gradient_[1].reserve(rows, widest);
+    capacity_ = rows;
+    trained_rows_ = 0;
+}
+
+template <class T>
+Matrix<T> Network<T>::input(Index rows) {
+    reserve(rows);
+    return input_.view(rows);
+}
+
+template <class T>
+ConstMatrix<T> Network<T>::forward(Index rows, bool training) {
+    check(adapted(), "the Standardize layer has not seen data yet");
+    pass_ = {training, seed_, training ? ++training_step_ : training_step_};
+    trained_rows_ = training ? rows : 0;
+    T* temporary = scratch(rows);
+    ConstMatrix<T> x = input_.view(rows);
+    for (Stage& stage : stages_) {
+        if (stage.layer->transparent(pass_)) {
+            stage.view = x;
+        } else {
+            const Matrix<T> y = stage.output.view(rows);
+            stage.layer->forward(pass_, x, y, temporary);
+            stage.view = y;
+        }
+        x = stage.view;
+    }
+    return x;
+}
+
+template <class T>
+Matrix<T> Network<T>::output_gradient(Index rows) {
+    Matrix<T> out = gradient_[0].view(rows);
+    out.cols = outputs_;
+    return out;
+}
+
+template <class T>
+ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
+    const Index rows = trained_rows_;
+    T* temporary = scratch(rows);
+    const auto below = [&](std::size_t s) { return s == 0 ? ConstMatrix<T>(input_.view(rows)) : stages_[s - 1].view; };
+    const auto slope_of = [&](std::size_t s) {
+        const Stage& stage = stages_[s];
+        return stage.layer->transparent(pass_) ? Slope<T>{} : stage.layer->slope(stage.view);
+    };
+    // Nothing below the first trainable layer needs a gradient.
+    std::size_t lowest = 0;
+    while (!want_input_gradient && lowest < stages_.size() && !stages_[lowest].layer->trainable()) {
+        ++lowest;
+    }
+    int turn = 0;
+    Matrix<T> grad = output_gradient(rows);
+    if (lowest < stages_.size()) {
+        const Slope<T> last = slope_of(stages_.size() - 1);
+        activation_backward<T>(last.activation, last.source, grad);
+    }
+    for (std::size_t s = stages_.size(); s-- > lowest;) {
+        Layer<T>& layer = *stages_[s].layer;
+        const bool wanted = s > lowest || want_input_gradient;
+        const Slope<T> slope = s > 0 && wanted ? slope_of(s - 1) : Slope<T>{};
+        if (layer.transparent(pass_)) {
+            activation_backward<T>(slope.activation, slope.source, grad);
+            continue;
+        }
+        Matrix<T> grad_x;
+        if (wanted) {
+            grad_x = gradient_[1 - turn].view(rows);
+            grad_x.cols = layer.inputs();
+        }
+        layer.backward(pass_, below(s), grad, grad_x, slope, temporary);
+        if (wanted) {
+            turn = 1 - turn;
+            grad = grad_x;
+        }
+    }
+    return want_input_gradient ? ConstMatrix<T>(grad) : ConstMatrix<T>{};
+}
+
+template <class T>
+ConstMatrix<T> Network<T>::layer_output(Index layer) const {
+    check(layer >= 0 && layer < static_cast<Index>(table_.size()), "layer must be in 0..", table_.size() - 1, "; got ", layer);
+    for (const Stage& stage : stages_) {
+        if (layer <= stage.last_layer) {
+            check(stage.view.data != nullptr, "layer_output needs a forward pass first");
+            return stage.view;
+        }
+    }
+    return {};
+}
+
+template <class T>
+void Network<T>::infer(const Source& source, Matrix<T> out) {
+    check(adapted(), "the Standardize layer has not seen data yet");
+    const Pass pass{};
+    const Index block = std::min(inference_rows, source.rows);
+    T* temporary = scratch(block);
+    Index widest = inputs_;
+    for (const Stage& stage : stages_) {
+        widest = std::max(widest, stage.layer->outputs());
+    }
+    for (PaddedMatrix<T>& m : inference_) {
+        m.reserve(block, widest);
+    }
+    for (Index first = 0; first < source.rows; first += block) {
+        const Index rows = std::min(block, source.rows - first);
+        int turn = 0;
+        Matrix<T> x = inference_[0].view(rows);
+        x.cols = inputs_;
+        gather<T>(source, nullptr, first, x);
+        for (std::size_t s = 0; s < stages_.size(); ++s) {
+            Layer<T>& layer = *stages_[s].layer;
+            if (layer.transparent(pass)) {
+                continue;
+            }
+            turn = 1 - turn;
+            Matrix<T> y = inference_[turn].view(rows);
+            y.cols = layer.outputs();
+            layer.forward(pass, x, y, temporary);
+            x = y;
+        }
+        for (Index i = 0; i < rows; ++i) {
+            std::copy(x.row(i), x.row(i) + outputs_, out.row(first + i));
+        }
+    }
+}
+
+template class Network<float>;
+template class Network<double>;
+
+}  // namespace fastopt

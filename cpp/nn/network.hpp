@@ -1,0 +1,93 @@
+// A stack of layers with flat parameters, gradients and statistics, and the workspace of its activations.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/aligned.hpp"
+#include "nn/layer.hpp"
+
+namespace fastopt {
+
+using LayerSpec = std::pair<std::string, Config>;
+
+template <class T>
+class Network {
+   public:
+    Network(Index inputs, const std::vector<LayerSpec>& specs, std::uint64_t seed);
+
+    Index inputs() const { return inputs_; }
+    Index outputs() const { return outputs_; }
+    const Layout<T>& parameter_layout() const { return parameter_layout_; }
+    const Layout<T>& buffer_layout() const { return buffer_layout_; }
+    T* parameters() const { return parameters_.data(); }
+    T* gradients() const { return gradients_.data(); }
+    T* buffers() const { return buffers_.data(); }
+    std::vector<LayerInfo> layer_table() const;
+
+    // Draw new weights and set statistics and the count of training forwards back.
+    void initialize(std::uint64_t seed);
+    std::uint64_t training_step() const { return training_step_; }
+    void set_training_step(std::uint64_t step) { training_step_ = step; }
+
+    bool adapted() const;
+    void adapt(const Source& source);
+
+    // Where the rows of the next batch go: padded, `rows` x inputs. Grows the workspace when needed.
+    Matrix<T> input(Index rows);
+    // Forward over the rows in `input`. The result stays valid until the next call; a training forward keeps what backward needs.
+    ConstMatrix<T> forward(Index rows, bool training);
+    // Where the gradient of the outputs of the last forward goes; `backward` starts from it.
+    Matrix<T> output_gradient(Index rows);
+    // Fill gradients(); returns the gradient of the input when it is wanted, else an empty matrix.
+    ConstMatrix<T> backward(bool want_input_gradient);
+    bool ready_for_backward(Index rows) const { return trained_rows_ == rows && rows > 0; }
+    // Rows and output of a layer in the last forward.
+    ConstMatrix<T> layer_output(Index layer) const;
+
+    // Inference in blocks of rows with memory of its own; does not disturb a training forward.
+    void infer(const Source& source, Matrix<T> out);
+
+    // Held during any call that touches workspace or parameters.
+    std::mutex& mutex() { return mutex_; }
+
+   private:
+    struct Stage {
+        std::unique_ptr<Layer<T>> layer;
+        PaddedMatrix<T> output;
+        ConstMatrix<T> view;  // output of the last forward, or of the stage below when transparent
+        Index first_layer;    // number of the layer in the caller's list
+        Index last_layer;     // an absorbed activation follows
+    };
+
+    void build(const std::vector<LayerSpec>& specs);
+    void reserve(Index rows);
+    Activation next_activation(std::size_t stage) const;
+    T* scratch(Index rows);
+
+    Index inputs_;
+    Index outputs_;
+    std::vector<Stage> stages_;
+    std::vector<LayerInfo> table_;
+    Layout<T> parameter_layout_;
+    Layout<T> buffer_layout_;
+    Buffer<T> parameters_;
+    Buffer<T> gradients_;
+    Buffer<T> buffers_;
+    std::uint64_t seed_ = 0;
+    std::uint64_t training_step_ = 0;
+
+    Index capacity_ = 0;
+    Index trained_rows_ = 0;  // rows of the last forward when it was a training one
+    Pass pass_;
+    PaddedMatrix<T> input_;
+    PaddedMatrix<T> gradient_[2];  // gradients of activations, taking turns
+    Buffer<T> scratch_;
+    PaddedMatrix<T> inference_[2];
+    std::mutex mutex_;
+};
+
+}  // namespace fastopt

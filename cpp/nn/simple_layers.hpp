@@ -1,0 +1,138 @@
+// Layers without parameters: an activation of its own, dropout, and standardization by statistics of the training set.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "core/aligned.hpp"
+#include "kernels/dropout.hpp"
+#include "kernels/elementwise.hpp"
+#include "nn/layer.hpp"
+
+namespace fastopt {
+
+template <class T>
+class ActivationLayer final : public Layer<T> {
+   public:
+    explicit ActivationLayer(const Config& config) : activation_(activation_from_name(config.text("activation"))) {}
+
+    Activation activation() const { return activation_; }
+    LayerInfo info() const override { return {"activation", activation_name(activation_), this->inputs_, true}; }
+
+    bool transparent(const Pass&) const override { return activation_ == Activation::identity; }
+    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T*) override {
+        activation_forward<T>(activation_, x, y);
+        if (pass.training) {
+            input_ = x;
+        }
+    }
+    Slope<T> slope(ConstMatrix<T> y) const override { return {activation_, activation_needs_input(activation_) ? input_ : y}; }
+    void backward(const Pass&, ConstMatrix<T>, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
+        if (grad_x.data != nullptr) {
+            copy_rows<T>(grad, grad_x);
+            activation_backward<T>(slope.activation, slope.source, grad_x);
+        }
+    }
+
+   private:
+    Activation activation_;
+    ConstMatrix<T> input_;
+};
+
+template <class T>
+class DropoutLayer final : public Layer<T> {
+   public:
+    explicit DropoutLayer(const Config& config) : rate_(config.number("rate")) {
+        check(rate_ >= 0 && rate_ < 1, "rate must be in [0, 1); got ", rate_);
+    }
+
+    LayerInfo info() const override { return {"dropout", "rate " + sentence(rate_), this->inputs_, true}; }
+
+    void reserve(Index rows) override { mask_.reserve(rows, this->inputs_); }
+    bool transparent(const Pass& pass) const override { return !pass.training || rate_ == 0; }
+    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T*) override {
+        const Stream stream{pass.seed, pass.step, static_cast<std::uint32_t>(this->number_)};
+        dropout_forward<T>(x, rate_, stream, mask_.view(x.rows), y);
+    }
+    void backward(const Pass&, ConstMatrix<T>, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
+        if (grad_x.data != nullptr) {
+            multiply_rows<T>(grad, mask_.view(grad.rows), grad_x);
+            activation_backward<T>(slope.activation, slope.source, grad_x);
+        }
+    }
+
+   private:
+    double rate_;
+    PaddedMatrix<T> mask_;
+};
+
+// y = (x - mean) / sqrt(variance + eps) over the whole training set; a constant column comes out as 0.
+template <class T>
+class StandardizeLayer final : public Layer<T> {
+   public:
+    explicit StandardizeLayer(const Config& config) : eps_(config.number("eps")) {}
+
+    LayerInfo info() const override { return {"standardize", "", this->inputs_, true}; }
+
+    void add_segments(Layout<T>&, Layout<T>& buffers) override {
+        check(this->number_ == 0, "Standardize must be the first layer; it is layer ", this->number_);
+        const auto add = [&](const char* part, Index size) {
+            SegmentInfo info;
+            info.name = this->segment_name(part);
+            info.shape = {size};
+            return buffers.add(info);
+        };
+        mean_at_ = add("mean", this->inputs_);
+        variance_at_ = add("variance", this->inputs_);
+        count_at_ = add("count", 1);
+        scale_ = Buffer<T>(round_up(this->inputs_, line_elements<T>));
+    }
+    void bind(T*, T*, T* buffers) override {
+        mean_ = buffers + mean_at_;
+        variance_ = buffers + variance_at_;
+        count_ = buffers + count_at_;
+    }
+    void initialize(std::uint64_t, Activation) override { *count_ = T(0); }
+
+    void forward(const Pass&, ConstMatrix<T> x, Matrix<T> y, T*) override {
+        update_scale();
+        shift_and_scale<T>(x, mean_, scale_.data(), y);
+    }
+    void backward(const Pass&, ConstMatrix<T>, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
+        if (grad_x.data != nullptr) {
+            shift_and_scale<T>(grad, nullptr, scale_.data(), grad_x);
+            activation_backward<T>(slope.activation, slope.source, grad_x);
+        }
+    }
+
+    bool adapted() const override { return *count_ > T(0); }
+    void adapt(const Source& source) override {
+        std::vector<double> mean(static_cast<std::size_t>(this->inputs_));
+        std::vector<double> variance(mean.size());
+        column_moments(source, mean.data(), variance.data());
+        for (std::size_t j = 0; j < mean.size(); ++j) {
+            mean_[j] = static_cast<T>(mean[j]);
+            variance_[j] = static_cast<T>(variance[j]);
+        }
+        *count_ = static_cast<T>(source.rows);
+    }
+
+   private:
+    // The statistics may be written from outside, so the scale is not kept across passes.
+    void update_scale() {
+        for (Index j = 0; j < this->inputs_; ++j) {
+            scale_.data()[j] = T(1) / std::sqrt(variance_[j] + static_cast<T>(eps_));
+        }
+    }
+
+    double eps_;
+    Index mean_at_ = 0;
+    Index variance_at_ = 0;
+    Index count_at_ = 0;
+    T* mean_ = nullptr;
+    T* variance_ = nullptr;
+    T* count_ = nullptr;
+    Buffer<T> scale_;
+};
+
+}  // namespace fastopt

@@ -1,0 +1,275 @@
+#include "nn/train_step.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/threads.hpp"
+
+namespace fastopt {
+
+namespace {
+
+template <class T>
+void copy(const T* from, Index count, T* to) {
+    parallel_for(count, line_elements<T>, 4.0 * static_cast<double>(count),
+                 [=](Index begin, Index end) { std::copy(from + begin, from + end, to + begin); });
+}
+
+// to = keep to + share from
+template <class T>
+void mix(T* to, T keep, const T* from, T share, Index count) {
+    parallel_for(count, line_elements<T>, 4.0 * static_cast<double>(count), [=](Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+            to[i] = keep * to[i] + share * from[i];
+        }
+    });
+}
+
+}  // namespace
+
+template <class T>
+TrainStep<T>::TrainStep(std::shared_ptr<Network<T>> network, std::shared_ptr<const Loss<T>> loss,
+                        std::shared_ptr<const Optimizer<T>> optimizer, const TrainOptions& options)
+    : network_(std::move(network)), loss_(std::move(loss)), optimizer_(std::move(optimizer)), options_(options) {
+    if (loss_ != nullptr) {
+        loss_->check_outputs(network_->outputs());
+    }
+    plan_runs();
+    const Index total = network_->parameter_layout().total();
+    for (std::size_t s = 0; s < optimizer_->slot_names().size(); ++s) {
+        slots_.emplace_back(total);
+    }
+    if (options_.ema > 0) {
+        average_parameters_ = Buffer<T>(total);
+        average_buffers_ = Buffer<T>(network_->buffer_layout().total());
+    }
+    if (options_.accumulate > 1) {
+        accumulated_ = Buffer<T>(total);
+    }
+    Index chunks = 0;
+    for (const Run& run : runs_) {
+        chunks = std::max(chunks, norm_chunks(run.size));
+    }
+    partial_norms_ = Buffer<double>(chunks);
+    reset();
+}
+
+template <class T>
+void TrainStep<T>::plan_runs() {
+    for (const SegmentInfo& info : network_->parameter_layout().segments()) {
+        if (!info.trainable) {
+            continue;
+        }
+        const Run run{info.offset,
+                      info.size,
+                      info.weight ? info.l1 + options_.l1 : 0,
+                      info.weight ? info.l2 + options_.l2 : 0,
+                      info.weight || optimizer_->decays_all(),
+                      info.multiplier};
+        if (!runs_.empty()) {
+            Run& last = runs_.back();
+            const bool adjacent = round_up(last.offset + last.size, line_elements<T>) == run.offset;
+            if (adjacent && last.l1 == run.l1 && last.l2 == run.l2 && last.decay == run.decay && last.multiplier == run.multiplier) {
+                last.size = run.offset + run.size - last.offset;
+                continue;
+            }
+        }
+        runs_.push_back(run);
+    }
+}
+
+template <class T>
+void TrainStep<T>::reset() {
+    t_ = 0;
+    scalars_ = optimizer_->initial_scalars();
+    for (std::size_t s = 0; s < slots_.size(); ++s) {
+        std::fill(slots_[s].data(), slots_[s].data() + slots_[s].size(), static_cast<T>(optimizer_->initial_slot(static_cast<int>(s))));
+    }
+    std::fill(average_parameters_.data(), average_parameters_.data() + average_parameters_.size(), T(0));
+    std::fill(average_buffers_.data(), average_buffers_.data() + average_buffers_.size(), T(0));
+    accumulated_weight_ = 0;
+    accumulated_count_ = 0;
+}
+
+template <class T>
+LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows, double learning_rate) {
+    check(loss_ != nullptr, "this trainer has a loss written in Python");
+    gather<T>(data.x, order, 0, network_->input(rows));
+    Target<T> target;
+    if (data.labels != nullptr) {
+        labels_.resize(static_cast<std::size_t>(rows));
+        for (Index i = 0; i < rows; ++i) {
+            labels_[static_cast<std::size_t>(i)] = data.labels[order == nullptr ? i : order[i]];
+        }
+        target.classes = labels_.data();
+    } else {
+        targets_.reserve(rows, data.y.cols);
+        gather<T>(data.y, order, 0, targets_.view(rows));
+        target.dense = targets_.view(rows);
+    }
+    const T* weight = data.weight;
+    if (weight != nullptr && order != nullptr) {
+        weights_.resize(static_cast<std::size_t>(rows));
+        for (Index i = 0; i < rows; ++i) {
+            weights_[static_cast<std::size_t>(i)] = data.weight[order[i]];
+        }
+        weight = weights_.data();
+    }
+    const ConstMatrix<T> prediction = network_->forward(rows, true);
+    loss_scratch_.reserve(2 * rows);
+    const LossValue loss = evaluate<T>(*loss_, prediction, target, weight, network_->output_gradient(rows), loss_scratch_.data());
+    if (!std::isfinite(loss.value)) {
+        return loss;
+    }
+    network_->backward(false);
+    if (accumulate(loss.weight)) {
+        apply(learning_rate);
+    }
+    return loss;
+}
+
+// Collect micro-batches, each weighing as much as its rows; true when the gradients are ready for an update.
+template <class T>
+bool TrainStep<T>::accumulate(double weight) {
+    if (options_.accumulate <= 1) {
+        return true;
+    }
+    const Index total = network_->parameter_layout().total();
+    if (accumulated_count_ == 0) {
+        std::fill(accumulated_.data(), accumulated_.data() + total, T(0));
+        accumulated_weight_ = 0;
+    }
+    mix(accumulated_.data(), T(1), network_->gradients(), static_cast<T>(weight), total);
+    accumulated_weight_ += weight;
+    if (++accumulated_count_ < options_.accumulate) {
+        return false;
+    }
+    accumulated_count_ = 0;
+    const double inverse = accumulated_weight_ > 0 ? 1 / accumulated_weight_ : 0;
+    mix(network_->gradients(), T(0), accumulated_.data(), static_cast<T>(inverse), total);
+    return true;
+}
+
+template <class T>
+Segment<T> TrainStep<T>::segment(const Run& run) const {
+    Segment<T> out;
+    out.w = network_->parameters() + run.offset;
+    out.g = network_->gradients() + run.offset;
+    for (std::size_t s = 0; s < slots_.size(); ++s) {
+        out.slots[s] = slots_[s].data() + run.offset;
+    }
+    out.size = run.size;
+    out.multiplier = run.multiplier;
+    out.decay = run.decay;
+    out.transform = {run.l1, run.l2, options_.clip_value, 1};
+    return out;
+}
+
+template <class T>
+double TrainStep<T>::gradient_norm_squared() {
+    double sum = 0;
+    for (const Run& run : runs_) {
+        sum += squared_norm(segment(run), partial_norms_.data());
+    }
+    return sum;
+}
+
+template <class T>
+void TrainStep<T>::update(double learning_rate) {
+    apply(learning_rate);
+}
+
+template <class T>
+void TrainStep<T>::apply(double learning_rate) {
+    ++t_;
+    double scale = 1;
+    double norm_squared = 0;
+    if (options_.clip_norm > 0 || optimizer_->needs_norm()) {
+        norm_squared = gradient_norm_squared();
+        if (options_.clip_norm > 0) {
+            scale = std::min(1.0, options_.clip_norm / (std::sqrt(norm_squared) + 1e-6));
+            norm_squared *= scale * scale;
+        }
+    }
+    const StepInfo info{t_, learning_rate, scalars_.data(), norm_squared};
+    optimizer_->begin(info);
+    for (const Run& run : runs_) {
+        Segment<T> part = segment(run);
+        part.transform.scale = scale;
+        optimizer_->update(info, part);
+    }
+    if (options_.ema > 0) {
+        move_averages();
+    }
+}
+
+// The first update starts the average; before it there is nothing worth averaging.
+template <class T>
+void TrainStep<T>::move_averages() {
+    const T keep = t_ == 1 ? T(0) : static_cast<T>(options_.ema);
+    const T share = t_ == 1 ? T(1) : static_cast<T>(1 - options_.ema);
+    mix(average_parameters_.data(), keep, network_->parameters(), share, average_parameters_.size());
+    mix(average_buffers_.data(), keep, network_->buffers(), share, average_buffers_.size());
+}
+
+template <class T>
+double TrainStep<T>::penalty() const {
+    double sum = 0;
+    for (const Run& run : runs_) {
+        if (run.l1 == 0 && run.l2 == 0) {
+            continue;
+        }
+        const T* w = network_->parameters() + run.offset;
+        double absolute = 0;
+        double square = 0;
+        for (Index i = 0; i < run.size; ++i) {
+            const auto value = static_cast<double>(w[i]);
+            absolute += std::abs(value);
+            square += value * value;
+        }
+        sum += run.l1 * absolute + run.l2 * square;
+    }
+    return sum;
+}
+
+template <class T>
+bool TrainStep<T>::load_evaluation_point() {
+    if (t_ == 0) {
+        return false;
+    }
+    const Index total = network_->parameter_layout().total();
+    const auto save = [&] {
+        saved_parameters_.reserve(total);
+        copy(network_->parameters(), total, saved_parameters_.data());
+    };
+    if (options_.ema > 0) {
+        save();
+        const Index buffers = network_->buffer_layout().total();
+        saved_buffers_.reserve(buffers);
+        copy(network_->buffers(), buffers, saved_buffers_.data());
+        copy(average_parameters_.data(), total, network_->parameters());
+        copy(average_buffers_.data(), buffers, network_->buffers());
+        return true;
+    }
+    if (const int slot = optimizer_->evaluation_slot(); slot >= 0) {
+        save();
+        for (const Run& run : runs_) {
+            copy(slots_[static_cast<std::size_t>(slot)].data() + run.offset, run.size, network_->parameters() + run.offset);
+        }
+        return true;
+    }
+    return false;
+}
+
+template <class T>
+void TrainStep<T>::restore_training_point() {
+    copy(saved_parameters_.data(), network_->parameter_layout().total(), network_->parameters());
+    if (options_.ema > 0) {
+        copy(saved_buffers_.data(), network_->buffer_layout().total(), network_->buffers());
+    }
+}
+
+template class TrainStep<float>;
+template class TrainStep<double>;
+
+}  // namespace fastopt

@@ -1,0 +1,98 @@
+// One training step, and runs of them: gather -> forward -> loss value and gradient -> backward -> penalties, clipping, fused update.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "losses/loss.hpp"
+#include "nn/network.hpp"
+#include "optimizers/optimizer.hpp"
+
+namespace fastopt {
+
+struct TrainOptions {
+    double l1 = 0;
+    double l2 = 0;
+    double clip_norm = 0;   // 0: off
+    double clip_value = 0;  // 0: off
+    double ema = 0;         // 0: off
+    Index accumulate = 1;   // micro-batches per update
+};
+
+// The caller's data: rows of features, targets (a table of numbers or class indices), weights (may be null).
+template <class T>
+struct Data {
+    Source x;
+    Source y;
+    const std::int32_t* labels = nullptr;
+    const T* weight = nullptr;
+};
+
+template <class T>
+class TrainStep {
+   public:
+    TrainStep(std::shared_ptr<Network<T>> network, std::shared_ptr<const Loss<T>> loss, std::shared_ptr<const Optimizer<T>> optimizer,
+              const TrainOptions& options);
+
+    Network<T>& network() const { return *network_; }
+    const Loss<T>* loss() const { return loss_.get(); }
+    const Optimizer<T>& optimizer() const { return *optimizer_; }
+    Index t() const { return t_; }
+    void set_t(Index t) { t_ = t; }
+    T* slot(int index) const { return slots_[static_cast<std::size_t>(index)].data(); }
+    std::vector<double>& scalars() { return scalars_; }
+    T* average_parameters() const { return average_parameters_.data(); }
+    T* average_buffers() const { return average_buffers_.data(); }
+    bool has_averages() const { return options_.ema > 0; }
+    void reset();
+
+    // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned without an update.
+    LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate);
+    // Penalties, clipping and the update with what is in the network's gradients.
+    void update(double learning_rate);
+    double penalty() const;
+
+    bool load_evaluation_point();
+    void restore_training_point();
+
+   private:
+    // Neighbouring segments that are treated alike.
+    struct Run {
+        Index offset;
+        Index size;
+        double l1;
+        double l2;
+        bool decay;
+        double multiplier;
+    };
+
+    void plan_runs();
+    Segment<T> segment(const Run& run) const;
+    double gradient_norm_squared();
+    bool accumulate(double weight);
+    void apply(double learning_rate);
+    void move_averages();
+
+    std::shared_ptr<Network<T>> network_;
+    std::shared_ptr<const Loss<T>> loss_;
+    std::shared_ptr<const Optimizer<T>> optimizer_;
+    TrainOptions options_;
+    std::vector<Run> runs_;
+    std::vector<Buffer<T>> slots_;
+    std::vector<double> scalars_;
+    Index t_ = 0;
+    Buffer<T> average_parameters_;
+    Buffer<T> average_buffers_;
+    Buffer<T> saved_parameters_;  // the training point, while the evaluation point is loaded
+    Buffer<T> saved_buffers_;
+    Buffer<T> accumulated_;
+    double accumulated_weight_ = 0;
+    Index accumulated_count_ = 0;
+    Buffer<double> partial_norms_;
+    PaddedMatrix<T> targets_;
+    std::vector<std::int32_t> labels_;
+    std::vector<T> weights_;
+    Buffer<T> loss_scratch_;
+};
+
+}  // namespace fastopt

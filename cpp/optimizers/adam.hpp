@@ -1,0 +1,193 @@
+// Adam and the rules that share its two moments: Adam, AMSGrad, AdamW, NAdam, RAdam, AdaMax.
+#pragma once
+
+#include <cmath>
+
+#include "optimizers/elementwise.hpp"
+
+namespace fastopt {
+
+// beta1, beta2, eps and how they enter the moments m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2.
+struct Moments {
+    double beta1;
+    double beta2;
+    double eps;
+
+    explicit Moments(const Config& config) : beta1(config.number("beta1")), beta2(config.number("beta2")), eps(config.number("eps")) {}
+
+    double correction1(Index t) const { return 1 - std::pow(beta1, static_cast<double>(t)); }
+    double correction2(Index t) const { return 1 - std::pow(beta2, static_cast<double>(t)); }
+
+    template <class T>
+    struct Constants {
+        simd::Vec<T> beta1, rest1, beta2, rest2, eps;
+
+        FASTOPT_INLINE void advance(const simd::Vec<T>& g, simd::Vec<T>& m, simd::Vec<T>& v) const {
+            m = simd::fma(beta1, m, rest1 * g);
+            v = simd::fma(beta2, v, rest2 * (g * g));
+        }
+    };
+    template <class T>
+    Constants<T> constants() const {
+        return {simd::set1(static_cast<T>(beta1)), simd::set1(static_cast<T>(1 - beta1)), simd::set1(static_cast<T>(beta2)),
+                simd::set1(static_cast<T>(1 - beta2)), simd::set1(static_cast<T>(eps))};
+    }
+};
+
+// m/(1 - beta1^t) over sqrt(v/(1 - beta2^t)) + eps (Kingma and Ba 2015); amsgrad: the largest v so far (Reddi, Kale, Kumar 2018).
+// Coupled decay g += wd w, or decoupled w *= 1 - eta wd (Loshchilov and Hutter 2019).
+template <bool AmsGrad, bool Decoupled>
+class Adam : public RuleBase {
+   public:
+    static constexpr int slots = AmsGrad ? 3 : 2;
+
+    explicit Adam(const Config& config)
+        : moments_(config), weight_decay_(config.number("weight_decay")), decay_all_(config.flag("decay_all")) {}
+
+    std::vector<std::string> slot_names() const {
+        return AmsGrad ? std::vector<std::string>{"m", "v", "v_max"} : std::vector<std::string>{"m", "v"};
+    }
+    bool decays_all() const { return decay_all_; }
+
+    template <class T>
+    struct Constants {
+        Moments::Constants<T> moments;
+        simd::Vec<T> rate, root_scale, decay;
+    };
+    template <class T>
+    Constants<T> constants(const StepInfo& info, double learning_rate, bool decay) const {
+        const double factor = decay ? weight_decay_ : 0;
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate / moments_.correction1(info.t))),
+                simd::set1(static_cast<T>(1 / std::sqrt(moments_.correction2(info.t)))),
+                simd::set1(static_cast<T>(Decoupled ? 1 - learning_rate * factor : factor))};
+    }
+    template <class T>
+    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& gradient, simd::Vec<T>* s) {
+        using namespace simd;
+        const Vec<T> g = Decoupled ? gradient : fma(c.decay, w, gradient);
+        if constexpr (Decoupled) {
+            w = w * c.decay;
+        }
+        c.moments.advance(g, s[0], s[1]);
+        Vec<T> v = s[1];
+        if constexpr (AmsGrad) {
+            s[2] = max(s[2], v);
+            v = s[2];
+        }
+        w = w - (c.rate * s[0]) / fma(sqrt(v), c.root_scale, c.moments.eps);
+    }
+
+   private:
+    Moments moments_;
+    double weight_decay_;
+    bool decay_all_;
+};
+
+// Nesterov momentum with mu_t = beta1 (1 - 0.96^(t momentum_decay)/2) (Dozat 2016)
+class NAdam : public RuleBase {
+   public:
+    static constexpr int slots = 2;
+
+    explicit NAdam(const Config& config) : moments_(config), momentum_decay_(config.number("momentum_decay")) {}
+
+    std::vector<std::string> slot_names() const { return {"m", "v"}; }
+    std::vector<std::string> scalar_names() const { return {"mu_product"}; }
+    std::vector<double> initial_scalars() const { return {1.0}; }
+    void begin(const StepInfo& info) const { info.scalars[0] *= mu(info.t); }
+
+    template <class T>
+    struct Constants {
+        Moments::Constants<T> moments;
+        simd::Vec<T> gradient_rate, moment_rate, root_scale;
+    };
+    template <class T>
+    Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
+        const double product = info.scalars[0];
+        const double next = mu(info.t + 1);
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate * (1 - mu(info.t)) / (1 - product))),
+                simd::set1(static_cast<T>(learning_rate * next / (1 - product * next))),
+                simd::set1(static_cast<T>(1 / std::sqrt(moments_.correction2(info.t))))};
+    }
+    template <class T>
+    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
+        using namespace simd;
+        c.moments.advance(g, s[0], s[1]);
+        w = w - fma(c.gradient_rate, g, c.moment_rate * s[0]) / fma(sqrt(s[1]), c.root_scale, c.moments.eps);
+    }
+
+   private:
+    double mu(Index t) const { return moments_.beta1 * (1 - 0.5 * std::pow(0.96, static_cast<double>(t) * momentum_decay_)); }
+
+    Moments moments_;
+    double momentum_decay_;
+};
+
+// Rectified when the length of the simple average exceeds 5, else momentum alone (Liu et al. 2020)
+class RAdam : public RuleBase {
+   public:
+    static constexpr int slots = 2;
+
+    explicit RAdam(const Config& config) : moments_(config) {}
+
+    std::vector<std::string> slot_names() const { return {"m", "v"}; }
+
+    template <class T>
+    struct Constants {
+        Moments::Constants<T> moments;
+        simd::Vec<T> rate, plain;  // plain: mask of steps that are not rectified
+    };
+    template <class T>
+    Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
+        const auto t = static_cast<double>(info.t);
+        const double correction = moments_.correction2(info.t);
+        const double longest = 2 / (1 - moments_.beta2) - 1;
+        const double length = longest - 2 * t * std::pow(moments_.beta2, t) / correction;
+        double rate = learning_rate / moments_.correction1(info.t);
+        const bool rectified = length > 5;
+        if (rectified) {
+            rate *= std::sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) * std::sqrt(correction);
+        }
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(rate)), simd::equal(simd::zero<T>(), simd::set1(T(rectified ? 1 : 0)))};
+    }
+    template <class T>
+    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
+        using namespace simd;
+        c.moments.advance(g, s[0], s[1]);
+        w = w - (c.rate * s[0]) / select(c.plain, set1(T(1)), sqrt(s[1]) + c.moments.eps);
+    }
+
+   private:
+    Moments moments_;
+};
+
+// u = max(beta2 u, |g| + eps); w -= eta/(1 - beta1^t) m/u (Kingma and Ba 2015, section 7.1)
+class AdaMax : public RuleBase {
+   public:
+    static constexpr int slots = 2;
+
+    explicit AdaMax(const Config& config) : moments_(config) {}
+
+    std::vector<std::string> slot_names() const { return {"m", "u"}; }
+
+    template <class T>
+    struct Constants {
+        Moments::Constants<T> moments;
+        simd::Vec<T> rate;
+    };
+    template <class T>
+    Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate / moments_.correction1(info.t)))};
+    }
+    template <class T>
+    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
+        using namespace simd;
+        s[0] = fma(c.moments.beta1, s[0], c.moments.rest1 * g);
+        s[1] = max(c.moments.beta2 * s[1], abs(g) + c.moments.eps);
+        w = w - (c.rate * s[0]) / s[1];
+    }
+
+   private:
+    Moments moments_;
+};
+
+}  // namespace fastopt

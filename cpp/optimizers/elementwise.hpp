@@ -1,0 +1,124 @@
+// Driver of elementwise update rules: one pass that reads w, g and the slots, and writes w and the slots.
+//
+// A rule offers
+//     static constexpr int slots;
+//     explicit Rule(const Config&);
+//     auto constants<T>(const StepInfo&, double learning_rate, bool decay) const;   // what the element formula needs, in T
+//     static void apply(const constants&, Vec<T>& w, Vec<T> g, Vec<T>* s);          // the element formula
+// and inherits the names of its slots and scalars from RuleBase, overriding what differs.
+#pragma once
+
+#include <algorithm>
+
+#include "core/threads.hpp"
+#include "kernels/simd.hpp"
+#include "optimizers/optimizer.hpp"
+
+namespace fastopt {
+
+// The gradient transform on Vecs.
+template <class T>
+struct VecTransform {
+    simd::Vec<T> l1;
+    simd::Vec<T> twice_l2;
+    simd::Vec<T> limit;
+    simd::Vec<T> scale;
+
+    explicit VecTransform(const GradientTransform& t)
+        : l1(simd::set1(static_cast<T>(t.l1))),
+          twice_l2(simd::set1(static_cast<T>(2 * t.l2))),
+          limit(simd::set1(t.clip_value > 0 ? static_cast<T>(t.clip_value) : std::numeric_limits<T>::infinity())),
+          scale(simd::set1(static_cast<T>(t.scale))) {}
+
+    FASTOPT_INLINE simd::Vec<T> operator()(const simd::Vec<T>& w, const simd::Vec<T>& g) const {
+        using namespace simd;
+        const Vec<T> whole = fma(twice_l2, w, fma(l1, sign(w), g));
+        return max(min(whole, limit), -limit) * scale;
+    }
+};
+
+// Defaults for a rule without scalars.
+struct RuleBase {
+    std::vector<std::string> scalar_names() const { return {}; }
+    std::vector<double> initial_scalars() const { return {}; }
+    double initial_slot(int) const { return 0; }
+    bool decays_all() const { return false; }
+    bool needs_norm() const { return false; }
+    void begin(const StepInfo&) const {}
+    static constexpr int evaluation_slot = -1;
+};
+
+template <class T, class Rule>
+class ElementwiseOptimizer final : public Optimizer<T> {
+   public:
+    explicit ElementwiseOptimizer(const Config& config) : rule_(config) {}
+
+    std::vector<std::string> slot_names() const override { return rule_.slot_names(); }
+    std::vector<std::string> scalar_names() const override { return rule_.scalar_names(); }
+    std::vector<double> initial_scalars() const override { return rule_.initial_scalars(); }
+    double initial_slot(int slot) const override { return rule_.initial_slot(slot); }
+    bool decays_all() const override { return rule_.decays_all(); }
+    bool needs_norm() const override { return rule_.needs_norm(); }
+    int evaluation_slot() const override { return Rule::evaluation_slot; }
+    void begin(const StepInfo& info) const override { rule_.begin(info); }
+
+    void update(const StepInfo& info, const Segment<T>& segment) const override {
+        const auto constants = rule_.template constants<T>(info, info.learning_rate * segment.multiplier, segment.decay);
+        // 4 operations a byte: the passes are bound by memory, a second thread pays from about 40 kB on.
+        const double work = 4.0 * sizeof(T) * (3 + 2 * Rule::slots) * static_cast<double>(segment.size);
+        if (segment.transform.active()) {
+            const VecTransform<T> transform(segment.transform);
+            run(segment, work, [&](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) { Rule::apply(constants, w, transform(w, g), s); });
+        } else {
+            run(segment, work, [&](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) { Rule::apply(constants, w, g, s); });
+        }
+    }
+
+   private:
+    template <class F>
+    static void run(const Segment<T>& segment, double work, const F& element) {
+        using simd::Vec;
+        constexpr Index lanes = Vec<T>::lanes;
+        constexpr int slots = Rule::slots;
+        parallel_for(segment.size, lanes, work, [&](Index begin, Index end) {
+            T* w = segment.w;
+            const T* g = segment.g;
+            T* slot[slots + 1];
+            for (int s = 0; s < slots; ++s) {
+                slot[s] = segment.slots[s];
+            }
+            Index i = begin;
+            for (; i + lanes <= end; i += lanes) {
+                Vec<T> value = simd::load(w + i);
+                Vec<T> state[slots + 1];
+#pragma GCC unroll 4
+                for (int s = 0; s < slots; ++s) {
+                    state[s] = simd::load(slot[s] + i);
+                }
+                element(value, simd::load(g + i), state);
+                simd::store(w + i, value);
+#pragma GCC unroll 4
+                for (int s = 0; s < slots; ++s) {
+                    simd::store(slot[s] + i, state[s]);
+                }
+            }
+            if (i < end) {
+                const Index rest = end - i;
+                Vec<T> value = simd::load_partial(w + i, rest);
+                Vec<T> state[slots + 1];
+                for (int s = 0; s < slots; ++s) {
+                    state[s] = simd::load_partial(slot[s] + i, rest);
+                }
+                element(value, simd::load_partial(g + i, rest), state);
+                simd::store_partial(w + i, value, rest);
+                for (int s = 0; s < slots; ++s) {
+                    simd::store_partial(slot[s] + i, state[s], rest);
+                }
+            }
+        });
+    }
+
+    Rule rule_;
+};
+
+}  // namespace fastopt

@@ -1,0 +1,76 @@
+// What an update rule is: slots that live beside the parameters, scalars that live with the step, and one fused pass over a segment.
+// The loop, threads, tails and everything done to the gradient first are in elementwise.hpp; a rule is one small file with its line of maths.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/config.hpp"
+#include "core/registry.hpp"
+#include "core/types.hpp"
+
+namespace fastopt {
+
+constexpr int max_slots = 4;
+
+// What every segment of one step has in common. t counts from 1.
+struct StepInfo {
+    Index t = 1;
+    double learning_rate = 0;
+    double* scalars = nullptr;
+    double norm_squared = 0;  // of the whole gradient, for rules with needs_norm
+};
+
+// From the gradient of the data loss to the gradient of the objective, in the pass that uses it:
+// clamp(g + l1 sign(w) + 2 l2 w, +-clip_value) * scale. `scale` is that of clipping by global norm.
+struct GradientTransform {
+    double l1 = 0;
+    double l2 = 0;
+    double clip_value = 0;  // 0: off
+    double scale = 1;
+
+    bool active() const { return l1 != 0 || l2 != 0 || clip_value != 0 || scale != 1; }
+};
+
+template <class T>
+struct Segment {
+    T* w = nullptr;
+    const T* g = nullptr;
+    T* slots[max_slots] = {};
+    Index size = 0;
+    double multiplier = 1;  // of the learning rate
+    bool decay = true;      // whether weight decay applies
+    GradientTransform transform = {};
+};
+
+template <class T>
+class Optimizer {
+   public:
+    virtual ~Optimizer() = default;
+
+    virtual std::vector<std::string> slot_names() const = 0;
+    virtual std::vector<std::string> scalar_names() const { return {}; }
+    virtual double initial_slot(int) const { return 0; }
+    virtual std::vector<double> initial_scalars() const { return {}; }
+    // Weight decay touches every parameter, not only weights.
+    virtual bool decays_all() const { return false; }
+    virtual bool needs_norm() const { return false; }
+
+    // Once per step, before its segments: moves info.scalars on.
+    virtual void begin(const StepInfo&) const {}
+    virtual void update(const StepInfo& info, const Segment<T>& segment) const = 0;
+    // The slot that holds the weights to evaluate at; -1 when they are the parameters themselves.
+    virtual int evaluation_slot() const { return -1; }
+};
+
+// Elements of partial results that squared_norm needs for a segment of this size.
+Index norm_chunks(Index size);
+
+// Squared norm of the transformed gradient (without `scale`), in fixed chunks summed by a fixed tree. `partial`: norm_chunks doubles.
+template <class T>
+double squared_norm(const Segment<T>& segment, double* partial);
+
+template <class T>
+const Registry<Optimizer<T>>& optimizer_registry();
+
+}  // namespace fastopt

@@ -1,0 +1,129 @@
+"""Chooses and imports the native core: its only importer.
+
+The extension module is compiled once per instruction set; the best one that this processor supports is taken. The environment variable
+`FASTOPT_ISA` (v3, v4, neon) forces one and never falls back in silence.
+"""
+
+import importlib
+import importlib.util
+import os
+from typing import TYPE_CHECKING, Any
+
+ISAS = ("v4", "v3", "neon")
+
+
+def built() -> list[str]:
+    """Instruction sets of the cores that are installed, best first."""
+    return [name for name in ISAS if importlib.util.find_spec(f"fastopt._core_{name}") is not None]
+
+
+def _choose() -> str:
+    present = built()
+    forced = os.environ.get("FASTOPT_ISA", "").strip()
+    if forced and forced not in ISAS:
+        raise ImportError(f"FASTOPT_ISA={forced!r} is not known; known are: {', '.join(ISAS)}.")
+    if forced and forced not in present:
+        raise ImportError(f"FASTOPT_ISA={forced!r} is not in this build of fastopt, which has: {', '.join(present) or 'none'}.")
+    if not present:
+        raise ImportError("fastopt has no native core here; install a wheel for this platform, or 'pip install .' in its repository.")
+    from fastopt import _cpu
+
+    supported = _cpu.supported()
+    if forced and forced not in supported:
+        raise ImportError(f"FASTOPT_ISA={forced!r} is not supported by this processor, which supports: {', '.join(supported) or 'none'}.")
+    if forced:
+        return forced
+    for name in supported:
+        if name in present:
+            return name
+    raise ImportError(
+        f"fastopt was built for {', '.join(present)}, but this processor supports {', '.join(supported) or 'none'} "
+        "(AVX2 and FMA are the floor on x86); build it from source with FASTOPT_ISAS set to one that it supports."
+    )
+
+
+isa = _choose()
+
+if TYPE_CHECKING:
+    from fastopt import _core
+
+    core = _core
+else:
+    core = importlib.import_module(f"fastopt._core_{isa}")
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads the native code may use; results do not depend on it.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When n is not an int or is smaller than 1.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> before = fo.get_num_threads()
+    >>> fo.set_num_threads(1)
+    >>> fo.get_num_threads()
+    1
+    >>> fo.set_num_threads(before)
+    """
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"n must be an integer; got {n!r}")
+    if n.__index__() < 1:
+        raise ValueError(f"n must be at least 1; got {n!r}")
+    core.set_num_threads(n.__index__())
+
+
+def get_num_threads() -> int:
+    """How many threads the native code may use.
+
+    At the start: the environment variable FASTOPT_NUM_THREADS if set, else the processors that this process may run on.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> fo.get_num_threads() >= 1
+    True
+    """
+    return core.get_num_threads()
+
+
+def build_info() -> dict[str, Any]:
+    """Version, instruction set in use and those built, compiler, Eigen, OpenMP, threads.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> fo.build_info()["isa"] in fo.build_info()["isas_built"]
+    True
+    """
+    from importlib import metadata
+
+    try:
+        version = metadata.version("fastopt")
+    except metadata.PackageNotFoundError:
+        version = "unknown"
+    return {**core.build_info(), "version": version, "isa": isa, "isas_built": built(), "threads": get_num_threads()}
+
+
+def show_config() -> None:
+    """Print `build_info`, one line per entry.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> fo.show_config()  # doctest: +ELLIPSIS
+    fastopt ...
+    """
+    info = build_info()
+    print(f"fastopt {info.pop('version')}")
+    width = max(map(len, info))
+    for key, value in info.items():
+        print(f"  {key:<{width}}  {', '.join(map(str, value)) if isinstance(value, list) else value}")

@@ -1,0 +1,209 @@
+"""Types of the native core.
+
+One build per instruction set (`_core_v3`, `_core_v4`, `_core_neon`), the same interface in each. Only `fastopt._backend` imports one.
+Every templated class exists twice, `X_float32` and `X_float64`; here they share one generic description.
+
+Contract of arrays: inputs named here must already have the exact dtype and be C-contiguous (the last axis contiguous); the native
+side checks cheaply and raises `TypeError` or `ValueError`. Friendly checking and conversion is Python's business (`_validate`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+Config: TypeAlias = Mapping[str, bool | int | float | str | Sequence[float]]
+
+def build_info() -> dict[str, Any]: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def release_threads() -> None:
+    """End the idle workers of the pool; the next parallel region starts them again."""
+
+def permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation of 0..n-1, a function of (n, seed, epoch) only."""
+
+def activation_names() -> list[str]: ...
+def loss_names() -> list[str]: ...
+def optimizer_names() -> list[str]: ...
+def layer_names() -> list[str]: ...
+def initializer_names() -> list[str]: ...
+def fma_rate(dtype: str, seconds: float) -> float:
+    """Floating-point operations per second of a register-only FMA loop on the calling thread count (see set_num_threads)."""
+
+def copy_rate(num_bytes: int, seconds: float) -> float:
+    """Bytes per second (read + written) of a copy loop over two buffers of `num_bytes` in total."""
+
+class Loss_float32:
+    """One loss. `target` is float (n, target_columns) or int32 class indices (n,); `weight` is (n,) float or None."""
+    def __init__(self, name: str, config: Config) -> None: ...
+    @property
+    def name(self) -> str: ...
+    def check_outputs(self, outputs: int) -> None:
+        """Raise ValueError when the loss cannot read this number of outputs."""
+    def target_kind(self, outputs: int) -> str:
+        """"dense", "classes" or "either"."""
+    def target_columns(self, outputs: int) -> int:
+        """Columns of a dense target for this number of outputs."""
+    def value(self, prediction: Real, target: NDArray[Any], weight: Real | None) -> float: ...
+    def value_and_grad(self, prediction: Real, target: NDArray[Any], weight: Real | None) -> tuple[float, Real]: ...
+    def rows(self, prediction: Real, target: NDArray[Any]) -> Real:
+        """The unweighted loss of every row, (n,)."""
+
+class Loss_float64(Loss_float32): ...
+
+class Optimizer_float32:
+    """One update rule. State lives with the caller: one list of slot arrays and one float64 array of scalars."""
+    def __init__(self, name: str, config: Config) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def slot_names(self) -> list[str]: ...
+    @property
+    def scalar_names(self) -> list[str]: ...
+    def initial_slot(self, slot: int) -> float:
+        """The value that a slot array is filled with before the first step (0 for nearly all)."""
+    def initial_scalars(self) -> NDArray[np.float64]: ...
+    def step(
+        self,
+        parameters: Sequence[Real],
+        gradients: Sequence[Real],
+        slots: Sequence[Sequence[Real]],
+        scalars: NDArray[np.float64],
+        t: int,
+        learning_rate: float,
+    ) -> None:
+        """Update `parameters` in place; slots[s][i] belongs to parameters[i]; t counts from 1. Weight decay applies to every array."""
+    def evaluation_point(self, parameters: Sequence[Real], slots: Sequence[Sequence[Real]], scalars: NDArray[np.float64], out: Sequence[Real]) -> bool:
+        """Write the weights to evaluate at (an average for schedule-free rules); False when they are the parameters themselves."""
+
+class Optimizer_float64(Optimizer_float32): ...
+
+class Network_float32:
+    """Layers, flat parameter, gradient and buffer storage, and the workspace of activations.
+
+    Each entry of `layers` is a mapping with "kind" and that layer's options:
+      dense:       units, activation, init, bias, l1, l2, trainable, learning_rate_multiplier
+      activation:  activation
+      batchnorm:   momentum, eps, trainable, learning_rate_multiplier
+      dropout:     rate
+      standardize: eps
+    Parameter names are "<layer>.weight", "<layer>.bias", "<layer>.gamma", "<layer>.beta";
+    buffers "<layer>.mean", "<layer>.variance" and "<layer>.count" (batches seen by batchnorm, rows seen by standardize; 0 = not adapted).
+    """
+    def __init__(self, inputs: int, layers: Sequence[Config], seed: int) -> None: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def num_parameters(self) -> int: ...
+    def parameter_segments(self) -> list[tuple[str, int, tuple[int, ...]]]:
+        """(name, offset into the flat array, shape)."""
+    def buffer_segments(self) -> list[tuple[str, int, tuple[int, ...]]]: ...
+    def layer_table(self) -> list[dict[str, Any]]:
+        """One dict per layer for `summary`: name, kind, description, outputs, parameters, trainable."""
+    @property
+    def parameters(self) -> Real:
+        """Flat zero-copy view, segments aligned to 64 bytes, padding stays 0."""
+    @property
+    def gradients(self) -> Real: ...
+    @property
+    def buffers(self) -> Real: ...
+    @property
+    def training_step(self) -> int:
+        """Number of training forwards so far: keys the dropout masks; saved with the state."""
+    @training_step.setter
+    def training_step(self, value: int) -> None: ...
+    def initialize(self, seed: int) -> None: ...
+    def adapted(self) -> bool:
+        """False when a Standardize layer still waits for `adapt`."""
+    def adapt(self, x: NDArray[Any]) -> None:
+        """Mean and variance of the training set for the Standardize layer (float32, float64, uint8 or int16 rows)."""
+    def infer(self, x: Real, out: Real | None = None) -> Real: ...
+    def forward(self, x: Real, training: bool) -> Real: ...
+    def backward(self, grad_output: Real) -> Real:
+        """Gradient with respect to the input of the last training forward; overwrites `gradients`."""
+    def layer_output(self, layer: int) -> Real:
+        """Copy of a layer's output in the last forward (n, width): for monitors."""
+
+class Network_float64(Network_float32): ...
+
+class TrainStep_float32:
+    """Gather, forward, loss, backward, penalties, clipping and the fused update of one network.
+
+    `options`: l1, l2 (weights of the penalties on weights only), clip_norm, clip_value (0 = off), ema (0 = off), accumulate (micro-batches per update, 1 = off).
+    `x` may be float32, float64, uint8 or int16 with contiguous rows of any row stride; `y` as for the loss.
+    """
+    def __init__(self, network: Network_float32, loss: Loss_float32 | None, optimizer: Optimizer_float32, options: Config) -> None: ...
+    @property
+    def t(self) -> int:
+        """Updates done so far."""
+    @t.setter
+    def t(self, value: int) -> None: ...
+    @property
+    def slot_names(self) -> list[str]: ...
+    def slots(self) -> list[Real]:
+        """Flat zero-copy views laid out like `Network.parameters`."""
+    @property
+    def scalars(self) -> NDArray[np.float64]: ...
+    def averages(self) -> tuple[Real, Real] | None:
+        """(parameters, buffers) of the exponential moving average, or None."""
+    def reset(self) -> None:
+        """Slots, scalars, averages and t back to the start."""
+    def step(self, x: NDArray[Any], y: NDArray[Any], weight: Real | None, learning_rate: float) -> float:
+        """One update; returns the data loss before it."""
+    def run_steps(
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        weight: Real | None,
+        order: NDArray[np.int64],
+        batch_size: int,
+        rates: NDArray[np.float64],
+        losses: NDArray[np.float64],
+        weights: NDArray[np.float64],
+    ) -> int:
+        """One step per entry of `rates` over consecutive batches of `order` (the last may be short).
+
+        Writes each batch's data loss and total sample weight; returns the number of steps done, fewer when a loss was not finite
+        (that step is not applied). Releases the GIL.
+        """
+    def update(self, learning_rate: float) -> None:
+        """Penalties, clipping and the fused update with what is in `Network.gradients` (for losses written in Python)."""
+    def penalty(self) -> float:
+        """l1 and l2 penalties of the present weights."""
+    def load_evaluation_point(self) -> bool:
+        """Swap the weights to evaluate at (average of ema or of a schedule-free rule) into the network; False when there are none."""
+    def restore_training_point(self) -> None: ...
+
+class TrainStep_float64(TrainStep_float32): ...
+
+# Raw kernels on arrays, dtype float32 or float64; `out` arrays are written in place.
+def matmul(a: Real, b: Real, out: Real, transpose_a: bool, transpose_b: bool) -> None: ...
+def dense_forward(x: Real, weight: Real, bias: Real | None, activation: str, out: Real, pre: Real | None) -> None:
+    """out = g(x W + b); `pre` receives x W + b for activations whose derivative needs it (activation_needs_input)."""
+
+def dense_backward(
+    x: Real, weight: Real, grad_pre: Real, grad_weight: Real, grad_bias: Real | None, grad_x: Real | None
+) -> None: ...
+def activation_needs_input(name: str) -> bool: ...
+def activation_forward(name: str, x: Real, out: Real) -> None: ...
+def activation_backward(name: str, x: Real, out: Real, grad_out: Real, grad_x: Real) -> None: ...
+def batchnorm_forward(
+    x: Real, gamma: Real, beta: Real, running_mean: Real, running_variance: Real, momentum: float, eps: float, first: bool,
+    out: Real, mean: Real, inverse_std: Real,
+) -> None:
+    """Training mode; updates the running values in place and writes the batch mean and 1/sqrt(var+eps)."""
+
+def batchnorm_inference(x: Real, gamma: Real, beta: Real, mean: Real, variance: Real, eps: float, out: Real) -> None: ...
+def batchnorm_backward(
+    x: Real, gamma: Real, mean: Real, inverse_std: Real, grad_out: Real, grad_x: Real, grad_gamma: Real, grad_beta: Real
+) -> None: ...
+def dropout_forward(x: Real, rate: float, seed: int, step: int, layer: int, out: Real) -> None: ...
+def softmax(x: Real, out: Real) -> None: ...
+def column_sums(x: Real, out: Real) -> None: ...
+def uniform(n: int, seed: int, step: int, layer: int) -> NDArray[np.float64]:
+    """Philox 4x32-10 uniforms in [0, 1): element i depends on (seed, step, layer, i) only."""

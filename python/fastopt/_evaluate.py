@@ -1,0 +1,106 @@
+"""Loss and metrics of a network on a data set, in blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt import _links, _validate, metrics
+from fastopt._native import native_loss, prepare_target
+from fastopt.losses import Loss
+from fastopt.network import Network
+
+if TYPE_CHECKING:
+    from fastopt._links import AnyLoss
+
+BLOCK_ROWS = 8192
+MATERIALIZE_BYTES = 1 << 28  # data up to this size are kept converted between evaluations
+
+
+def target_of(loss: AnyLoss, outputs: int, y: Any, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """A target as the loss reads it; a Python loss gets its array as it is."""
+    if isinstance(loss, Loss):
+        return prepare_target(loss, outputs, y, dtype, name)
+    target = _validate.numeric(y, name)
+    if target.ndim == 0 or len(target) == 0:
+        raise ValueError(f"{name} must have at least one row; got shape {target.shape}")
+    _validate.check_finite(target, name)
+    return target
+
+
+def outputs_of(network: Network, x: NDArray[Any], rows: NDArray[np.int64] | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Raw outputs of rows of any readable dtype, converted block by block where they must be."""
+    n = len(x) if rows is None else len(rows)
+    if out is None:
+        out = np.empty((n, network.outputs), network.dtype)
+    if rows is None and x.dtype == network.dtype and x.flags.c_contiguous:
+        return network._infer(x, out)
+    for start in range(0, n, BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, n)
+        block = x[start:stop] if rows is None else x[rows[start:stop]]
+        network._infer(np.ascontiguousarray(block, dtype=network.dtype), out[start:stop])
+    return out
+
+
+def metric_table(given: Iterable[Any]) -> dict[str, metrics.Metric]:
+    """Metrics by the name of their column; two callables of one name raise."""
+    if isinstance(given, str) or callable(given):
+        given = [given]
+    table: dict[str, metrics.Metric] = {}
+    for metric in given:
+        function = metrics.get(metric)
+        name = metric if isinstance(metric, str) else getattr(function, "__name__", type(function).__name__)
+        if name in table or name == "loss":
+            raise ValueError(f"metrics: two columns would be called {name!r}")
+        table[name] = function
+    return table
+
+
+class Evaluator:
+    """One data set, prepared once, evaluated as often as wanted."""
+
+    def __init__(
+        self,
+        network: Network,
+        loss: AnyLoss,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        weight: NDArray[Any] | None,
+        table: dict[str, metrics.Metric],
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        self._network, self._loss, self._table = network, loss, table
+        self._y = y if rows is None else y[rows]
+        self._weight = weight if weight is None or rows is None else weight[rows]
+        n = len(self._y)
+        if n * network.inputs * network.dtype.itemsize <= MATERIALIZE_BYTES:
+            x, rows = np.ascontiguousarray(x if rows is None else x[rows], dtype=network.dtype), None
+        self._x, self._rows = x, rows
+        self._out = np.zeros((n, network.outputs), network.dtype)
+        self._native = native_loss(loss, network.dtype) if isinstance(loss, Loss) else None
+        for name, metric in table.items():  # a metric that cannot read this loss or these labels is refused now, not after an epoch
+            if hasattr(metric, "needs"):
+                self._measure(name, metric, self._out)
+
+    def _measure(self, name: str, metric: metrics.Metric, outputs: NDArray[Any]) -> float:
+        needs = getattr(metric, "needs", None)
+        try:
+            target, prediction = _links.metric_inputs(self._loss, needs, self._y, outputs)
+            return float(metric(target, prediction) if needs is None else metric(target, prediction, self._weight))
+        except ValueError as error:
+            raise ValueError(f"metric {name!r}: {error}") from None
+
+    def __call__(self, prefix: str = "") -> dict[str, float]:
+        """{"loss": ..., metric: ...} with a prefix to each name."""
+        outputs = outputs_of(self._network, self._x, self._rows, self._out)
+        if self._native is not None:
+            value = self._native.value(outputs, self._y, self._weight)
+        else:
+            value = _links.call(self._loss, outputs, self._y)[0]
+        result = {f"{prefix}loss": value}
+        for name, metric in self._table.items():
+            result[prefix + name] = self._measure(name, metric, outputs)
+        return result

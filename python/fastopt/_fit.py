@@ -1,0 +1,290 @@
+"""The loop of `Trainer.fit`: epochs of native runs, cut into pieces short enough for Ctrl-C and the progress bar."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt import _prepare, _progress, _validate
+from fastopt._backend import core
+from fastopt._callback import Callback, as_callback
+from fastopt._evaluate import Evaluator, metric_table
+from fastopt.errors import NonFiniteLossError
+from fastopt.history import History
+from fastopt.losses import Loss
+
+if TYPE_CHECKING:
+    from fastopt.training import Trainer
+
+PIECE_SECONDS = 0.04  # of native work between two looks at Ctrl-C; the promise is 0.1
+PROBE_ROWS = 256
+ASSUMED_FLOPS = 2e10  # before the first measurement
+
+
+class Snapshot:
+    """A copy of everything that training changes, renewed each epoch into the same memory."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        network, native = trainer.network._native, trainer._native
+        self._parameters = network.parameters
+        live = [network.parameters, network.buffers, *native.slots(), native.scalars, *(native.averages() or ())]
+        self._pairs = [(view, np.empty_like(view)) for view in live]
+        self._counters = (0, 0)
+
+    def finite(self) -> bool:
+        """Whether all weights are finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            if math.isfinite(np.add.reduce(self._parameters)):
+                return True
+        return bool(np.isfinite(self._parameters).all())
+
+    def take(self) -> None:
+        """Copy the present state."""
+        for view, copy in self._pairs:
+            np.copyto(copy, view)
+        trainer = self._trainer
+        self._counters = (trainer.steps, trainer.network.training_step)
+
+    def restore(self) -> None:
+        """Put the copied state back."""
+        for view, copy in self._pairs:
+            np.copyto(view, copy)
+        self._trainer._set_counters(*self._counters)
+
+
+class Pace:
+    """How many steps make a piece, from the time that steps took so far."""
+
+    def __init__(self, trainer: Trainer, batch_size: int) -> None:
+        self._seconds = max(6.0 * trainer.network.num_parameters * batch_size / ASSUMED_FLOPS, 1e-6)
+
+    def steps(self) -> int:
+        """Steps of the next piece."""
+        return max(1, int(PIECE_SECONDS / self._seconds))
+
+    def saw(self, steps: int, seconds: float) -> None:
+        """Learn from a piece that was run."""
+        self._seconds = 0.5 * (self._seconds + seconds / steps)
+
+
+class Epochs:
+    """The loop over epochs; subclasses run one epoch."""
+
+    rows: int | None = None
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        epochs: int,
+        validation: Evaluator | None,
+        training: Evaluator | None,
+        callbacks: list[Callback],
+        progress: bool,
+    ) -> None:
+        self.trainer, self._epochs, self._callbacks, self._progress = trainer, epochs, callbacks, progress
+        self._validation, self._training = validation, training
+        options = trainer._options
+        self._penalty = bool(options["l1"] or options["l2"]) or any(
+            getattr(layer, "l1", 0.0) or getattr(layer, "l2", 0.0) for layer in trainer.network.layers
+        )
+        self.bar: _progress.Bar | None = None
+        self.rate = trainer.learning_rate
+
+    def one_epoch(self) -> float:
+        """Train on all data once and return the mean loss."""
+        raise NotImplementedError
+
+    def run(self) -> History:
+        """Train, and leave a usable trainer whatever happens."""
+        trainer, history = self.trainer, History()
+        snapshot = Snapshot(trainer)
+        trainer.stop_training = False
+        if self._progress:
+            self.bar = _progress.Bar(trainer.epoch, self._epochs, self.rows)
+        row: dict[str, Any] | None = None
+        try:
+            for callback in self._callbacks:
+                callback.on_fit_begin(trainer)
+            for _ in range(self._epochs):
+                start = time.perf_counter()
+                if self.bar is not None:
+                    self.bar.epoch(trainer.epoch)
+                snapshot.take()
+                try:
+                    loss = self.one_epoch()
+                    if not snapshot.finite():
+                        raise NonFiniteLossError(f"a weight is not finite after step {trainer.steps}", step=trainer.steps)
+                except NonFiniteLossError as error:
+                    snapshot.restore()
+                    text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
+                    raise NonFiniteLossError(text, step=error.step, epoch=trainer.epoch) from None
+                row = self._row(loss)
+                seconds = time.perf_counter() - start
+                trainer.epoch += 1
+                trainer.history.append(row, seconds)
+                history.append(row, seconds)
+                for callback in self._callbacks:
+                    if callback.on_epoch_end(trainer, row):
+                        trainer.stop_training = True
+                if self.bar is not None:
+                    self.bar.row(row)
+                if trainer.stop_training:
+                    break
+        finally:
+            trainer._probe = None
+            if self.bar is not None:
+                self.bar.close(row)
+            core.release_threads()
+        for callback in self._callbacks:
+            callback.on_fit_end(trainer)
+        return history
+
+    def _row(self, loss: float) -> dict[str, Any]:
+        trainer = self.trainer
+        row: dict[str, Any] = {"epoch": trainer.epoch, "loss": loss}
+        if self._penalty:
+            row["penalty"] = trainer._native.penalty()
+        if self._validation is not None:
+            with trainer.evaluation_weights():
+                row.update(self._validation("val_"))
+        elif self._training is not None:
+            with trainer.evaluation_weights():
+                measured = self._training()
+            measured.pop("loss")
+            row.update(measured)
+        row["learning_rate"] = self.rate
+        return row
+
+    def not_finite(self, loss: float) -> NonFiniteLossError:
+        """The error that names the step."""
+        step = self.trainer.steps
+        return NonFiniteLossError(f"the loss is {loss} at step {step} (epoch {self.trainer.epoch})", step=step, epoch=self.trainer.epoch)
+
+
+class ArrayEpochs(Epochs):
+    """Epochs over arrays: an order and one rate per step, then native runs."""
+
+    def prepare(self, data: _prepare.ArrayData, batch_size: int, shuffle: bool) -> None:
+        """Allocate once what every epoch needs."""
+        self.rows, self._data, self._batch, self._shuffle = data.count, data, batch_size, shuffle
+        self._steps = -(-data.count // batch_size)
+        self._losses, self._weights = np.zeros(self._steps), np.zeros(self._steps)
+        self._pace = Pace(self.trainer, batch_size)
+        self._native = isinstance(self.trainer.loss, Loss)
+
+    def _order(self) -> NDArray[np.int64]:
+        n, rows = self._data.count, self._data.rows
+        order = core.permutation(n, self.trainer.seed, self.trainer.epoch) if self._shuffle else np.arange(n, dtype=np.int64)
+        return order if rows is None else rows[order]
+
+    def one_epoch(self) -> float:
+        """Train on all data once and return the mean loss."""
+        order, rates = self._order(), self.trainer._rates.block(self.trainer._micro_steps, self._steps)
+        run = self._native_steps if self._native else self._python_steps
+        done = 0
+        while done < self._steps:
+            stop = min(done + self._pace.steps(), self._steps)
+            start = time.perf_counter()
+            count = run(order[done * self._batch : stop * self._batch], rates, done, stop)
+            self._pace.saw(stop - done, time.perf_counter() - start)
+            self.trainer._micro_steps += count
+            if count < stop - done:
+                raise self.not_finite(float(self._losses[done + count]))
+            if self.bar is not None:
+                self.bar.update(min(stop * self._batch, self._data.count) - done * self._batch)
+            done = stop
+        self.rate = float(rates[-1])
+        total = self._weights.sum()
+        return float(self._losses @ self._weights / total) if total > 0.0 else 0.0
+
+    def _native_steps(self, order: NDArray[np.int64], rates: NDArray[np.float64], first: int, stop: int) -> int:
+        d = self._data
+        return self.trainer._native.run_steps(
+            d.x, d.y, d.weight, order, self._batch, rates[first:stop], self._losses[first:stop], self._weights[first:stop]
+        )
+
+    def _python_steps(self, order: NDArray[np.int64], rates: NDArray[np.float64], first: int, stop: int) -> int:
+        d = self._data
+        for step in range(first, stop):
+            rows = order[(step - first) * self._batch : (step - first + 1) * self._batch]
+            value = self.trainer._python_step(d.x[rows], d.y[rows], None, float(rates[step]))
+            self._losses[step], self._weights[step] = value, len(rows)
+            if not math.isfinite(value):
+                return step - first
+        return stop - first
+
+
+class StreamEpochs(Epochs):
+    """Epochs over an iterable of batches."""
+
+    stream: _prepare.Stream
+
+    def one_epoch(self) -> float:
+        """Train on all batches once and return the mean loss."""
+        trainer, losses, weights = self.trainer, [], []
+        native = isinstance(trainer.loss, Loss)
+        for x, y, weight in self.stream:
+            self.rate = trainer.learning_rate
+            value = trainer._native.step(x, y, weight, self.rate) if native else trainer._python_step(x, y, weight, self.rate)
+            if not math.isfinite(value):
+                raise self.not_finite(value)
+            trainer._micro_steps += 1
+            losses.append(value)
+            weights.append(float(len(x)) if weight is None else float(weight.sum(dtype=np.float64)))
+            if self.bar is not None:
+                self.bar.update(len(x))
+        return float(np.average(losses, weights=weights)) if sum(weights) > 0.0 else 0.0
+
+
+def plan(
+    trainer: Trainer,
+    X: Any,
+    y: Any,
+    *,
+    epochs: int,
+    batch_size: int | None,
+    validation: Any,
+    sample_weight: Any,
+    class_weight: Any,
+    shuffle: bool,
+    metrics: Iterable[Any],
+    callbacks: Iterable[Any],
+    progress: bool | None,
+) -> Epochs:
+    """Check every argument of a fit before anything is changed."""
+    count = _validate.positive_int(epochs, "epochs")
+    size = None if batch_size is None else _validate.positive_int(batch_size, "batch_size")
+    table = metric_table(metrics)
+    hooks = [as_callback(callback) for callback in ([callbacks] if callable(callbacks) else callbacks)]
+    bar = _progress.wanted(progress)
+    if y is None:
+        if hasattr(X, "__array__") or not (callable(X) or isinstance(X, Iterable)):
+            raise TypeError(f"y is missing: give X and y, or an iterable of (x, y) batches; got X of type {type(X).__name__} alone")
+        if sample_weight is not None or class_weight is not None:
+            raise ValueError("sample_weight and class_weight need arrays; with an iterable give (x, y, sample_weight) batches")
+        checked = _prepare.validation_set(trainer, None, validation, table)
+        if table and checked is None:
+            raise ValueError("metrics need validation=(X, y) when the training data is an iterable of batches")
+        _prepare.adapt(trainer, None)
+        stream = StreamEpochs(trainer, count, checked, None, hooks, bar)
+        stream.stream = _prepare.Stream(trainer, X)
+        return stream
+    train = _prepare.arrays(trainer, X, y, sample_weight)
+    checked = _prepare.validation_set(trainer, train, validation, table)
+    _prepare.class_weights(trainer, train, class_weight)
+    training = None
+    if table and checked is None:
+        training = Evaluator(trainer.network, trainer.loss, train.x, train.y, train.weight, table)
+    _prepare.adapt(trainer, train)
+    arrays = ArrayEpochs(trainer, count, checked, training, hooks, bar)
+    arrays.prepare(train, min(size or train.count, train.count), bool(shuffle))
+    if hooks:
+        probe = np.arange(min(PROBE_ROWS, train.count)) if train.rows is None else train.rows[:PROBE_ROWS]
+        trainer._probe = (train.x[probe], train.y[probe])
+    return arrays

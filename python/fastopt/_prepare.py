@@ -1,0 +1,180 @@
+"""The data of a fit, checked once: arrays for the native gather, validation, weights, batches of an iterable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt import _evaluate, _links, _specs, _validate, data
+from fastopt._evaluate import Evaluator
+from fastopt.losses import Loss
+
+if TYPE_CHECKING:
+    from fastopt.metrics import Metric
+    from fastopt.training import Trainer
+
+Array = NDArray[Any]
+Batch = tuple[Array, Array, Array | None]
+
+
+@dataclass
+class ArrayData:
+    """Training rows in arrays; `rows` are the indices to train on, None for all of them."""
+
+    x: Array
+    y: Array
+    weight: Array | None
+    rows: NDArray[np.int64] | None
+
+    @property
+    def count(self) -> int:
+        """Rows to train on."""
+        return len(self.x) if self.rows is None else len(self.rows)
+
+
+def arrays(trainer: Trainer, X: Any, y: Any, sample_weight: Any) -> ArrayData:
+    """Check the arrays of a fit."""
+    net, loss = trainer.network, trainer.loss
+    x = _validate.features(X, net.inputs, net.dtype, "X")
+    target = _evaluate.target_of(loss, net.outputs, y, net.dtype, "y")
+    _validate.same_rows(x, target, "X", "y")
+    weight = None
+    if sample_weight is not None:
+        refuse_weights(loss)
+        weight = _validate.sample_weight(sample_weight, len(x), net.dtype)
+    return ArrayData(x, target, weight, None)
+
+
+def refuse_weights(loss: Any) -> None:
+    """Raise when a loss cannot read sample weights."""
+    if not isinstance(loss, Loss):
+        raise ValueError("sample_weight and class_weight need a loss of fastopt; the Python loss gets no weights")
+
+
+def validation_set(trainer: Trainer, train: ArrayData | None, validation: Any, table: dict[str, Metric]) -> Evaluator | None:
+    """The evaluator of the validation data; a share of the rows is taken out of `train`."""
+    net, loss = trainer.network, trainer.loss
+    if validation is None or (isinstance(validation, float | int) and validation == 0):
+        return None
+    if isinstance(validation, float | int | np.floating) and not isinstance(validation, bool):
+        if train is None:
+            raise ValueError("validation must be (X, y) when the training data is an iterable of batches; got a share")
+        share = _specs.check_number("validation", validation, low=0.0, high=1.0, low_open=False, high_open=True)
+        n = len(train.x)
+        if n < 2:
+            raise ValueError(f"validation: a share needs at least two rows; got {n}")
+        count = min(max(1, round(share * n)), n - 1)
+        codes = _strata(loss, train.y)
+        train.rows, held_out = data.hold_out(n, count, codes, trainer.seed)
+        return Evaluator(net, loss, train.x, train.y, train.weight, table, held_out)
+    if not isinstance(validation, Sequence) or isinstance(validation, str) or len(validation) not in (2, 3):
+        raise TypeError(f"validation must be a share of the rows, (X, y) or (X, y, sample_weight); got {type(validation).__name__}")
+    x = _validate.features(validation[0], net.inputs, net.dtype, "validation X")
+    y = _evaluate.target_of(loss, net.outputs, validation[1], net.dtype, "validation y")
+    _validate.same_rows(x, y, "validation X", "validation y")
+    weight = None
+    if len(validation) == 3 and validation[2] is not None:
+        refuse_weights(loss)
+        weight = _validate.sample_weight(validation[2], len(x), net.dtype, "validation sample_weight")
+    return Evaluator(net, loss, x, y, weight, table)
+
+
+def _strata(loss: Any, y: Array) -> NDArray[np.int64] | None:
+    if not _links.is_classifier(loss) or (y.ndim == 2 and y.shape[1] != 1):
+        return None
+    return data.class_codes(y)
+
+
+def class_weights(trainer: Trainer, train: ArrayData, class_weight: Any) -> None:
+    """Multiply the sample weights of training by those of the classes."""
+    if class_weight is None:
+        return
+    loss = trainer.loss
+    refuse_weights(loss)
+    if not _links.is_classifier(loss) or (train.y.ndim == 2 and train.y.shape[1] != 1):
+        name = _links.name_of(loss)
+        raise ValueError(f"class_weight needs class labels, one per row; the loss is {name!r} and y has shape {train.y.shape}")
+    flat = train.y.reshape(-1)
+    used = flat if train.rows is None else flat[train.rows]
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f"class_weight must be 'balanced' or a mapping of class to weight; got {class_weight!r}")
+        present, counts = np.unique(used, return_counts=True)
+        table = {value.item(): len(used) / (len(present) * count) for value, count in zip(present, counts.tolist(), strict=True)}
+    elif isinstance(class_weight, Mapping):
+        allowed = set(range(trainer.network.outputs)) if train.y.ndim == 1 else set(np.unique(flat).tolist())
+        unknown = [key for key in class_weight if key not in allowed]
+        if unknown:
+            raise ValueError(f"class_weight has the key {unknown[0]!r}; the classes are {sorted(allowed)}")
+        table = {
+            key: _specs.check_number(f"class_weight[{key!r}]", w, low=0.0, high=np.inf, low_open=False, high_open=True)
+            for key, w in class_weight.items()
+        }
+    else:
+        raise TypeError(f"class_weight must be 'balanced' or a mapping of class to weight; got {type(class_weight).__name__}")
+    factors = np.ones(len(flat), dtype=trainer.network.dtype)
+    for key, w in table.items():
+        factors[flat == key] = w
+    train.weight = factors if train.weight is None else train.weight * factors
+    if not train.weight.any():
+        raise ValueError("class_weight: the weights of all rows are 0")
+
+
+def adapt(trainer: Trainer, train: ArrayData | None) -> None:
+    """Give a Standardize layer that still waits the statistics of the training rows."""
+    net = trainer.network
+    if net._native.adapted():
+        return
+    if train is None:
+        raise ValueError("the Standardize layer has not seen data yet; with an iterable of batches call network.adapt(x) first")
+    if train.rows is None:
+        net._native.adapt(train.x)
+    elif train.count * train.x.itemsize * train.x.shape[1] <= _evaluate.MATERIALIZE_BYTES:
+        net._native.adapt(train.x[train.rows])
+    else:
+        _adapt_in_blocks(trainer, train.x, train.rows)
+
+
+def _adapt_in_blocks(trainer: Trainer, x: Array, rows: NDArray[np.int64]) -> None:
+    """Mean and biased variance in float64, merged block by block (Chan, Golub and LeVeque 1979): the data may not fit in memory."""
+    count, mean, squares = 0, np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for start in range(0, len(rows), _evaluate.BLOCK_ROWS):
+        block = x[rows[start : start + _evaluate.BLOCK_ROWS]].astype(np.float64)
+        own = block.mean(axis=0)
+        delta, total = own - mean, count + len(block)
+        squares += ((block - own) ** 2).sum(axis=0) + delta**2 * (count * len(block) / total)
+        mean += delta * (len(block) / total)
+        count = total
+    buffers = trainer.network.buffers
+    buffers["0.mean"][...] = mean
+    buffers["0.variance"][...] = squares / count
+    buffers["0.count"][...] = count
+
+
+class Stream:
+    """Batches from any iterable, or from a function that returns a fresh one for each epoch."""
+
+    def __init__(self, trainer: Trainer, source: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
+        self._trainer, self._source = trainer, source
+
+    def __iter__(self) -> Iterator[Batch]:
+        net, loss = self._trainer.network, self._trainer.loss
+        empty = True
+        for i, item in enumerate(self._source() if callable(self._source) else self._source):
+            if not isinstance(item, tuple | list) or len(item) not in (2, 3):
+                raise TypeError(f"batch {i} must be (x, y) or (x, y, sample_weight); got {type(item).__name__}")
+            x = _validate.features(item[0], net.inputs, net.dtype, f"x of batch {i}")
+            y = _evaluate.target_of(loss, net.outputs, item[1], net.dtype, f"y of batch {i}")
+            _validate.same_rows(x, y, f"x of batch {i}", "y")
+            weight = None
+            if len(item) == 3 and item[2] is not None:
+                refuse_weights(loss)
+                weight = _validate.sample_weight(item[2], len(x), net.dtype, f"sample_weight of batch {i}")
+            empty = False
+            yield x, y, weight
+        if empty:
+            raise ValueError("X gave no batch; for several epochs give a list, or a function that returns a fresh iterator")

@@ -1,0 +1,51 @@
+"""Learning rates of the native steps of a trainer: those of the optimizer, one per update, times a scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt import schedules
+
+AHEAD = 256  # rates of a schedule that are computed at once for single steps
+
+
+class Rates:
+    """Counts micro-batches; every `accumulate` of them share the rate of one update."""
+
+    def __init__(self, learning_rate: Any, accumulate: int) -> None:
+        self._learning_rate, self._accumulate = learning_rate, accumulate
+        self._ahead: list[float] = []
+        self._start = 0
+        self.set_scale(1.0)
+
+    def set_scale(self, scale: float) -> None:
+        """Factor on every rate from now on."""
+        self.scale, self._ahead = scale, []
+        rate = self._learning_rate
+        self.fixed: float | None = None if callable(rate) else float(rate) * scale
+
+    def next(self, micro_step: int) -> float:
+        """Rate of one micro-batch."""
+        if self.fixed is not None:
+            return self.fixed
+        update = micro_step // self._accumulate
+        ahead = update - self._start
+        if not 0 <= ahead < len(self._ahead):
+            count = AHEAD if isinstance(self._learning_rate, schedules.Schedule) else 1  # a plain function may look at the clock
+            rates = schedules.values(self._learning_rate, update, count) * self.scale
+            self._ahead, self._start, ahead = [float(rate) for rate in rates], update, 0
+        return self._ahead[ahead]
+
+    def block(self, micro_step: int, steps: int) -> NDArray[np.float64]:
+        """Rates of the next micro-batches."""
+        if self.fixed is not None:
+            return np.full(steps, self.fixed)
+        if self._accumulate == 1:
+            return schedules.values(self._learning_rate, micro_step, steps) * self.scale
+        update = (micro_step + np.arange(steps)) // self._accumulate
+        start = int(update[0])
+        rates: NDArray[np.float64] = schedules.values(self._learning_rate, start, int(update[-1]) - start + 1)[update - start] * self.scale
+        return rates

@@ -1,0 +1,73 @@
+"""Everything that training changes, as named arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastopt.training import Trainer
+
+Arrays = dict[str, NDArray[Any]]
+Segments = list[tuple[str, int, tuple[int, ...]]]
+
+
+def _named(prefix: str, flat: NDArray[Any], segments: Segments) -> Arrays:
+    return {f"{prefix}{name}": flat[at : at + math.prod(shape)].reshape(shape) for name, at, shape in segments}
+
+
+def arrays(trainer: Trainer) -> Arrays:
+    """Zero-copy views of weights, statistics, slots, scalars and averages."""
+    net, native = trainer.network, trainer._native
+    segments = net._native.parameter_segments()
+    named = {f"parameters/{name}": view for name, view in net.parameters.items()}
+    named.update({f"buffers/{name}": view for name, view in net.buffers.items()})
+    for slot, flat in zip(native.slot_names, native.slots(), strict=True):
+        named.update(_named(f"slots/{slot}/", flat, segments))
+    named["scalars"] = native.scalars
+    averages = native.averages()
+    if averages is not None:
+        named.update(_named("average/parameters/", averages[0], segments))
+        named.update(_named("average/buffers/", averages[1], net._native.buffer_segments()))
+    return named
+
+
+def counters(trainer: Trainer) -> Arrays:
+    """The numbers that go with the arrays."""
+    return {
+        "counters": np.array([trainer.steps, trainer.network.training_step], dtype=np.int64),
+        "rate_scale": np.array(trainer.rate_scale, dtype=np.float64),
+    }
+
+
+def copies(trainer: Trainer) -> Arrays:
+    """Copies of all of it."""
+    return {**{name: np.array(view) for name, view in arrays(trainer).items()}, **counters(trainer)}
+
+
+def copy_into(trainer: Trainer, state: Arrays) -> None:
+    """As `copies`, into arrays that `copies` made before."""
+    for name, value in {**arrays(trainer), **counters(trainer)}.items():
+        np.copyto(state[name], value)
+
+
+def restore(trainer: Trainer, state: Mapping[str, NDArray[Any]]) -> None:
+    """Put copies back, after a check that changes nothing when it fails."""
+    own = arrays(trainer)
+    expected = {**own, **counters(trainer)}
+    missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    if missing or unknown:
+        raise ValueError(f"state does not fit this trainer; missing: {missing or 'none'}, unknown: {unknown or 'none'}")
+    for name, view in expected.items():
+        value = state[name]
+        if value.shape != view.shape or value.dtype != view.dtype:
+            raise ValueError(f"state[{name!r}] must be {view.dtype} {view.shape}; got {value.dtype} {value.shape}")
+    for name, view in own.items():
+        view[...] = state[name]
+    updates, training_step = (int(count) for count in state["counters"])
+    trainer._set_counters(updates, training_step)
+    trainer.rate_scale = float(state["rate_scale"])

@@ -1,0 +1,215 @@
+"""User arrays into exact arrays, with errors that name the argument and show both shapes or the allowed values.
+
+Inputs may be converted with a copy; whatever the native gather can read (rows contiguous, float32, float64, uint8 or int16) is passed on
+as it is, so that a memory map stays one. Nothing here knows networks or trainers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+AnyArray: TypeAlias = NDArray[Any]
+READABLE = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.uint8, np.int16))
+BLOCK_BYTES = 1 << 20
+
+
+def dtype_of(value: Any) -> np.dtype[Any]:
+    """float32 or float64 from a name, a type or a dtype."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(value)
+    except TypeError:
+        raise ValueError(f"dtype must be 'float32' or 'float64'; got {value!r}") from None
+    if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be 'float32' or 'float64'; got {value!r}")
+    return dtype
+
+
+def numeric(x: Any, name: str) -> AnyArray:
+    """Any array-like of real numbers as an ndarray, without a copy where it is one."""
+    if type(x) is np.ndarray:
+        array = x
+    else:
+        if type(x).__module__.partition(".")[0] == "scipy":
+            raise TypeError(f"{name} is a sparse matrix ({type(x).__name__}); give a dense array, for example {name}.toarray()")
+        if type(x).__name__ == "MaskedArray":
+            raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it first, for example {name}.filled(0)")
+        try:
+            array = np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+        if array.dtype == object and hasattr(x, "to_numpy"):  # a frame of mixed number types, or nullable columns
+            with contextlib.suppress(TypeError, ValueError):
+                array = x.to_numpy(dtype=np.float64)
+    if array.dtype.kind not in "fiub":
+        hint = "; encode categories and text as numbers first" if array.dtype.kind in "OUS" else ""
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{hint}")
+    return array
+
+
+def row_blocks(x: AnyArray) -> Iterator[tuple[int, AnyArray]]:
+    """(first row, rows) of an array in blocks of about a megabyte."""
+    rows = max(1, BLOCK_BYTES // max(1, x.itemsize * (x.size // max(1, len(x)))))
+    for start in range(0, len(x), rows):
+        yield start, x[start : start + rows]
+
+
+def check_finite(x: AnyArray, name: str) -> None:
+    """Raise ValueError when there is a NaN or an infinity; reads blocks, never makes a full-size temporary."""
+    if x.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start, block in row_blocks(x):
+            total = np.add.reduce(block, axis=None)
+            if not np.isfinite(total):  # a sum may overflow though every value is finite
+                finite = np.isfinite(block)
+                if not finite.all():
+                    where = np.argwhere(~finite)[0]
+                    row, rest = start + int(where[0]), "".join(f", column {int(i)}" for i in where[1:])
+                    raise ValueError(f"{name} must be finite; got {block[tuple(where)]} at row {row}{rest}")
+
+
+def _matrix(x: Any, columns: int, name: str) -> AnyArray:
+    array = numeric(x, name)
+    if array.ndim == 1 and columns == 1:
+        array = array.reshape(-1, 1)
+    if array.ndim != 2 or array.shape[1] != columns:
+        hint = ""
+        if array.ndim == 1 and array.shape[0] == columns:
+            hint = f"; one row is {name}[None, :]"
+        elif array.ndim > 2 and array.size == len(array) * columns:
+            hint = f"; flatten it with {name}.reshape(len({name}), -1)"
+        raise ValueError(f"{name} must have shape (rows, {columns}); got {array.shape}{hint}")
+    return array
+
+
+def rows_contiguous(x: AnyArray) -> bool:
+    """Whether each row is contiguous and aligned, whatever the distance of the rows."""
+    if not x.flags.aligned or not x.dtype.isnative:
+        return False
+    if x.flags.c_contiguous:
+        return True
+    stride = x.strides[0]
+    return (x.shape[1] == 1 or x.strides[1] == x.itemsize) and stride >= x.shape[1] * x.itemsize and stride % x.itemsize == 0
+
+
+def matrix(x: Any, columns: int, dtype: np.dtype[Any], name: str, *, rows: int | None = None) -> AnyArray:
+    """A C-contiguous array (rows, columns) of exactly this dtype."""
+    array = _matrix(x, columns, name)
+    if rows is not None and len(array) != rows:
+        raise ValueError(f"{name} must have shape ({rows}, {columns}); got {array.shape}")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def features(x: Any, inputs: int, dtype: np.dtype[Any], name: str, *, finite: bool = True) -> AnyArray:
+    """Inputs that the native gather can read: rows contiguous, of a dtype in READABLE; copied only when they are not."""
+    array = _matrix(x, inputs, name)
+    if len(array) == 0:
+        raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
+    if finite:
+        check_finite(array, name)
+    if array.dtype in READABLE and rows_contiguous(array):
+        return array.view(np.ndarray)
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def labels(y: Any, classes: int, name: str) -> NDArray[np.int32]:
+    """Class indices 0..classes-1 as int32, from integers, bools or integral floats."""
+    array = numeric(y, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be class indices of shape (rows,); got shape {array.shape}")
+    if len(array) == 0:
+        raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
+    if array.dtype.kind == "f":
+        check_finite(array, name)
+        whole = array == np.floor(array)
+        if not whole.all():
+            row = int(np.argmin(whole))
+            raise ValueError(f"{name} must be class indices 0..{classes - 1}; got {array[row]} at row {row}")
+    low, high = array.min(), array.max()
+    if low < 0 or high >= classes:
+        row = int(np.argmin(array) if low < 0 else np.argmax(array))
+        raise ValueError(f"{name} must be class indices 0..{classes - 1} for {classes} outputs; got {int(array[row])} at row {row}")
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def dense_target(y: Any, columns: int, dtype: np.dtype[Any], name: str, *, low: float, high: float, finite: bool = True) -> AnyArray:
+    """A float target (rows, columns) of exactly this dtype, every value between low and high."""
+    array = numeric(y, name)
+    if array.ndim == 1 and columns == 1:
+        array = array.reshape(-1, 1)
+    if array.ndim != 2 or array.shape[1] != columns:
+        alternative = " or (rows,)" if columns == 1 else ""
+        raise ValueError(f"{name} must have shape (rows, {columns}){alternative}; got {array.shape}")
+    if len(array) == 0:
+        raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
+    if finite:
+        check_finite(array, name)
+    if low > -np.inf or high < np.inf:
+        smallest, largest = array.min(), array.max()
+        if smallest < low or largest > high:
+            wrong = smallest if smallest < low else largest
+            allowed = f"at least {low:g}" if high == np.inf else f"between {low:g} and {high:g}"
+            raise ValueError(f"{name} must be {allowed} for this loss; got {wrong}")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def check_probabilities(y: AnyArray, name: str) -> None:
+    """Raise ValueError when a row of a soft target does not sum to 1."""
+    sums = y.sum(axis=1, dtype=np.float64)
+    wrong = np.abs(sums - 1.0) > 1e-3
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"{name} must hold probabilities that sum to 1 in each row; row {row} sums to {sums[row]:.6g}")
+
+
+def sample_weight(w: Any, rows: int, dtype: np.dtype[Any], name: str = "sample_weight") -> AnyArray:
+    """Weights (rows,) of exactly this dtype, finite, not negative and not all zero."""
+    array = numeric(w, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (rows,):
+        raise ValueError(f"{name} must have shape ({rows},); got {array.shape}")
+    check_finite(array, name)
+    if rows and array.min() < 0:
+        row = int(np.argmin(array))
+        raise ValueError(f"{name} must not be negative; got {array[row]} at row {row}")
+    if rows and array.max() == 0:
+        raise ValueError(f"{name} must not be all zero")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def same_rows(x: AnyArray, y: AnyArray, x_name: str, y_name: str) -> None:
+    """Raise ValueError when two arrays differ in their number of rows."""
+    if len(x) != len(y):
+        raise ValueError(f"{x_name} and {y_name} must have the same number of rows; got shapes {x.shape} and {y.shape}")
+
+
+def positive_int(value: Any, name: str) -> int:
+    """An int of at least 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    if value.__index__() < 1:
+        raise ValueError(f"{name} must be at least 1; got {value!r}")
+    return int(value.__index__())
+
+
+def output_array(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> AnyArray:
+    """Check an array that is written in place; it is never converted."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, because it is written in place; got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"{name} must have dtype {dtype}; got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {out.shape}")
+    if not out.flags.c_contiguous or not out.flags.aligned:
+        raise ValueError(f"{name} must be C-contiguous and aligned, because it is written in place; got strides {out.strides}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only, but it is written in place")
+    return out

@@ -1,0 +1,138 @@
+"""Trainers as single safetensors files: named arrays, and the specs as JSON in the file's metadata. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastopt import layers, losses, optimizers, schedules
+from fastopt.errors import missing_package
+from fastopt.history import History
+from fastopt.losses import Loss
+from fastopt.network import Network
+
+if TYPE_CHECKING:
+    from fastopt.training import Trainer
+
+__all__ = ["load", "save"]
+
+FORMAT = "fastopt trainer 1"
+
+
+def _options(spec: Any, skip: str = "") -> dict[str, Any]:
+    return {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != skip}
+
+
+def _describe(trainer: Trainer) -> dict[str, Any]:
+    net, loss, optimizer = trainer.network, trainer.loss, trainer.optimizer
+    if not isinstance(loss, Loss):
+        raise TypeError("a trainer whose loss is a Python function cannot be saved; save network.state_dict() instead")
+    return {
+        "format": FORMAT,
+        "network": {
+            "inputs": net.inputs,
+            "dtype": net.dtype.name,
+            "seed": net.seed,
+            "layers": [{"kind": layer.kind, **_options(layer)} for layer in net.layers],
+        },
+        "loss": {"name": loss.name, **_options(loss)},
+        "optimizer": {"name": optimizer.name, **_options(optimizer, "learning_rate")},
+        "learning_rate": schedules.to_config(optimizer.learning_rate),
+        "trainer": trainer.options,
+        "seed": trainer.seed,
+        "epoch": trainer.epoch,
+        "history": trainer.history.rows,
+        "seconds": trainer.history.seconds,
+    }
+
+
+def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
+    """Write a trainer; see `Trainer.save`."""
+    try:
+        from safetensors.numpy import save_file
+    except ImportError:
+        raise missing_package("safetensors", "examples", "Saving a trainer") from None
+    text = json.dumps(_describe(trainer), default=_plain)
+    arrays = {name: np.asarray(value, order="C") for name, value in trainer.state_dict().items()}
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        save_file(arrays, temporary, metadata={"fastopt": text})
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars in a history row as JSON numbers."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"the history holds a {type(value).__name__}, which cannot be written to JSON")
+
+
+def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] | None = None) -> Trainer:
+    """Read a trainer; see `Trainer.load`."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise missing_package("safetensors", "examples", "Loading a trainer") from None
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file: {os.fspath(path)}")
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"{os.fspath(path)} is not a safetensors file: {error}") from None
+    try:
+        spec = json.loads(metadata["fastopt"])
+        known = spec["format"] == FORMAT
+    except (KeyError, ValueError, TypeError):
+        known = False
+    if not known:
+        raise ValueError(f"{os.fspath(path)} was not written by Trainer.save of this version")
+    trainer = _build(spec, learning_rate)
+    trainer.load_state_dict(arrays)
+    trainer.epoch = int(spec["epoch"])
+    trainer.history = History(spec["history"], spec["seconds"])
+    return trainer
+
+
+def _spec_of(table: dict[str, Any], options: dict[str, Any], name: str) -> Any:
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items() if key != name}
+    return table[options[name]](**given)
+
+
+def _build(spec: dict[str, Any], learning_rate: Callable[[int], float] | None) -> Trainer:
+    from fastopt.training import Trainer
+
+    kinds = {cls.kind: cls for cls in layers.layer_classes()}
+    net = spec["network"]
+    parts = [_spec_of(kinds, options, "kind") for options in net["layers"]]
+    network = Network(net["inputs"], parts, dtype=net["dtype"], seed=net["seed"])
+    rate: Any = learning_rate
+    if rate is None:
+        if spec["learning_rate"] is None:
+            raise ValueError("the learning rate was a plain function when this trainer was saved; give it again as learning_rate=")
+        rate = schedules.from_config(spec["learning_rate"])
+    optimizer = _spec_of(optimizers.table(), {**spec["optimizer"], "learning_rate": rate}, "name")
+    options = {key: value for key, value in spec["trainer"].items() if not (key.startswith("clip") and not value)}
+    return Trainer(network, _spec_of(losses.table(), spec["loss"], "name"), optimizer, **options, seed=spec["seed"])

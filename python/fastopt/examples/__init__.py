@@ -1,0 +1,1 @@
+"""Training scripts: `python -m fastopt.examples.digits` and its neighbours."""

@@ -1,0 +1,79 @@
+"""Over-fitting on 200 handwritten digits, and what L1, L2, dropout, batch normalization and early stopping do to it.
+
+python -m fastopt.examples.regularization
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+import fastopt as fo
+from fastopt import plots
+from fastopt.errors import missing_package
+from fastopt.examples import _data
+
+# name: options of the network, of the trainer, and whether the fit stops early
+RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "none": ({}, {}, False),
+    "L1": ({}, {"l1": 3e-4}, False),
+    "L2": ({}, {"l2": 3e-3}, False),
+    "dropout 0.5": ({"dropout": 0.5}, {}, False),
+    "batch norm": ({"batch_norm": True}, {}, False),
+    "early stopping": ({}, {}, True),
+    "batch norm + dropout + L2": ({"batch_norm": True, "dropout": 0.3}, {"l2": 1e-3}, False),
+}
+
+
+def main() -> None:
+    """Train each variant with several seeds, print held-out figures, write regularization.png."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=200, help="digits to train on")
+    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--picture", default="regularization.png")
+    args = parser.parse_args()
+
+    images, labels = _data.digits()
+    print(f"{'':<27}{'train loss':>11}{'test loss':>11}{'test accuracy':>15}")
+    curves: dict[str, fo.History] = {}
+    for name, (net_options, options, early) in RUNS.items():
+        figures = []
+        for seed in args.seeds:
+            rest = len(images) - args.rows - 300
+            (x, y), validation, test = fo.data.split(images, labels, validation=300 / len(images), test=rest / len(images), seed=seed)
+            net = fo.mlp(64, [256, 256], 10, seed=seed, **net_options)
+            trainer = fo.Trainer(net, loss="softmax_cross_entropy", optimizer="adam", **options)
+            callbacks = [fo.callbacks.EarlyStopping(patience=10)] if early else []
+            history = trainer.fit(x, y, epochs=args.epochs, batch_size=32, validation=validation, callbacks=callbacks, progress=False)
+            result = trainer.evaluate(*test, metrics=["accuracy"])
+            figures.append((trainer.evaluate(x, y)["loss"], result["loss"], result["accuracy"]))
+            curves.setdefault(name, history)
+        train_loss, test_loss, accuracy = np.mean(figures, axis=0)
+        print(f"{name:<27}{train_loss:>11.4f}{test_loss:>11.4f}{accuracy:>15.2%}")
+    _draw(curves, args.picture, args.rows)
+
+
+def _draw(curves: dict[str, fo.History], path: str, rows: int) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_package("matplotlib", "plot", "Drawing") from None
+    figure = Figure(figsize=(11, 6), dpi=130, layout="constrained")
+    axes = figure.subplots(2, 4, sharex=True, sharey=True)
+    for ax, (name, history) in zip(axes.flat, curves.items(), strict=False):
+        plots.learning_curves(history, ax=ax, title=name)
+        ax.set_yscale("log")
+        ax.label_outer()
+    for ax in axes.flat[len(curves) :]:
+        ax.set_axis_off()
+    axes[0, -1].tick_params(labelbottom=True)
+    figure.suptitle(f"A 64-256-256-10 network on {rows} digits: loss in training and validation")
+    figure.savefig(path)
+    print(f"learning curves in {path}")
+
+
+if __name__ == "__main__":
+    main()

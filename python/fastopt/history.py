@@ -1,0 +1,82 @@
+"""What a fit recorded: one row per epoch, read as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["History"]
+
+
+class History(Mapping[str, list[Any]]):
+    """Rows of a training run, as a mapping of columns; a value that a row lacks is NaN.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One per epoch: "epoch" (from 0), "loss", "penalty" (with l1 or l2), "val_loss", metrics, "learning_rate".
+    seconds : list of float
+        Wall time of each epoch, validation included; kept apart because it is not repeatable.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> history = fo.History([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": 1.0}])
+    >>> history["loss"]
+    [2.0, 1.0]
+    >>> history.best("loss")
+    {'epoch': 1, 'loss': 1.0}
+    """
+
+    def __init__(self, rows: list[dict[str, Any]] | None = None, seconds: list[float] | None = None) -> None:
+        self.rows: list[dict[str, Any]] = [] if rows is None else rows
+        self.seconds: list[float] = [] if seconds is None else seconds
+
+    def __getitem__(self, column: str) -> list[Any]:
+        if not any(column in row for row in self.rows):
+            raise KeyError(f"{column!r}; the columns are: {', '.join(self) or 'none yet'}")
+        return [row.get(column, float("nan")) for row in self.rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for row in self.rows for name in row))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, column: object) -> bool:
+        return any(column in row for row in self.rows)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def append(self, row: dict[str, Any], seconds: float) -> None:
+        """Add the row of an epoch."""
+        self.rows.append(row)
+        self.seconds.append(seconds)
+
+    def best(self, column: str = "val_loss", *, largest: bool = False) -> dict[str, Any]:
+        """The row with the smallest (or largest) value of a column; NaN never wins."""
+        values = self[column]
+        sign = -1.0 if largest else 1.0
+        ranked = [sign * v if v == v else float("inf") for v in values]
+        return self.rows[ranked.index(min(ranked))]
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Columns as lists of equal length: `pandas.DataFrame(history.to_dict())`."""
+        return {name: self[name] for name in self}
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no epochs)"
+        last = "  ".join(f"{k} {_short(v)}" for k, v in self.rows[-1].items() if k != "epoch")
+        return f"History({len(self.rows)} epochs, last: {last})"
+
+    def __str__(self) -> str:
+        names = list(self)
+        table = [names, *([_short(row.get(name, float("nan"))) for name in names] for row in self.rows)]
+        widths = [max(len(line[i]) for line in table) for i in range(len(names))]
+        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in table)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,352 @@
+"""Dense networks: a list of layers, its native storage, and zero-copy views of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastopt import _specs, _validate, layers
+from fastopt._native import NETWORK
+from fastopt.layers import Layer
+
+__all__ = ["Network", "mlp"]
+
+Views = Mapping[str, NDArray[Any]]
+
+
+class Network:
+    """A dense network: layers in order, weights `(inputs, outputs)`, `y = x W + b`.
+
+    Parameters
+    ----------
+    inputs : int
+        Features of one row.
+    layers : sequence of Layer
+        From `fastopt.layers`.
+    dtype : str or dtype
+        "float32" or "float64".
+    seed : int
+        Of the initial weights, the dropout masks and (by default) the shuffling.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastopt as fo
+    >>> net = fo.Network(4, [fo.layers.Dense(8, activation="relu"), fo.layers.Dense(3)], seed=0)
+    >>> net(np.zeros((2, 4), np.float32)).shape
+    (2, 3)
+    >>> sorted(net.parameters)
+    ['0.bias', '0.weight', '1.bias', '1.weight']
+    >>> net.parameters["0.weight"].shape
+    (4, 8)
+    """
+
+    def __init__(self, inputs: int, layers: Sequence[Layer], *, dtype: DTypeLike = "float32", seed: int = 0) -> None:
+        self._inputs = _validate.positive_int(inputs, "inputs")
+        self._layers = _check_layers(layers)
+        self._dtype = _validate.dtype_of(dtype)
+        self._seed = _specs.check_integer("seed", seed, low=0)
+        if self._seed >= 2**63:
+            raise ValueError(f"seed must be below 2**63; got {seed}")
+        self._bind()
+
+    def _bind(self) -> None:
+        native = NETWORK[self._dtype](self._inputs, [layer.config() for layer in self._layers], self._seed)
+        self._native = native
+        self._infer = native.infer
+        segments, buffers = native.parameter_segments(), native.buffer_segments()
+        self._parameters = _views(native.parameters, segments)
+        self._gradients = _views(native.gradients, segments)
+        self._buffers = _views(native.buffers, buffers)
+
+    @property
+    def inputs(self) -> int:
+        """Features of one row."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> int:
+        """Outputs for one row."""
+        return self._native.outputs
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers as they were given."""
+        return self._layers
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+        return self._dtype
+
+    @property
+    def seed(self) -> int:
+        """Seed of weights and masks."""
+        return self._seed
+
+    @property
+    def parameters(self) -> Views:
+        """Writable zero-copy views by name: "0.weight", "0.bias", "1.gamma", "1.beta", ..."""
+        return self._parameters
+
+    @property
+    def gradients(self) -> Views:
+        """Zero-copy views of the gradients of the last `backward`, named as the parameters."""
+        return self._gradients
+
+    @property
+    def buffers(self) -> Views:
+        """Zero-copy views of running statistics: "1.mean", "1.variance", "1.count"."""
+        return self._buffers
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable and frozen parameters."""
+        return self._native.num_parameters
+
+    @property
+    def training_step(self) -> int:
+        """Training forwards done so far; dropout masks are a function of it."""
+        return self._native.training_step
+
+    @training_step.setter
+    def training_step(self, value: int) -> None:
+        self._native.training_step = _specs.check_integer("training_step", value, low=0)
+
+    def __call__(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Inference forward: `(n, inputs)` to raw outputs `(n, outputs)`.
+
+        Parameters
+        ----------
+        x : array_like
+            Rows; of the network's dtype and C-contiguous they are read without a copy.
+        out : ndarray, optional
+            `(n, outputs)` of the network's dtype, C-contiguous; written and returned.
+        """
+        if type(x) is np.ndarray:
+            try:
+                return self._infer(x, out)
+            except (TypeError, ValueError):
+                pass
+        exact = _validate.matrix(x, self._inputs, self._dtype, "x")
+        if out is not None:
+            _validate.output_array(out, (len(exact), self.outputs), self._dtype, "out")
+            if np.may_share_memory(exact, out):
+                raise ValueError("out shares memory with x, but it is written in place")
+        self._check_adapted()
+        return self._infer(exact, out)
+
+    def _check_adapted(self) -> None:
+        if not self._native.adapted():
+            raise ValueError("the Standardize layer has not seen data yet; call network.adapt(x) or Trainer.fit first")
+
+    def forward(self, x: ArrayLike, training: bool = False) -> NDArray[Any]:
+        """Forward pass that keeps the activations for `backward`.
+
+        Parameters
+        ----------
+        x : array_like
+            `(n, inputs)`, n >= 1.
+        training : bool
+            With dropout and batch statistics; running statistics move.
+        """
+        exact = _validate.matrix(x, self._inputs, self._dtype, "x")
+        if len(exact) == 0:
+            raise ValueError(f"x must have at least one row; got shape {exact.shape}")
+        self._check_adapted()
+        return self._native.forward(exact, bool(training))
+
+    def backward(self, grad_output: ArrayLike) -> NDArray[Any]:
+        """Gradient with respect to the input of the last training forward; fills `gradients`.
+
+        Parameters
+        ----------
+        grad_output : array_like
+            Gradient with respect to the outputs, `(n, outputs)`.
+        """
+        return self._native.backward(_validate.matrix(grad_output, self.outputs, self._dtype, "grad_output"))
+
+    def adapt(self, x: ArrayLike) -> None:
+        """Take mean and variance of a Standardize layer from data `(n, inputs)`."""
+        self._native.adapt(_validate.features(x, self._inputs, self._dtype, "x"))
+
+    def initialize(self, seed: int) -> None:
+        """Draw new weights and set statistics and the training step back to the start."""
+        self._seed = _specs.check_integer("seed", seed, low=0)
+        self._native.initialize(self._seed)
+
+    def summary(self) -> str:
+        """Table of the layers with their outputs and numbers of parameters."""
+        header = ("layer", "kind", "description", "outputs", "parameters", "")
+        rows = [header, ("", "input", "", str(self._inputs), "", "")]
+        for i, row in enumerate(self._native.layer_table()):
+            description = str(row.get("description", ""))
+            parameters = int(row.get("parameters", 0))
+            frozen = "frozen" if parameters and not row.get("trainable", True) else ""
+            rows.append((str(row.get("name", i)), str(row["kind"]), description, str(row["outputs"]), f"{parameters:,}", frozen))
+        widths = [max(len(row[c]) for row in rows) for c in range(len(header))]
+        template = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<<>><", widths, strict=True))
+        lines = [template.format(*row).rstrip() for row in rows]
+        rule = "-" * max(map(len, lines))
+        size = self.num_parameters * self._dtype.itemsize
+        total = f"{self.num_parameters:,} parameters, {self._dtype}, {size / 1024:,.1f} KiB"
+        return "\n".join([lines[0], rule, *lines[1:], rule, total])
+
+    def __repr__(self) -> str:
+        return f"Network({self._inputs}, {list(self._layers)!r}, dtype={self._dtype.name!r}, seed={self._seed})"
+
+    def copy(self, *, dtype: DTypeLike | None = None) -> Network:
+        """An independent network with the same weights and statistics, in another dtype if one is given."""
+        other = Network(self._inputs, self._layers, dtype=self._dtype if dtype is None else dtype, seed=self._seed)
+        for name, value in self._parameters.items():
+            other._parameters[name][...] = value
+        for name, value in self._buffers.items():
+            other._buffers[name][...] = value
+        other._native.training_step = self._native.training_step
+        return other
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copies of parameters and buffers by name, and "training_step"."""
+        state = {name: np.array(value) for name, value in (*self._parameters.items(), *self._buffers.items())}
+        state["training_step"] = np.array(self._native.training_step, dtype=np.int64)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When names, shapes or dtypes differ; nothing is changed then.
+        """
+        own = {**self._parameters, **self._buffers}
+        expected = {*own, "training_step"}
+        missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
+        if missing or unknown:
+            raise ValueError(f"state does not fit this network; missing: {missing or 'none'}, unknown: {unknown or 'none'}")
+        for name, view in own.items():
+            value = state[name]
+            if not isinstance(value, np.ndarray):
+                raise TypeError(f"state[{name!r}] must be a NumPy array; got {type(value).__name__}")
+            if value.shape != view.shape or value.dtype != view.dtype:
+                raise ValueError(f"state[{name!r}] must be {view.dtype} {view.shape}; got {value.dtype} {value.shape}")
+        step = int(state["training_step"])
+        for name, view in own.items():
+            view[...] = state[name]
+        self._native.training_step = step
+
+    def __copy__(self) -> Network:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        return self.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        spec = {"inputs": self._inputs, "layers": self._layers, "dtype": self._dtype.name, "seed": self._seed}
+        return {"spec": spec, "state": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        spec = state["spec"]
+        self.__init__(spec["inputs"], spec["layers"], dtype=spec["dtype"], seed=spec["seed"])  # type: ignore[misc]
+        self.load_state_dict(state["state"])
+
+
+def _views(flat: NDArray[Any], segments: Sequence[tuple[str, int, tuple[int, ...]]]) -> Views:
+    views = {name: flat[offset : offset + int(np.prod(shape, dtype=np.int64))].reshape(shape) for name, offset, shape in segments}
+    return MappingProxyType(views)
+
+
+def _check_layers(given: Sequence[Layer]) -> tuple[Layer, ...]:
+    if isinstance(given, Layer) or not isinstance(given, Sequence):
+        raise TypeError(f"layers must be a list of layers; got {type(given).__name__}")
+    if not given:
+        raise ValueError("layers must not be empty")
+    for i, layer in enumerate(given):
+        if isinstance(layer, type):
+            raise TypeError(f"layers[{i}] must be an instance; got the class {layer.__name__}: write {layer.__name__}(...)")
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers[{i}] must come from fastopt.layers; got {type(layer).__name__}")
+        if isinstance(layer, layers.Standardize) and i > 0:
+            raise ValueError(f"layers[{i}]: Standardize must be the first layer")
+    return tuple(given)
+
+
+def mlp(
+    inputs: int,
+    hidden: Sequence[int],
+    outputs: int,
+    *,
+    activation: str = "relu",
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    init: str = "auto",
+    standardize: bool = False,
+    dtype: DTypeLike = "float32",
+    seed: int = 0,
+) -> Network:
+    """A multi-layer perceptron; each hidden layer is Dense, BatchNorm, Activation, Dropout (those asked for), the last one Dense.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Features and raw outputs (logits) of a row.
+    hidden : sequence of int
+        Units of the hidden layers; empty for a linear model.
+    activation : str
+        Of the hidden layers.
+    batch_norm : bool
+        Normalize each hidden layer before its activation.
+    dropout : float
+        Rate after each hidden layer, in [0, 1).
+    init : str
+        Initializer of the dense layers.
+    standardize : bool
+        Begin with a Standardize layer.
+    dtype, seed
+        See `Network`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong argument.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> fo.mlp(64, [128, 64], 10, seed=0).num_parameters
+    17226
+    """
+    if isinstance(hidden, int | str) or not hasattr(hidden, "__iter__"):
+        raise TypeError(f"hidden must be a list of layer widths, such as [128, 64]; got {hidden!r}")
+    rate = layers.Dropout(dropout).rate
+    name = layers.Activation(activation).name
+    parts: list[Layer] = [layers.Standardize()] if standardize else []
+    for i, units in enumerate(hidden):
+        width = _validate.positive_int(units, f"hidden[{i}]")
+        if batch_norm:
+            parts += [layers.Dense(width, init=_resolve(init, name)), layers.BatchNorm(), layers.Activation(name)]
+        else:
+            parts.append(layers.Dense(width, activation=name, init=init))
+        if rate:
+            parts.append(layers.Dropout(rate))
+    last = "glorot_uniform" if init == "auto" else init
+    parts.append(layers.Dense(_validate.positive_int(outputs, "outputs"), init=last))
+    return Network(inputs, parts, dtype=dtype, seed=seed)
+
+
+def _resolve(init: str, activation: str) -> str:
+    """The initializer that "auto" means before this activation, for layers with a normalization in between."""
+    if init != "auto":
+        return init
+    if activation == "selu":
+        return "lecun_normal"
+    return "he_uniform" if activation in ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu") else "glorot_uniform"

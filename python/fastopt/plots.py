@@ -1,0 +1,209 @@
+"""Pictures of training runs, drawn with matplotlib (`pip install 'fastopt[plot]'`), which is imported when one is asked for.
+
+Every function draws into `ax` when it is given, else into a new figure, and returns the axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastopt.errors import missing_package
+from fastopt.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from fastopt.callbacks import GradientMonitor, LearningRateRange
+
+__all__ = ["gradient_norms", "learning_curves", "learning_rate_range", "optimizer_comparison"]
+
+
+def _axes(ax: Axes | None, width: float = 7.0, height: float = 4.2) -> Axes:
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_package("matplotlib", "plot", "Drawing") from None
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Axes = figure.add_subplot()
+    return axes
+
+
+def _finish(ax: Axes, *, legend: bool = True, **legend_options: Any) -> Axes:
+    ax.grid(True, which="major", alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    if legend and ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, **legend_options)
+    return ax
+
+
+def save(ax: Axes, path: str) -> None:
+    """Write the figure of these axes to a file.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> from fastopt import plots
+    >>> ax = plots.learning_curves(fo.History([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": 1.0}]))
+    >>> ax.get_xlabel()
+    'epoch'
+    """
+    figure: Any = ax.get_figure()
+    figure.savefig(path)
+
+
+def learning_curves(history: History, *, columns: Sequence[str] | None = None, ax: Axes | None = None, title: str = "") -> Axes:
+    """Loss of training and validation against the epoch, with the best epoch marked.
+
+    Parameters
+    ----------
+    history : History
+    columns : sequence of str, optional
+        Columns to draw; by default the losses.
+    ax : Axes, optional
+    title : str
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> from fastopt import plots
+    >>> history = fo.History([{"epoch": e, "loss": 1 / (e + 1), "val_loss": 1.1 / (e + 1)} for e in range(5)])
+    >>> plots.learning_curves(history).get_ylabel()
+    'loss'
+    """
+    if not history:
+        raise ValueError("history has no epochs to draw")
+    chosen = list(columns) if columns is not None else [c for c in ("loss", "val_loss") if c in history]
+    axes = _axes(ax)
+    epochs = np.array(history["epoch"]) + 1
+    names = {"loss": "training", "val_loss": "validation"}
+    for column in chosen:
+        axes.plot(epochs, history[column], label=names.get(column, column), linewidth=1.8)
+    monitored = "val_loss" if "val_loss" in chosen else chosen[0]
+    best = history.best(monitored)
+    if "loss" in monitored:
+        axes.axvline(best["epoch"] + 1, color="0.5", linestyle=":", linewidth=1.2)
+        text = f"best: epoch {best['epoch'] + 1}, {best[monitored]:.4g}"
+        axes.plot([best["epoch"] + 1], [best[monitored]], "o", color="0.25", markersize=5, label=text)
+    values = np.array([v for c in chosen for v in history[c] if math.isfinite(v)])
+    if len(values) and values.min() > 0 and values.max() / values.min() > 20:
+        axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss" if all("loss" in c for c in chosen) else ", ".join(chosen))
+    axes.set_title(title)
+    return _finish(axes)
+
+
+def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: str = "", epoch: int | None = None) -> Axes:
+    """Norm of the gradient of each layer's weights: against the epoch, or across the layers at one `epoch`.
+
+    Parameters
+    ----------
+    monitor : GradientMonitor
+        After a fit.
+    epoch : int, optional
+        Position in the monitor's record, -1 for the last.
+    ax : Axes, optional
+    title : str
+    """
+    if not monitor.gradient_norms:
+        raise ValueError("the monitor has seen no epoch")
+    axes = _axes(ax)
+    names = list(monitor.gradient_norms)
+    if epoch is not None:
+        norms = [monitor.gradient_norms[name][epoch] for name in names]
+        axes.plot(range(1, len(names) + 1), norms, "o-", linewidth=1.5, markersize=4, label=title)
+        axes.set_xlabel("dense layer, counted from the input")
+        axes.set_ylabel("norm of the gradient of its weights")
+        axes.set_yscale("log")
+        return _finish(axes)
+    from matplotlib import colormaps
+
+    colours = colormaps["viridis"](np.linspace(0.0, 0.92, len(names)))
+    for name, colour in zip(names, colours, strict=True):
+        norms = monitor.gradient_norms[name]
+        axes.plot(range(1, len(norms) + 1), norms, color=colour, linewidth=1.5, label=f"layer {name.split('.')[0]}")
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("norm of the gradient of the weights")
+    axes.set_title(title)
+    return _finish(axes, fontsize="small", ncols=1 + len(names) // 8)
+
+
+def learning_rate_range(found: LearningRateRange, *, ax: Axes | None = None, title: str = "") -> Axes:
+    """Loss against the learning rate of a range test, with the suggestion marked.
+
+    Parameters
+    ----------
+    found : LearningRateRange
+        From `LearningRateFinder.run`.
+    ax : Axes, optional
+    title : str
+    """
+    axes = _axes(ax)
+    axes.plot(found.rates, found.losses, color="0.75", linewidth=1.0, label="loss of the batch")
+    axes.plot(found.rates, found.smoothed, linewidth=2.0, label="smoothed")
+    if math.isfinite(found.suggestion):
+        axes.axvline(found.suggestion, color="tab:red", linestyle="--", linewidth=1.2, label=f"suggestion {found.suggestion:.2g}")
+    axes.set_xscale("log")
+    low, high = float(np.min(found.smoothed)), float(found.smoothed[: max(10, len(found.smoothed) // 4)].max())
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.6 * (high - low))
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.set_title(title)
+    return _finish(axes)
+
+
+def optimizer_comparison(
+    histories: Mapping[str, History], *, column: str = "loss", ax: Axes | None = None, title: str = "", log: bool = True
+) -> Axes:
+    """One column of several runs against the epoch; runs are listed from the best last value to the worst.
+
+    Parameters
+    ----------
+    histories : mapping of str to History
+        One run per label.
+    column : str
+        What to draw.
+    log : bool
+        Logarithmic axis.
+    ax : Axes, optional
+    title : str
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> from fastopt import plots
+    >>> run = fo.History([{"epoch": e, "loss": 1 / (e + 1)} for e in range(5)])
+    >>> plots.optimizer_comparison({"sgd": run, "adam": run}).get_xlabel()
+    'epoch'
+    """
+    if not histories:
+        raise ValueError("histories must not be empty")
+    axes = _axes(ax, 8.0, 4.8)
+
+    def last(name: str) -> float:
+        value = float(histories[name][column][-1])
+        return value if math.isfinite(value) else math.inf
+
+    from matplotlib import colormaps
+
+    order = sorted(histories, key=last)
+    for i, name in enumerate(order):
+        run = histories[name]
+        style = ("-", "--", ":")[i // 10 % 3]
+        label = f"{name}  {last(name):.3g}"
+        axes.plot(np.array(run["epoch"]) + 1, run[column], style, color=colormaps["tab10"](i % 10), linewidth=1.6, label=label)
+    if log:
+        axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(column.replace("_", " "))
+    axes.set_title(title)
+    return _finish(axes, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5), title=f"last {column.replace('_', ' ')}")

@@ -1,0 +1,425 @@
+"""The trainer: one network, one loss, one optimizer, and what they remember between steps."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastopt import _evaluate, _fit, _links, _specs, _state, _validate, optimizers
+from fastopt._links import AnyLoss
+from fastopt._native import TRAIN_STEP, native_loss, native_optimizer
+from fastopt._rates import Rates
+from fastopt.errors import NonFiniteLossError
+from fastopt.history import History
+from fastopt.losses import Loss
+from fastopt.network import Network
+from fastopt.optimizers import Optimizer
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """Trains a network: gather, forward, loss, backward, clipping and a fused update, natively and many steps per call.
+
+    Parameters
+    ----------
+    network : Network
+    loss : str, Loss or callable
+        A name, a spec, or a function `(prediction, target) -> (value, gradient)`.
+    optimizer : str or Optimizer
+        A name or a spec.
+    l1, l2 : float
+        Penalties `l1 sum|W| + l2 sum W^2` on weights only, reported apart from the loss.
+    clip_norm, clip_value : float, optional
+        Bounds on the global norm and on each element of the gradient.
+    ema : float
+        Decay in [0, 1) of an exponential average of the weights, which evaluation and prediction use; 0 for none.
+    accumulate : int
+        Micro-batches per update.
+    seed : int, optional
+        Of shuffling and validation split; the network's seed by default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong argument; an unknown name lists the known ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastopt as fo
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(200, 2))
+    >>> y = (X[:, 0] * X[:, 1] > 0).astype(int)
+    >>> trainer = fo.Trainer(fo.mlp(2, [16], 2, seed=0), loss="cross_entropy", optimizer=fo.optimizers.Adam(learning_rate=0.05))
+    >>> history = trainer.fit(X, y, epochs=60, batch_size=20)
+    >>> trainer.evaluate(X, y, metrics=["accuracy"])["accuracy"] > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: str | AnyLoss,
+        optimizer: str | Optimizer = "adam",
+        *,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        ema: float = 0.0,
+        accumulate: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        if not isinstance(network, Network):
+            raise TypeError(f"network must be a fastopt.Network; got {type(network).__name__}")
+        self._network = network
+        self._loss: AnyLoss = _links.resolve(loss)
+        self._optimizer = optimizers.get(optimizer)
+        self._options = _check_options(l1, l2, clip_norm, clip_value, ema, accumulate)
+        self._seed = network.seed if seed is None else _specs.check_integer("seed", seed, low=0)
+        self.epoch = 0
+        self.history = History()
+        self.stop_training = False
+        native = None
+        if isinstance(self._loss, Loss):
+            native = native_loss(self._loss, network.dtype)
+            native.check_outputs(network.outputs)
+        elif accumulate != 1:
+            raise ValueError(f"accumulate must be 1 with a loss written in Python; got {accumulate}")
+        rule = native_optimizer(self._optimizer, network.dtype)
+        self._native = TRAIN_STEP[network.dtype](network._native, native, rule, self._options)
+        self._direct: Callable[..., float] = self._native.step if native is not None else _refuse
+        self._micro_steps = 0
+        self._rates = Rates(self._optimizer.learning_rate, self._options["accumulate"])
+        self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
+        self._fixed_rate = self._rates.fixed
+
+    # What it is made of
+
+    @property
+    def network(self) -> Network:
+        """The network that is trained."""
+        return self._network
+
+    @property
+    def loss(self) -> AnyLoss:
+        """The loss, a spec or a Python function."""
+        return self._loss
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer spec."""
+        return self._optimizer
+
+    @property
+    def seed(self) -> int:
+        """Seed of shuffling and splitting."""
+        return self._seed
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Penalties, clipping, averaging and accumulation."""
+        return dict(self._options)
+
+    @property
+    def steps(self) -> int:
+        """Updates done so far."""
+        return self._native.t
+
+    @property
+    def rate_scale(self) -> float:
+        """Factor on the optimizer's learning rate; `ReduceOnPlateau` turns it."""
+        return self._rates.scale
+
+    @rate_scale.setter
+    def rate_scale(self, value: float) -> None:
+        self._rates.set_scale(_specs.check_number("rate_scale", value, low=0.0, high=math.inf, low_open=False, high_open=True))
+        self._fixed_rate = self._rates.fixed
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        return self._rates.next(self._micro_steps)
+
+    # Steps
+
+    def step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """One update on one batch.
+
+        Parameters
+        ----------
+        x : array_like
+            `(n, inputs)`; float32, float64, uint8 or int16 with contiguous rows are read without a copy.
+        y : array_like
+            Target as the loss reads it: `(n, columns)` float, or class indices `(n,)`; int32 is read without a copy.
+        sample_weight : array_like, optional
+            `(n,)`.
+
+        Returns
+        -------
+        float
+            Loss before the update, without penalties.
+
+        Raises
+        ------
+        NonFiniteLossError
+            When the loss is not finite; the weights are not updated then.
+        """
+        rate = self._fixed_rate
+        if rate is None:
+            rate = self._rates.next(self._micro_steps)
+        try:
+            loss = self._direct(x, y, sample_weight, rate)
+        except (TypeError, ValueError):
+            loss = self._careful_step(x, y, sample_weight, rate)
+        if loss - loss != 0.0:
+            text = f"the loss is {loss} at step {self.steps}; the weights were not updated"
+            raise NonFiniteLossError(text, step=self.steps, epoch=self.epoch)
+        self._micro_steps += 1
+        return loss
+
+    def _careful_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, rate: float) -> float:
+        net = self._network
+        rows = _validate.features(x, net.inputs, net.dtype, "x")
+        target = _evaluate.target_of(self._loss, net.outputs, y, net.dtype, "y")
+        _validate.same_rows(rows, target, "x", "y")
+        weight = None if sample_weight is None else _validate.sample_weight(sample_weight, len(rows), net.dtype)
+        net._check_adapted()
+        if isinstance(self._loss, Loss):
+            return self._native.step(rows, target, weight, rate)
+        return self._python_step(rows, target, weight, rate)
+
+    def _python_step(self, rows: NDArray[Any], target: NDArray[Any], weight: NDArray[Any] | None, rate: float) -> float:
+        if weight is not None:
+            raise ValueError("sample_weight and class_weight need a loss of fastopt; the Python loss gets no weights")
+        net = self._network
+        outputs = net._native.forward(np.ascontiguousarray(rows, dtype=net.dtype), True)
+        value, gradient = _links.call(self._loss, outputs, target)
+        if math.isfinite(value):
+            net._native.backward(gradient)
+            self._native.update(rate)
+        return value
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        epochs: int = 1,
+        batch_size: int | None = 32,
+        validation: float | Sequence[Any] | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
+        shuffle: bool = True,
+        metrics: Iterable[Any] = (),
+        callbacks: Iterable[Any] = (),
+        progress: bool | None = None,
+    ) -> History:
+        """Train for a number of epochs; called again it goes on where it stopped.
+
+        Parameters
+        ----------
+        X : array_like, or iterable of batches
+            `(n, inputs)` of any numeric dtype, finite; or, without `y`, an iterable of `(x, y)` or `(x, y, sample_weight)`, or a
+            function that returns a fresh one for each epoch.
+        y : array_like
+            Target as the loss reads it; class indices 0..K-1 for classification.
+        epochs : int
+            Passes over the data.
+        batch_size : int or None
+            Rows per step, the last batch may be short; None for the full batch.
+        validation : float or (X, y) or (X, y, sample_weight), optional
+            Share of the rows held out (with the classes' shares for class labels), or data of their own.
+        sample_weight : array_like, optional
+            `(n,)`.
+        class_weight : mapping or "balanced", optional
+            Factor per class on the sample weights of training.
+        shuffle : bool
+            A new permutation per epoch, a function of seed and epoch.
+        metrics : iterable of str or callable
+            Evaluated each epoch on the validation data, without any on the training data.
+        callbacks : iterable
+            From `fastopt.callbacks`, or functions `(trainer, row)`; one that returns True stops the fit.
+        progress : bool, optional
+            Draw a bar; by default when standard error is a terminal.
+
+        Returns
+        -------
+        History
+            The rows of this fit; `Trainer.history` has those of all.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument; nothing is changed then.
+        NonFiniteLossError
+            When the loss stops being finite; weights and optimizer are those of the last finite epoch then.
+        """
+        plan = _fit.plan(
+            self, X, y, epochs=epochs, batch_size=batch_size, validation=validation, sample_weight=sample_weight,
+            class_weight=class_weight, shuffle=shuffle, metrics=metrics, callbacks=callbacks, progress=progress,
+        )  # fmt: skip
+        return plan.run()
+
+    # Evaluation
+
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[Network]:
+        """Within this context the network holds the weights to evaluate at: the average of `ema` or of a schedule-free rule."""
+        swapped = self._native.load_evaluation_point()
+        try:
+            yield self._network
+        finally:
+            if swapped:
+                self._native.restore_training_point()
+
+    def _outputs(self, X: ArrayLike) -> NDArray[Any]:
+        net = self._network
+        rows = _validate.features(X, net.inputs, net.dtype, "X", finite=False)
+        net._check_adapted()
+        with self.evaluation_weights():
+            return _evaluate.outputs_of(net, rows)
+
+    def evaluate(
+        self, X: ArrayLike, y: ArrayLike, *, metrics: Iterable[Any] = (), sample_weight: ArrayLike | None = None
+    ) -> dict[str, float]:
+        """Loss and metrics on data.
+
+        Parameters
+        ----------
+        X, y : array_like
+            As for `fit`.
+        metrics : iterable of str or callable
+            Names out of `fastopt.metrics`, or functions `(target, prediction) -> float`.
+        sample_weight : array_like, optional
+            `(n,)`.
+
+        Returns
+        -------
+        dict
+            "loss" and one entry per metric.
+        """
+        net = self._network
+        table = _evaluate.metric_table(metrics)
+        rows = _validate.features(X, net.inputs, net.dtype, "X", finite=False)
+        target = _evaluate.target_of(self._loss, net.outputs, y, net.dtype, "y")
+        _validate.same_rows(rows, target, "X", "y")
+        weight = None if sample_weight is None else _validate.sample_weight(sample_weight, len(rows), net.dtype)
+        net._check_adapted()
+        with self.evaluation_weights():
+            return _evaluate.Evaluator(net, self._loss, rows, target, weight, table)()
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Class indices `(n,)` for losses of classification, values for losses of regression (`(n,)` for one column).
+
+        Losses of one output with a sigmoid or sign give 0 and 1; a Poisson loss gives `exp(output)`, a Gaussian one its mean.
+        """
+        return _links.predictions(self._loss, self._outputs(X))
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Probabilities: `(n, classes)` for softmax losses, that of class 1 for the binary cross-entropy.
+
+        Raises
+        ------
+        ValueError
+            When the loss has no probabilities.
+        """
+        return _links.probabilities(self._loss, self._outputs(X))
+
+    # State
+
+    def reset(self) -> None:
+        """Forget steps, slots, averages, epochs and history; the weights stay."""
+        self._native.reset()
+        self.epoch, self._micro_steps = 0, 0
+        self.history = History()
+        self.rate_scale = 1.0
+
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
+        """Zero-copy views of everything that training changes, by name, as `save` stores them."""
+        return _state.arrays(self)
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copies of everything that training changes: weights, statistics, slots, scalars, averages and counters."""
+        return _state.copies(self)
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `state_dict` gave; the epoch counter and the history stay.
+
+        Raises
+        ------
+        ValueError
+            When names, shapes or dtypes differ; nothing is changed then.
+        """
+        _state.restore(self, state)
+
+    def _set_counters(self, updates: int, training_step: int) -> None:
+        """Restore the counters; micro-batches that wait for their update go on waiting."""
+        accumulate: int = self._options["accumulate"]
+        waiting = self._micro_steps - self._native.t * accumulate
+        self._native.t, self._network.training_step = updates, training_step
+        self._micro_steps = updates * accumulate + waiting
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one safetensors file: weights, statistics, slots, counters, seed, history and the specs.
+
+        The file appears at once or not at all. Training that goes on from it gives the same bits as training that was never stopped.
+
+        Raises
+        ------
+        TypeError
+            For a loss written in Python, which cannot be written down.
+        """
+        from fastopt import checkpoint
+
+        checkpoint.save(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] | None = None) -> Trainer:
+        """Read a trainer that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        learning_rate : callable, optional
+            The schedule again, when it was a plain function.
+
+        Raises
+        ------
+        ValueError
+            When the file is not one of ours, or names, shapes or dtypes do not fit.
+        """
+        from fastopt import checkpoint
+
+        return checkpoint.load(path, learning_rate=learning_rate)
+
+
+def _refuse(*_: Any) -> float:
+    """Stands for the native step of a loss written in Python, so that `step` takes the careful path."""
+    raise TypeError("a Python loss has no native step")
+
+
+def _check_options(l1: float, l2: float, clip_norm: float | None, clip_value: float | None, ema: float, accumulate: int) -> dict[str, Any]:
+    def at_least_0(name: str, value: Any) -> float:
+        return _specs.check_number(name, value, low=0.0, high=math.inf, low_open=False, high_open=True)
+
+    def above_0(name: str, value: Any) -> float:
+        if value is None:
+            return 0.0
+        return _specs.check_number(name, value, low=0.0, high=math.inf, low_open=True, high_open=True)
+
+    return {
+        "l1": at_least_0("l1", l1),
+        "l2": at_least_0("l2", l2),
+        "clip_norm": above_0("clip_norm", clip_norm),
+        "clip_value": above_0("clip_value", clip_value),
+        "ema": _specs.check_number("ema", ema, low=0.0, high=1.0, low_open=False, high_open=True),
+        "accumulate": _specs.check_integer("accumulate", accumulate, low=1),
+    }

@@ -1,0 +1,125 @@
+"""Kernels and whole training runs, hashed: run in a child by test_bits.py, which compares the hashes over threads and instruction sets.
+
+Prints one JSON object, name -> hash. Everything is a function of fixed seeds; sizes are such that several threads have work.
+"""
+
+import hashlib
+import json
+
+import fastopt as fo
+import numpy as np
+from helpers import LOSS_TARGETS, make_target
+from native import DTYPES, core, native
+
+HASHES = {}
+
+
+def record(name, *arrays):
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    assert name not in HASHES, name
+    HASHES[name] = digest.hexdigest()[:16]
+
+
+def draw(rng, *shape, dtype):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def kernels(dtype):
+    rng = np.random.default_rng(1)
+    for m, k, n in [
+        (1, 1, 1),
+        (3, 65, 17),
+        (33, 200, 65),
+        (128, 784, 256),
+        (257, 500, 129),
+        (1024, 64, 10),
+        (64, 1500, 70),
+        (2000, 30, 64),
+    ]:
+        for transpose_a, transpose_b in ((False, False), (False, True), (True, False), (True, True)):
+            a = draw(rng, *((k, m) if transpose_a else (m, k)), dtype=dtype)
+            b = draw(rng, *((n, k) if transpose_b else (k, n)), dtype=dtype)
+            out = np.empty((m, n), dtype)
+            core.matmul(a, b, out, transpose_a, transpose_b)
+            record(f"matmul {m, k, n} {transpose_a} {transpose_b}", out)
+    x = 3 * draw(rng, 1000, 257, dtype=dtype)
+    out, sums = np.empty_like(x), np.empty(257, dtype)
+    for name in core.activation_names():
+        core.activation_forward(name, x, out)
+        grad = np.empty_like(x)
+        core.activation_backward(name, x, out, x, grad)
+        record(f"activation {name}", out, grad)
+    core.softmax(x, out)
+    record("softmax", out)
+    core.column_sums(x, sums)
+    record("column sums", sums)
+    core.dropout_forward(x, 0.3, 5, 6, 7, out)
+    record("dropout", out)
+    gamma, beta, mean, inverse_std, *running = (draw(rng, 257, dtype=dtype) for _ in range(6))
+    core.batchnorm_forward(x, gamma, beta, *running, 0.1, 1e-5, False, out, mean, inverse_std)
+    grads = np.empty_like(x), np.empty_like(gamma), np.empty_like(gamma)
+    core.batchnorm_backward(x, gamma, mean, inverse_std, out, *grads)
+    record("batchnorm", out, mean, inverse_std, *running, *grads)
+
+
+def losses(dtype):
+    rng = np.random.default_rng(2)
+    for name in core.loss_names():
+        kind, widths = LOSS_TARGETS[name]
+        outputs = widths[-1]
+        y = make_target(kind, 3001, outputs, rng)
+        y = y if y.dtype == np.int32 else y.astype(dtype)
+        p, w = draw(rng, 3001, outputs, dtype=dtype), rng.random(3001).astype(dtype)
+        value, grad = native("Loss", dtype, name, fo.losses.get(name).config()).value_and_grad(p, y, w)
+        record(f"loss {name}", np.array(value), grad)
+
+
+def optimizers(dtype):
+    rng = np.random.default_rng(3)
+    start = draw(rng, 70_001, dtype=dtype)
+    grads = [draw(rng, 70_001, dtype=dtype) for _ in range(3)]
+    for name in core.optimizer_names():
+        w, rule = start.copy(), fo.optimizers.get(name)
+        state = rule.init(w)
+        for g in grads:
+            rule.step(w, g, state)
+        record(f"optimizer {name}", w, *(slot[0] for slot in state.slots.values()))
+
+
+def train(name, net, loss, optimizer, rows, outputs, batch, epochs=2, weighted=False, **options):
+    rng = np.random.default_rng(4)
+    x = draw(rng, rows, net.inputs, dtype="float64")
+    y = x[:, :outputs] * 2 if loss == "mse" else np.abs(x[:, 0] * 10).astype(int) % outputs
+    trainer = fo.Trainer(net, loss, optimizer, **options)
+    history = trainer.fit(x, y, epochs=epochs, batch_size=batch, validation=0.2, sample_weight=rng.random(rows) + 0.1 if weighted else None)
+    record(name, *trainer.state_arrays().values(), np.array(history["loss"]), np.array(history["val_loss"]), trainer.predict(x[:50]))
+
+
+def networks(dtype):
+    opt, entropy = fo.optimizers, "softmax_cross_entropy"
+    for activation in core.activation_names():
+        net = fo.mlp(20, [65, 33], 3, activation=activation, dtype=dtype, seed=5)
+        train(f"train {activation}", net, entropy, opt.Adam(learning_rate=0.01), 300, 3, 32)
+    for name in core.optimizer_names():
+        net = fo.mlp(30, [64, 64], 2, batch_norm=True, dtype=dtype, seed=6)
+        train(f"train {name}", net, entropy, opt.get(name), 300, 2, 50, weighted=True, clip_norm=0.5)
+    net = fo.mlp(8, [32, 32], 1, dtype=dtype, seed=7)
+    train("train tiny", net, "mse", opt.SGD(learning_rate=0.01, momentum=0.9, nesterov=True), 500, 1, 32, l1=1e-4, l2=1e-4)
+    net = fo.mlp(200, [256, 256], 10, batch_norm=True, dropout=0.3, standardize=True, dtype=dtype, seed=8)
+    train("train wide", net, entropy, opt.AdamW(), 700, 10, 128, ema=0.99, clip_value=0.1)
+    net = fo.mlp(784, [512, 300], 10, dtype=dtype, seed=9)
+    train("train large", net, entropy, opt.AdaGradNorm(), 500, 10, 399, epochs=1, clip_norm=1.0)
+    net = fo.mlp(16, [48], 4, dtype=dtype, dropout=0.1, seed=10)
+    train("train accumulated", net, entropy, opt.RMSProp(), 300, 4, 16, accumulate=3)
+
+
+if __name__ == "__main__":
+    for each in DTYPES:
+        for part in (kernels, losses, optimizers, networks):
+            before = dict(HASHES)
+            HASHES.clear()
+            part(each)
+            HASHES.update({**before, **{f"{each} {name}": value for name, value in HASHES.items()}})
+    print(json.dumps({"isa": fo.build_info()["isa"], "threads": fo.get_num_threads(), "hashes": HASHES}))

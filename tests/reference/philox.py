@@ -1,0 +1,33 @@
+"""Philox 4x32-10 (Salmon, Moraes, Dror, Shaw 2011), one block of four words at a time in plain Python integers."""
+
+import numpy as np
+
+MASK = 0xFFFFFFFF
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+def philox4x32(counter, key, rounds=10):
+    """Four 32-bit words from a counter of four words and a key of two."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(rounds):
+        low = MULTIPLIERS[0] * c0
+        high = MULTIPLIERS[1] * c2
+        c0, c1, c2, c3 = (high >> 32) ^ c1 ^ k0, high & MASK, (low >> 32) ^ c3 ^ k1, low & MASK
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+    return c0, c1, c2, c3
+
+
+def words(n, seed, step, layer):
+    """The 32-bit word of elements 0..n-1 for (seed, step, layer)."""
+    key = (seed & MASK, (seed >> 32 & MASK) ^ (step >> 32 & MASK))
+    result = []
+    for block in range((n + 3) // 4):
+        result += philox4x32((block & MASK, block >> 32, step & MASK, layer), key)
+    return np.array(result[:n], dtype=np.uint64)
+
+
+def uniform(n, seed, step, layer):
+    """Uniforms in [0, 1) with 32 random bits."""
+    return words(n, seed, step, layer).astype(np.float64) * 2.0**-32

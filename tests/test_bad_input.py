@@ -1,0 +1,147 @@
+"""Bad input raises TypeError or ValueError, names the argument, shows both shapes or the allowed values, and changes nothing."""
+
+import fastopt as fo
+import numpy as np
+import pytest
+from helpers import refuses
+
+X, Y = np.ones((6, 4)), np.array([0, 1, 2, 0, 1, 2])
+
+
+@pytest.fixture
+def trainer():
+    return fo.Trainer(fo.mlp(4, [5], 3, seed=1), "cross_entropy")
+
+
+def state(trainer):
+    return {name: np.array(value) for name, value in trainer.state_dict().items()}
+
+
+def nan_at(row):
+    x = X.copy()
+    x[row, 1] = np.nan
+    return x
+
+
+FIT_CASES = {
+    "X too narrow": ((X[:, :3], Y), {}, r"X.*4.*\(6, 3\)"),
+    "X of one axis": ((X[0], Y), {}, r"X.*\(4,\)"),
+    "X of three axes": ((np.ones((6, 2, 2)), Y), {}, r"X.*\(6, 2, 2\)"),
+    "X empty": ((X[:0], Y[:0]), {}, "X"),
+    "y of another length": ((X, Y[:5]), {}, r"6.*5"),
+    "y missing": ((X,), {}, "y"),
+    "label too large": ((X, Y + 1), {}, r"0\.\.2.*3"),
+    "negative label": ((X, Y - 1), {}, "-1"),
+    "fractional labels": ((X, Y + 0.5), {}, "y"),
+    "labels of text": ((X, np.array(list("abcabc"))), {}, "y"),
+    "object array": ((np.array([[object()] * 4] * 6), Y), {}, "X"),
+    "complex numbers": ((X * 1j, Y), {}, "X"),
+    "ragged lists": (([[1.0, 2.0, 3.0, 4.0], [1.0]], Y[:2]), {}, "X"),
+    "NaN in X": ((nan_at(3), Y), {}, "X.*row 3"),
+    "infinity in X": ((np.where(nan_at(3) == 1, 1, np.inf), Y), {}, "X"),
+    "NaN in y": ((X, np.where(Y == 1, np.nan, Y)), {}, "y"),
+    "epochs 0": ((X, Y), {"epochs": 0}, "epochs"),
+    "epochs negative": ((X, Y), {"epochs": -1}, "epochs"),
+    "epochs a float": ((X, Y), {"epochs": 1.5}, "epochs"),
+    "batch size 0": ((X, Y), {"batch_size": 0}, "batch_size"),
+    "validation 1.5": ((X, Y), {"validation": 1.5}, "validation"),
+    "validation negative": ((X, Y), {"validation": -0.1}, "validation"),
+    "validation of other columns": ((X, Y), {"validation": (X[:, :3], Y)}, r"validation.*4.*3"),
+    "validation of other rows": ((X, Y), {"validation": (X, Y[:5])}, "validation"),
+    "validation a string": ((X, Y), {"validation": "some"}, "validation"),
+    "unknown metric": ((X, Y), {"metrics": ["acuracy"]}, "accuracy"),
+    "metric of regression": ((X, Y), {"metrics": ["r2"]}, ""),
+    "weights of another length": ((X, Y), {"sample_weight": np.ones(5)}, r"sample_weight.*6.*5"),
+    "negative weights": ((X, Y), {"sample_weight": -np.ones(6)}, "sample_weight"),
+    "NaN weights": ((X, Y), {"sample_weight": np.full(6, np.nan)}, "sample_weight"),
+    "all weights 0": ((X, Y), {"sample_weight": np.zeros(6)}, "sample_weight"),
+    "class weight of no class": ((X, Y), {"class_weight": {7: 1.0}}, "7"),
+    "class weight unknown": ((X, Y), {"class_weight": "equal"}, "balanced"),
+    "callback not callable": ((X, Y), {"callbacks": [3]}, "callbacks"),
+    "callback a class": ((X, Y), {"callbacks": [fo.callbacks.EarlyStopping]}, "EarlyStopping"),
+}
+
+
+@pytest.mark.parametrize("case", FIT_CASES)
+def test_fit(case, trainer):
+    arguments, options, match = FIT_CASES[case]
+    before, given = state(trainer), [np.array(a, copy=True) for a in arguments if isinstance(a, np.ndarray) and a.dtype != object]
+    refuses(case, trainer.fit, *arguments, match=match, **options)
+    after = state(trainer)
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=f"{case}: {name} was changed")
+    assert trainer.epoch == 0
+    assert not trainer.history
+    for array, kept in zip((a for a in arguments if isinstance(a, np.ndarray) and a.dtype != object), given, strict=True):
+        np.testing.assert_array_equal(array, kept, err_msg=f"{case}: the caller's array was changed")
+    assert len(trainer.fit(X, Y, epochs=1).rows) == 1, "the trainer is usable afterwards"
+
+
+def test_step_evaluate_and_predict(trainer):
+    before = state(trainer)
+    refuses("step: X too narrow", trainer.step, X[:, :3], Y, match=r"4.*\(6, 3\)")
+    refuses("step: lengths", trainer.step, X, Y[:4], match=r"6.*4")
+    refuses("step: label", trainer.step, X, Y + 7, match=r"0\.\.2")
+    refuses("step: float32 target of another shape", trainer.step, X.astype(np.float32), np.ones((6, 2), np.float32))
+    refuses("step: weights", trainer.step, X, Y, np.ones(3), match="sample_weight")
+    refuses("evaluate: lengths", trainer.evaluate, X, Y[:4], match=r"6.*4")
+    refuses("evaluate: metric", trainer.evaluate, X, Y, metrics=["f3"], match="accuracy")
+    refuses("predict: shape", trainer.predict, X[:, :2], match=r"4.*\(6, 2\)")
+    refuses("predict: text", trainer.predict, np.array([["a"] * 4]), errors=TypeError)
+    after = state(trainer)
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=f"{name} was changed")
+
+
+def test_networks():
+    layers, dense = fo.layers, fo.layers.Dense(2)
+    refuses("no inputs", fo.Network, 0, [dense], match="inputs")
+    refuses("fractional inputs", fo.Network, 2.5, [dense], errors=TypeError, match="inputs")
+    refuses("no layers", fo.Network, 3, [], match="layers")
+    refuses("a layer, no list", fo.Network, 3, dense, match="layers")
+    refuses("a class", fo.Network, 3, [fo.layers.BatchNorm], match="BatchNorm")
+    refuses("a string", fo.Network, 3, ["relu"], match="layers")
+    refuses("dtype", fo.Network, 3, [dense], dtype="float16", match="float32")
+    refuses("negative seed", fo.Network, 3, [dense], seed=-1, match="seed")
+    refuses("positional dtype", fo.Network, 3, [dense], "float32", errors=TypeError)
+    refuses("Standardize in the middle", fo.Network, 3, [dense, layers.Standardize()], match="Standardize")
+    refuses("no units", layers.Dense, 0, match="units")
+    refuses("unknown activation", layers.Dense, 3, activation="rellu", match="leaky_relu")
+    refuses("unknown initialiser", layers.Dense, 3, init="he", match="he_uniform")
+    refuses("rate 1", layers.Dropout, 1.0, match="rate")
+    refuses("momentum 2", layers.BatchNorm, momentum=2.0, match="momentum")
+    refuses("hidden a number", fo.mlp, 3, 5, 2, match="hidden")
+    net = fo.mlp(3, [4], 2, seed=1)
+    refuses("x too wide", net, np.ones((2, 4)), match=r"\(rows, 3\).*\(2, 4\)")
+    refuses("x one row without its axis", net, np.ones(3), match="None")
+    refuses("out of another shape", net, np.ones((2, 3), np.float32), out=np.zeros((2, 3), np.float32), match="out")
+    refuses("out of another dtype", net, np.ones((2, 3), np.float32), out=np.zeros((2, 2)), match="out")
+    refuses("gradient of another shape", net.backward, np.ones((5, 2)))
+
+
+def test_trainers():
+    net = fo.mlp(3, [4], 2, seed=1)
+    refuses("no network", fo.Trainer, "net", "mse", match="network")
+    refuses("unknown loss", fo.Trainer, net, "mean_square", match="mse")
+    refuses("unknown optimizer", fo.Trainer, net, "mse", "adamm", match="adamw")
+    refuses("a loss that cannot read the outputs", fo.Trainer, fo.mlp(3, [4], 3), "gaussian_nll", match="3")
+    refuses("negative l1", fo.Trainer, net, "mse", l1=-1.0, match="l1")
+    refuses("clip_norm 0", fo.Trainer, net, "mse", clip_norm=0.0, match="clip_norm")
+    refuses("ema 1", fo.Trainer, net, "mse", ema=1.0, match="ema")
+    refuses("threads 0", fo.set_num_threads, 0, match="n")
+    refuses("threads a float", fo.set_num_threads, 1.0, errors=TypeError)
+
+
+def test_kernels():
+    k, a = fo.kernels, np.ones((3, 4))
+    refuses("inner sizes", k.matmul, a, a, match=r"\(3, 4\)")
+    refuses("out of another dtype", k.matmul, a, a.T, out=np.zeros((3, 3), np.float32), errors=TypeError, match="float64")
+    refuses("out of another shape", k.matmul, a, a.T, out=np.zeros((3, 4)), match=r"\(3, 3\).*\(3, 4\)")
+    square = np.ones((4, 4))
+    refuses("out is an input", k.matmul, square, square, out=square, match="memory")
+    read_only = np.zeros((3, 3))
+    read_only.flags.writeable = False
+    refuses("out is read-only", k.matmul, a, a.T, out=read_only, match="read-only")
+    refuses("out is strided", k.matmul, a, a.T, out=np.zeros((3, 6))[:, ::2], match="contiguous")
+    refuses("unknown activation", k.dense_forward, a, a.T, activation="rellu", match="relu")
+    refuses("bias", k.dense_forward, a, a.T, np.ones(4), match=r"\(3,\).*\(4,\)")

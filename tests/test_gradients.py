@@ -1,0 +1,81 @@
+"""Gradients of whole networks against finite differences in float64: every activation, every loss, every kind of layer."""
+
+import fastopt as fo
+import numpy as np
+import pytest
+from helpers import close, loss_cases, make_target, numeric_gradient
+from native import core
+from twins import rich_network
+
+
+def spec(name, options):
+    return type(fo.losses.get(name))(**options)
+
+
+def check(net, loss, x, y, weight, what):
+    """Compare every parameter's and the input's gradient with central differences of the training loss."""
+    start, buffers = net.training_step, {name: view.copy() for name, view in net.buffers.items()}
+
+    def value():
+        net.training_step = start  # the same masks
+        for name, view in net.buffers.items():
+            view[...] = buffers[name]
+        return loss(net.forward(x, training=True), y, weight)
+
+    value()
+    net.training_step = start
+    grad_x = net.backward(loss.value_and_grad(net.forward(x, training=True), y, weight)[1])
+    analytic = {name: np.array(g) for name, g in net.gradients.items()}
+    scale = max(abs(g).max() for g in analytic.values())
+    for name, view in net.parameters.items():
+        close(analytic[name], numeric_gradient(value, view), 1e-6, f"{what}: {name}", floor=scale)
+    close(grad_x, numeric_gradient(value, x), 1e-6, f"{what}: input", floor=scale)
+
+
+@pytest.mark.parametrize("activation", core.activation_names())
+def test_every_activation(activation):
+    rng = np.random.default_rng(111)
+    for rows, widths in ((1, (3, 5, 2)), (7, (5, 17, 3)), (9, (1, 1, 1))):
+        inputs, hidden, outputs = widths
+        net = fo.mlp(inputs, [hidden, 3], outputs, activation=activation, dtype="float64", seed=6)
+        for view in net.parameters.values():
+            view += 0.1 * rng.standard_normal(view.shape)
+        x, y = rng.standard_normal((rows, inputs)), rng.standard_normal((rows, outputs))
+        check(net, fo.losses.MeanSquaredError(), x, y, None, f"{activation}, {rows} rows, {widths}")
+
+
+@pytest.mark.parametrize("activation", core.activation_names())
+def test_every_layer(activation):
+    rng = np.random.default_rng(112)
+    net = rich_network(activation, inputs=4)
+    x, y, w = rng.standard_normal((6, 4)) * 3 + 1, rng.integers(0, 3, 6).astype(np.int32), rng.random(6) + 0.1
+    check(net, fo.losses.SoftmaxCrossEntropy(), x, y, w, activation)
+
+
+@pytest.mark.parametrize("name", core.loss_names())
+def test_every_loss(name):
+    rng = np.random.default_rng(113)
+    for options, outputs, kind in loss_cases(name):
+        net = fo.mlp(4, [5], outputs, activation="tanh", dtype="float64", seed=8)
+        x, y, w = rng.standard_normal((7, 4)), make_target(kind, 7, outputs, rng), rng.random(7) + 0.1
+        check(net, spec(name, options), x, y, w, f"{name} {options}")
+
+
+@pytest.mark.parametrize("activation", core.activation_names())
+def test_check_gradients_agrees(activation):
+    """The public tool finds nothing wrong with our gradients."""
+    rng = np.random.default_rng(114)
+    net = fo.mlp(3, [4], 2, activation=activation, seed=9)
+    report = fo.check_gradients(net, "mse", rng.standard_normal((5, 3)), rng.standard_normal((5, 2)))
+    assert report, str(report)
+
+
+def test_check_gradients_finds_a_wrong_loss():
+    rng = np.random.default_rng(115)
+
+    def wrong(prediction, target):
+        return float(((prediction - target) ** 2).mean()), (prediction - target) * 1.01
+
+    net = fo.mlp(3, [4], 1, activation="tanh", seed=9)
+    report = fo.check_gradients(net, wrong, rng.standard_normal((5, 3)), rng.standard_normal((5, 1)))
+    assert not report, str(report)

@@ -1,0 +1,138 @@
+"""The matrix product against NumPy in float64: odd shapes, both dtypes, all transposes, and what its bits may depend on."""
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers import refuses
+from native import DTYPES, EPS, core, guarded, sample
+
+ODD = (0, 1, 3, 17, 65)
+BIGGER = [
+    (129, 385, 130),
+    (33, 784, 10),
+    (1, 2048, 31),
+    (255, 7, 513),
+    (14, 384, 32),
+    (15, 769, 33),
+    (300, 300, 1),
+    (64, 64, 64),
+    (2, 1500, 2),
+]
+TRANSPOSES = list(itertools.product((False, True), repeat=2))
+
+
+def operands(rng, m, k, n, transpose_a, transpose_b, dtype, make=sample):
+    a = make(rng, (k, m) if transpose_a else (m, k), dtype)
+    b = make(rng, (n, k) if transpose_b else (k, n), dtype)
+    return a, b
+
+
+def product(a, b, transpose_a=False, transpose_b=False):
+    m = a.shape[1] if transpose_a else a.shape[0]
+    n = b.shape[0] if transpose_b else b.shape[1]
+    out, check = guarded((m, n), a.dtype)
+    core.matmul(a, b, out, transpose_a, transpose_b)
+    check(f"matmul {a.shape} {b.shape}")
+    return out
+
+
+def bound(a, b, transpose_a, transpose_b, eps):
+    """A chain of k fused multiply-adds errs at most by k roundings of the sum of the magnitudes."""
+    a, b = abs(a.astype(np.float64)), abs(b.astype(np.float64))
+    k = a.shape[0] if transpose_a else a.shape[1]
+    return (k + 1) * eps * ((a.T if transpose_a else a) @ (b.T if transpose_b else b))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("transpose_a", "transpose_b"), TRANSPOSES)
+def test_odd_shapes(dtype, transpose_a, transpose_b):
+    rng = np.random.default_rng(21)
+    for m, k, n in [*itertools.product(ODD, repeat=3), *BIGGER]:
+        a, b = operands(rng, m, k, n, transpose_a, transpose_b, dtype)
+        wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+        expected = (wide_a.T if transpose_a else wide_a) @ (wide_b.T if transpose_b else wide_b)
+        error = abs(product(a, b, transpose_a, transpose_b) - expected)
+        wrong = ~(error <= bound(a, b, transpose_a, transpose_b, EPS[dtype]))
+        assert not wrong.any(), f"m, k, n = {m, k, n}: {wrong.sum()} of {wrong.size} wrong, first at {np.argwhere(wrong)[0]}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_small_integers_are_exact(dtype):
+    rng = np.random.default_rng(22)
+
+    def integers(rng, shape, dtype):
+        return rng.integers(-9, 10, shape).astype(dtype)
+
+    for (m, k, n), (transpose_a, transpose_b) in itertools.product([(5, 4, 6), (37, 50, 41), (130, 400, 70)], TRANSPOSES):
+        a, b = operands(rng, m, k, n, transpose_a, transpose_b, dtype, integers)
+        expected = (a.T if transpose_a else a) @ (b.T if transpose_b else b)
+        np.testing.assert_array_equal(product(a, b, transpose_a, transpose_b), expected, err_msg=f"{m, k, n}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_element_does_not_depend_on_its_neighbours(dtype):
+    """One chain over k for each element: a row or a column computed alone has the same bits."""
+    rng = np.random.default_rng(23)
+    for m, k, n in [(37, 100, 45), (130, 500, 70), (65, 17, 129)]:
+        a, b = operands(rng, m, k, n, False, False, dtype)
+        whole = product(a, b)
+        for i in (0, 1, m // 2, m - 1):
+            np.testing.assert_array_equal(product(a[i : i + 1], b)[0], whole[i], err_msg=f"row {i} of {m, k, n}")
+        for j in (0, 1, n // 2, n - 1):
+            np.testing.assert_array_equal(product(a, b[:, j : j + 1].copy())[:, 0], whole[:, j], err_msg=f"column {j} of {m, k, n}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transposes_give_the_same_bits(dtype):
+    rng = np.random.default_rng(24)
+    for m, k, n in [(3, 5, 2), (64, 128, 64), (70, 450, 33)]:
+        a, b = operands(rng, m, k, n, False, False, dtype)
+        expected = product(a, b)
+        for transpose_a, transpose_b in TRANSPOSES:
+            given = a.T.copy() if transpose_a else a, b.T.copy() if transpose_b else b
+            np.testing.assert_array_equal(
+                product(*given, transpose_a, transpose_b), expected, err_msg=f"{m, k, n} {transpose_a, transpose_b}"
+            )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_and_infinity_stay_in_their_row_and_column(dtype):
+    rng = np.random.default_rng(25)
+    for m, k, n in [(5, 3, 7), (33, 70, 35)]:
+        for poison in (np.nan, np.inf):
+            a, b = operands(rng, m, k, n, False, False, dtype)
+            a[m // 2, k - 1] = poison
+            finite = np.isfinite(product(a, b))
+            assert not finite[m // 2].any(), f"{poison} in a row of a was lost"
+            assert np.delete(finite, m // 2, axis=0).all(), f"{poison} in a row of a reached other rows"
+            a[m // 2, k - 1] = 0
+            b[0, n - 1] = poison
+            finite = np.isfinite(product(a, b))
+            assert not finite[a[:, 0] != 0, n - 1].any(), f"{poison} in a column of b was lost"
+            assert finite[:, :-1].all(), f"{poison} in a column of b reached other columns"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_refusals(dtype):
+    a, b = np.ones((3, 4), dtype), np.ones((4, 5), dtype)
+    out = np.zeros((3, 5), dtype)
+    other = "float64" if dtype == "float32" else "float32"
+    read_only = out.copy()
+    read_only.flags.writeable = False
+    cases = {
+        "inner sizes differ": (a, np.ones((3, 5), dtype), out),
+        "out has another shape": (a, b, np.zeros((3, 4), dtype)),
+        "out has another dtype": (a, b, out.astype(other)),
+        "b has another dtype": (a, b.astype(other), out),
+        "out is Fortran-ordered": (a, b, np.zeros((3, 5), dtype, order="F")),
+        "a is strided": (np.ones((3, 8), dtype)[:, ::2], b, out),
+        "out is read-only": (a, b, read_only),
+        "a has one axis": (a[0], b, out),
+    }
+    for what, arguments in cases.items():
+        refuses(what, core.matmul, *arguments, False, False)
+        assert not np.any(arguments[2]), f"{what}: out was written by a refused call"
+    square = np.ones((4, 4), dtype)
+    refuses("out is an input", core.matmul, square, square, square, False, False, match="overlap|share")
+    assert (square == 1).all(), "a refused overlap changed the array"

@@ -1,0 +1,93 @@
+"""Softmax, column sums, the counter-based random numbers, dropout, permutations."""
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers import close, close_each
+from native import DTYPES, core, guarded, sample
+from reference import activations, layers, philox
+
+STREAMS = [(0, 0, 0), (7, 3, 1), (2**40 + 5, 2, 9), (1, 2**33 + 1, 4), (2**63 + 11, 2**45, 2**31)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax(dtype):
+    rng = np.random.default_rng(61)
+    for rows, columns in itertools.product((0, 1, 3, 17, 65), (1, 2, 3, 10, 17, 65, 300)):
+        x = 4 * sample(rng, (rows, columns), dtype)
+        out, check = guarded(x.shape, dtype)
+        core.softmax(x, out)
+        check(f"softmax {x.shape}")
+        close_each(out, activations.softmax(x.astype(np.float64)), 1e-5 if dtype == "float32" else 1e-12, f"softmax {x.shape}")
+    x = np.array([[1e4, -1e4, 0], [-1e4, -1e4, -1e4], [1e4, 1e4, 1e4]], dtype)
+    out = np.empty_like(x)
+    core.softmax(x, out)
+    close(out, [[1, 0, 0], [1 / 3] * 3, [1 / 3] * 3], 1e-6, "softmax at 1e4")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_column_sums(dtype):
+    rng = np.random.default_rng(62)
+    for rows, columns in itertools.product((0, 1, 3, 17, 65, 1000), (1, 3, 16, 17, 65)):
+        x = sample(rng, (rows, columns), dtype)
+        out, check = guarded((columns,), dtype)
+        core.column_sums(x, out)
+        check(f"column_sums {x.shape}")
+        close(out, x.astype(np.float64).sum(axis=0), 1e-5 if dtype == "float32" else 1e-13, f"column_sums {x.shape}", floor=rows**0.5)
+
+
+def test_uniforms_are_those_of_philox():
+    for (seed, step, layer), n in itertools.product(STREAMS, (0, 1, 3, 4, 17, 64, 65, 1027)):
+        np.testing.assert_array_equal(
+            core.uniform(n, seed, step, layer), philox.uniform(n, seed, step, layer), err_msg=f"{seed, step, layer}"
+        )
+    values = core.uniform(200_000, 1, 0, 0)
+    assert values.min() >= 0
+    assert values.max() < 1
+    assert abs(values.mean() - 0.5) < 0.003
+    assert abs(values.var() - 1 / 12) < 0.001
+
+
+def test_streams_differ():
+    keys = [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (1 + 2**32, 2, 3), (1, 2 + 2**33, 3)]
+    streams = [tuple(core.uniform(8, *key)) for key in keys]
+    assert len(set(streams)) == len(keys), "two of seed, step and layer give the same numbers"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout(dtype):
+    rng = np.random.default_rng(63)
+    for shape, rate, (seed, step, layer) in zip(
+        [(0, 3), (1, 1), (3, 5), (17, 1), (33, 65), (64, 64), (5, 1000)],
+        [0.5, 0.1, 0.0, 0.9, 0.3, 0.5, 0.25],
+        itertools.cycle(STREAMS),
+        strict=False,
+    ):
+        x = sample(rng, shape, dtype)
+        out, check = guarded(shape, dtype)
+        core.dropout_forward(x, rate, seed, step, layer, out)
+        check(f"dropout {shape}")
+        expected = layers.dropout_forward(x.astype(np.float64), rate, seed, step, layer)
+        np.testing.assert_array_equal(out == 0, expected == 0, err_msg=f"mask of {shape}, rate {rate}")
+        close_each(out, expected, 3e-7 if dtype == "float32" else 1e-15, f"dropout {shape}, rate {rate}")
+
+
+def test_dropout_keeps_the_mean():
+    x, out = np.ones((1000, 300)), np.empty((1000, 300))
+    core.dropout_forward(x, 0.2, 5, 0, 0, out)
+    assert abs((out == 0).mean() - 0.2) < 0.005
+    assert abs(out.mean() - 1) < 0.01
+
+
+def test_permutations():
+    for n in (0, 1, 2, 3, 17, 1000):
+        order = core.permutation(n, 5, 0)
+        assert order.dtype == np.int64
+        np.testing.assert_array_equal(np.sort(order), np.arange(n), err_msg=f"permutation of {n}")
+        np.testing.assert_array_equal(order, core.permutation(n, 5, 0), err_msg="the same arguments give the same order")
+    orders = [tuple(core.permutation(50, seed, epoch)) for seed, epoch in itertools.product((0, 1, 2**40), (0, 1, 2))]
+    assert len(set(orders)) == 9, "two of (seed, epoch) give the same order"
+    firsts = np.array([core.permutation(4, 0, epoch) for epoch in range(4000)])
+    counts = np.array([[(firsts[:, place] == value).mean() for value in range(4)] for place in range(4)])
+    assert abs(counts - 0.25).max() < 0.04, f"every value comes to every place equally often; got {counts}"

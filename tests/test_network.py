@@ -1,0 +1,222 @@
+"""Networks: names, views, forward and backward against the twin, initialisation, copies, state, standardisation."""
+
+import pickle
+from operator import setitem
+
+import fastopt as fo
+import numpy as np
+import pytest
+from helpers import close, refuses
+from native import DTYPES, core, native
+from reference import initializers, layers, twin
+from twins import rich_network, twin_of
+
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
+
+
+def test_every_registered_layer_has_a_twin_and_a_spec():
+    kinds = {cls.kind for cls in fo.layers.layer_classes()}
+    assert set(core.layer_names()) == kinds, "layers of the core and of the Python specs"
+    for name in core.layer_names():
+        twin(layers.LAYERS, "layer", name)
+    assert kinds == {layer.kind for layer in rich_network().layers}, "tests/twins.py: rich_network must have every kind of layer"
+
+
+def test_names_and_shapes():
+    net = rich_network()
+    expected = {
+        "1.weight": (7, 13), "1.bias": (13,), "2.gamma": (13,), "2.beta": (13,), "5.weight": (13, 5), "6.weight": (5, 3), "6.bias": (3,),
+    }  # fmt: skip
+    assert {name: view.shape for name, view in net.parameters.items()} == expected
+    assert {name: view.shape for name, view in net.gradients.items()} == expected
+    assert net.num_parameters == sum(int(np.prod(shape)) for shape in expected.values())
+    assert {"0.mean", "0.variance", "0.count", "2.mean", "2.variance", "2.count"} == set(net.buffers)
+    assert (net.inputs, net.outputs, net.dtype, net.seed) == (7, 3, np.float64, 3)
+    summary = net.summary()
+    assert f"{net.num_parameters:,}" in summary
+    for kind in core.layer_names():
+        assert kind in summary.lower(), f"{kind} is missing in the summary"
+
+
+def test_parameters_are_views():
+    net = fo.Network(2, [fo.layers.Dense(3), fo.layers.Dense(1)], dtype="float64")
+    x = np.ones((1, 2))
+    for view in net.parameters.values():
+        view[...] = 0
+    assert net(x) == 0
+    net.parameters["1.bias"][0] = 5
+    assert net(x) == 5, "writing a parameter view changes the network"
+    refuses("replacing a view", setitem, net.parameters, "1.bias", np.zeros(1), errors=(TypeError, AttributeError))
+    view = net.parameters["0.weight"]
+    del net
+    view += 1.0
+    assert view.sum() == 6, "a view keeps its memory alive"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_forward_and_backward_equal_the_twin(dtype):
+    for activation in core.activation_names():
+        net = rich_network(activation, dtype)
+        reference, rng = twin_of(net), np.random.default_rng(101)
+        for rows in (1, 2, 3, 17, 64, 65):
+            what = f"{activation}, {rows} rows, {dtype}"
+            x, grad = rng.standard_normal((rows, 7)).astype(dtype), rng.standard_normal((rows, 3)).astype(dtype)
+            # One row leaves nothing after normalisation but what eps says of the rounding errors: compare from two rows on.
+            tolerance = TOLERANCE[dtype] * (30 if rows < 4 else 1)
+            close(net.forward(x, training=True), reference.forward(x), tolerance, f"{what}: training forward", floor=1.0)
+            grad_x, wanted = net.backward(grad), reference.backward(grad)
+            close(grad_x, wanted, tolerance, f"{what}: gradient of the input", floor=1.0)
+            for name, g in net.gradients.items():
+                close(g, reference.gradients[name], tolerance, f"{what}: gradient of {name}", floor=1.0)
+            for name, value in net.buffers.items():
+                close(value.ravel(), reference.buffers[name].ravel(), tolerance, f"{what}: buffer {name}", floor=1e-2)
+            close(net(x), reference(x), TOLERANCE[dtype] * 5, f"{what}: inference", floor=1.0)
+            close(net.forward(x, training=False), net(x), TOLERANCE[dtype], f"{what}: forward and call", floor=1.0)
+
+
+def test_inference_does_not_depend_on_the_batch():
+    rng = np.random.default_rng(102)
+    for dtype in DTYPES:
+        net = rich_network("relu", dtype)
+        x = rng.standard_normal((300, 7)).astype(dtype)
+        whole = net(x)
+        for rows in (slice(0, 1), slice(17, 18), slice(40, 105), slice(299, 300)):
+            np.testing.assert_array_equal(net(x[rows]), whole[rows], err_msg=f"rows {rows} alone have other bits, {dtype}")
+        out = np.empty_like(whole)
+        assert net(x, out=out) is out or np.shares_memory(net(x, out=out), out)
+        np.testing.assert_array_equal(out, whole)
+        assert net(x[:0]).shape == (0, 3), "no rows in, no rows out"
+
+
+def test_padding_stays_zero():
+    """Segments are aligned to 64 bytes, what lies between them is 0 for good."""
+    for dtype in DTYPES:
+        net = rich_network("gelu", dtype)
+        trainer = fo.Trainer(net, "mse", fo.optimizers.Adam(learning_rate=0.1), l1=0.01, clip_norm=1.0)
+        rng = np.random.default_rng(103)
+        for _ in range(3):
+            trainer.step(rng.standard_normal((9, 7)), rng.standard_normal((9, 3)))
+        used = np.zeros(net._native.parameters.shape, bool)
+        for name, offset, shape in net._native.parameter_segments():
+            used[offset : offset + int(np.prod(shape))] = True
+            assert offset * net.dtype.itemsize % 64 == 0, f"{name} is not aligned"
+        assert not net._native.parameters[~used].any(), "padding of the parameters"
+        assert not net._native.gradients[~used].any(), "padding of the gradients"
+        assert net._native.parameters.ctypes.data % 64 == 0
+
+
+def drawn(rule, fan_in, fan_out, seed=0):
+    return fo.Network(fan_in, [fo.layers.Dense(fan_out, init=rule)], dtype="float64", seed=seed).parameters["0.weight"]
+
+
+@pytest.mark.parametrize("name", [name for name in core.initializer_names() if name != "auto"])
+def test_initialisers(name):
+    rule = twin(initializers.INITIALIZERS, "initialiser", name)
+    for fan_in, fan_out in ((300, 200), (64, 64), (40, 120)):
+        law, size = rule(fan_in, fan_out)
+        w = drawn(name, fan_in, fan_out)
+        what = f"{name} of {fan_in} x {fan_out}"
+        if law == "uniform":
+            assert abs(w).max() <= size, f"{what}: beyond its bound"
+            assert abs(w).max() > 0.99 * size, f"{what}: does not fill its interval"
+            close(w.std(), size / np.sqrt(3), 0.03, f"{what}: deviation")
+        elif law == "normal":
+            close(w.std(), size, 0.04, f"{what}: deviation")
+            assert abs(w.mean()) < 0.05 * size, f"{what}: mean"
+            assert abs(np.mean(abs(w) < size) - 0.68) < 0.05, f"{what}: not a bell"
+        elif law == "orthogonal":
+            gram = w.T @ w if fan_in >= fan_out else w @ w.T
+            close(gram, np.eye(len(gram)), 1e-10, f"{what}: gram matrix")
+        else:
+            assert np.ptp(w) == 0, f"{what}: not constant"
+            assert size is None or w[0, 0] == size, f"{what}: {w[0, 0]}"
+        np.testing.assert_array_equal(w, drawn(name, fan_in, fan_out), err_msg=f"{what}: the same seed")
+        if law in ("uniform", "normal", "orthogonal"):
+            assert not np.array_equal(w, drawn(name, fan_in, fan_out, seed=1)), f"{what}: another seed"
+
+
+def test_auto_initialisation():
+    for activation in core.activation_names():
+        net = fo.Network(90, [fo.layers.Dense(70, activation=activation)], dtype="float64", seed=4)
+        explicit = fo.Network(90, [fo.layers.Dense(70, activation=activation, init=initializers.auto(activation))], dtype="float64", seed=4)
+        np.testing.assert_array_equal(net.parameters["0.weight"], explicit.parameters["0.weight"], err_msg=f"auto before {activation}")
+        assert not net.parameters["0.bias"].any(), "biases start at 0"
+
+
+def test_dtypes_start_from_the_same_weights():
+    a, b = (fo.mlp(9, [8, 7], 2, dtype=dtype, seed=5) for dtype in DTYPES)
+    for name in a.parameters:
+        close(a.parameters[name], b.parameters[name], 1e-6, name)
+
+
+def test_copies_and_state():
+    net, rng = rich_network(), np.random.default_rng(104)
+    net.forward(rng.standard_normal((9, 7)), training=True)
+    x = rng.standard_normal((5, 7))
+    for other in (net.copy(), pickle.loads(pickle.dumps(net))):
+        np.testing.assert_array_equal(other(x), net(x))
+        assert other.training_step == net.training_step == 1
+        other.parameters["6.bias"][...] += 1
+        assert not np.array_equal(other(x), net(x)), "a copy is independent"
+    state = net.state_dict()
+    before, expected = net(x), net.forward(x, training=True)
+    net.load_state_dict(state)
+    np.testing.assert_array_equal(net(x), before, err_msg="state_dict restores the running values")
+    np.testing.assert_array_equal(net.forward(x, training=True), expected, err_msg="state_dict restores the step that keys the masks")
+    changed = {name: np.array(value) + (name == "6.bias") for name, value in state.items()}
+    for what, wrong in {
+        "a name is missing": {name: value for name, value in changed.items() if name != "2.gamma"},
+        "an unknown name": {**changed, "9.weight": np.zeros(2)},
+        "another shape": {**changed, "2.gamma": np.zeros(12)},
+        "another dtype": {**changed, "2.gamma": np.zeros(13, np.float32)},
+    }.items():
+        now = net.state_dict()
+        refuses(what, net.load_state_dict, wrong)
+        for name, value in net.state_dict().items():
+            np.testing.assert_array_equal(value, now[name], err_msg=f"{what}: {name} was changed by a refused call")
+
+
+def test_dropout_masks():
+    net = fo.Network(6, [fo.layers.Dropout(0.5), fo.layers.Dense(1)], dtype="float64", seed=2)
+    x = np.ones((8, 6))
+    outputs = [net.forward(x, training=True) for _ in range(3)]
+    assert not np.array_equal(outputs[0], outputs[1]), "a new mask each time"
+    np.testing.assert_array_equal(net(x), net(x), err_msg="no dropout in inference")
+    net.training_step = 1
+    np.testing.assert_array_equal(net.forward(x, training=True), outputs[1], err_msg="the mask is a function of the step")
+
+
+def test_standardise():
+    rng = np.random.default_rng(105)
+    net = fo.Network(4, [fo.layers.Standardize(), fo.layers.Dense(4, init="zeros", bias=False)], dtype="float64")
+    refuses("not adapted", net, np.ones((2, 4)), match="adapt")
+    np.fill_diagonal(net.parameters["1.weight"], 1.0)
+    x = rng.standard_normal((500, 4)) * [1, 100, 1e-3, 0] + [0, 1e6, 5, 7]
+    net.adapt(x)
+    out = net(x)
+    close(out[:, :3].mean(axis=0), np.zeros(3), 1e-8, "means", floor=1.0)
+    close(out[:, :3].var(axis=0), np.ones(3), 2e-2, "variances")  # eps 1e-8 shows beside a variance of 1e-6
+    assert abs(out[:, 3]).max() < 1e-6, "a constant column comes out as 0"
+    close(out, layers.standardize_forward(x, *layers.standardize_fit(x)), 1e-9, "against the twin")
+    for dtype in (np.uint8, np.int16, np.float32):
+        small = fo.Network(3, [fo.layers.Standardize(), fo.layers.Dense(1)], seed=1)
+        data = rng.integers(0, 200, (70, 3)).astype(dtype)
+        small.adapt(data)
+        wanted = layers.standardize_fit(data.astype(np.float64))
+        close(small.buffers["0.mean"], wanted[0], 1e-6, f"mean of {np.dtype(dtype)} data")
+        close(small.buffers["0.variance"], wanted[1], 1e-6, f"variance of {np.dtype(dtype)} data")
+
+
+def test_native_network_checks_its_calls():
+    net = native("Network", "float32", 3, [fo.layers.Dense(2).config()], 0)
+    x = np.zeros((4, 3), np.float32)
+    refuses("backward before forward", net.backward, np.zeros((4, 2), np.float32), errors=(ValueError, RuntimeError))
+    net.forward(x, True)
+    for what, function, argument in [
+        ("wrong width", net.infer, np.zeros((4, 2), np.float32)),
+        ("wrong dtype", net.infer, np.zeros((4, 3))),
+        ("strided", net.infer, np.zeros((4, 6), np.float32)[:, ::2]),
+        ("backward of other rows", net.backward, np.zeros((3, 2), np.float32)),
+    ]:
+        refuses(what, function, argument)
+    refuses("unknown kind of layer", native, "Network", "float32", 3, [{"kind": "convolution"}], 0, match="dense")

@@ -1,0 +1,248 @@
+"""Every registered optimizer: native against twin and golden trajectories, in place on any arrays, refusals, minima."""
+
+import fastopt as fo
+import numpy as np
+import pytest
+from helpers import close, golden, refuses
+from native import DTYPES, core, native
+from problems import PROBLEMS, SETTINGS
+from reference import mlp, twin
+from reference import optimizers as twins
+
+NAMES = core.optimizer_names()
+SHAPES = [(7, 5), (5,), (0,), (1,), (3, 0), (130, 3), (17,)]
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+
+
+def spec(name, options=None, **more):
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in (options or {}).items()}
+    return type(fo.optimizers.get(name))(**options, **more)
+
+
+def option_cases(name):
+    """The defaults and every combination that the golden files have."""
+    cases = [case["options"] for source in ("optimizers", "optimizers_optax") for case in golden(source)[0] if case["name"] == name]
+    return [{}, *[options for i, options in enumerate(cases) if options and options not in cases[:i]]]
+
+
+def start(dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape in SHAPES], rng
+
+
+def draw(rng, dtype):
+    """Gradients of very different sizes, some exactly 0."""
+    grads = [(rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 3)).astype(dtype) for shape in SHAPES]
+    grads[1][2] = 0
+    return grads
+
+
+def test_the_registries_agree():
+    assert sorted(NAMES) == sorted(fo.optimizers.names()), "optimizers of the core and of the Python specs"
+    assert set(NAMES) <= set(SETTINGS), "tests/problems.py has no settings for a registered optimizer"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_native_equals_twin_for_200_steps(name, dtype):
+    rule = twin(twins.OPTIMIZERS, "optimizer", name)
+    for options in option_cases(name):
+        params, rng = start(dtype, seed=91)
+        optimizer, reference = spec(name, options), rule(**options)
+        wide, state = [p.astype(np.float64) for p in params], optimizer.init(params)
+        for t in range(200):
+            grads, rate = draw(rng, dtype), 0.02 / (1 + 0.01 * t)
+            optimizer.step(params, grads, state, learning_rate=rate)
+            reference.step(wide, [g.astype(np.float64) for g in grads], lr=rate)
+            if t in (0, 1, 9, 199):
+                for p, expected in zip(params, wide, strict=True):
+                    close(p, expected, TOLERANCE[dtype], f"{name} {options}, {dtype}, shape {p.shape} after {t + 1} steps", floor=1e-2)
+        assert state.step == 200
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_point(name, dtype):
+    params, rng = start(dtype, seed=92)
+    optimizer, reference = spec(name), twins.OPTIMIZERS[name]()
+    rule, state = native("Optimizer", dtype, name, optimizer.config()), optimizer.init(params)
+    wide = [p.astype(np.float64) for p in params]
+    for _ in range(30):
+        grads = draw(rng, dtype)
+        optimizer.step(params, grads, state, learning_rate=0.01)
+        reference.step(wide, [g.astype(np.float64) for g in grads], lr=0.01)
+    out = [np.full_like(p, np.nan) for p in params]
+    averaged = rule.evaluation_point(params, list(state.slots.values()), state.scalars, out)
+    assert averaged == name.startswith("schedule_free"), f"{name}: evaluation_point says {averaged}"
+    if averaged:
+        for value, expected in zip(out, reference.evaluation_point(wide), strict=True):
+            close(value, expected, 10 * TOLERANCE[dtype], f"{name}: evaluation point of shape {value.shape}", floor=1e-2)
+
+
+def _split(vector):
+    shapes, out, at = [(4, 6), (6,), (6, 3), (3,)], [], 0
+    for shape in shapes:
+        size = int(np.prod(shape))
+        out.append(vector[at : at + size].reshape(shape))
+        at += size
+    return out
+
+
+@pytest.mark.parametrize("source", ["optimizers", "optimizers_optax"])
+def test_golden_trajectories(source):
+    """Native updates on one flat array that the twin network's parameters are views of; gradients by the twin."""
+    cases, data = golden(source)
+    layers, names = [{"kind": "dense", "activation": "tanh"}, {"kind": "dense"}], ("0.weight", "0.bias", "1.weight", "1.bias")
+    for i, case in enumerate(cases):
+        if case["name"] not in NAMES or case["decay"] != "all":
+            continue  # decay of weights only is a matter of networks: test_training.py
+        what = f"{case['name']} {case['options']}"
+        flat = np.concatenate([data[f"start.{name}"].ravel() for name in names])
+        net = mlp.MLP(layers, {})
+        net.parameters = dict(zip(names, _split(flat), strict=True))
+        optimizer = spec(case["name"], case["options"], learning_rate=case["learning_rate"])
+        state, points = optimizer.init(flat), []
+        for k in range(len(data[f"{i}.losses"])):
+            rows = slice(k % 5 * 8, k % 5 * 8 + 8)
+            value, grad = mlp.losses.value_and_grad("softmax_cross_entropy", net.forward(data["x"][rows]), data["y"][rows])
+            net.backward(grad)
+            close(value, data[f"{i}.losses"][k], 1e-9, f"{what}: loss of step {k}", floor=0.1)
+            optimizer.step(flat, np.concatenate([net.gradients[name].ravel() for name in names]), state)
+            if k + 1 in data["kept"]:
+                points.append(flat.copy())
+        close(np.array(points), data[f"{i}.points"], 1e-9, f"{what}: parameters")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_array_list_and_dict_give_the_same(name):
+    (a, b), rng = start("float64")[0][:2], np.random.default_rng(93)
+    optimizer = spec(name)
+    alone, listed, named = (a.copy(), b.copy()), [a.copy(), b.copy()], {"a": a.copy(), "b": b.copy()}
+    states = [optimizer.init(alone[0]), optimizer.init(alone[1])]
+    list_state, dict_state = optimizer.init(listed), optimizer.init(named)
+    kept = [id(array) for array in (*listed, *named.values())]
+    for _ in range(5):
+        grads = rng.standard_normal(a.shape), rng.standard_normal(b.shape)
+        for array, grad, state in zip(alone, grads, states, strict=True):
+            optimizer.step(array, grad, state)
+        optimizer.step(listed, list(grads), list_state)
+        optimizer.step(named, {"b": grads[1], "a": grads[0]}, dict_state)
+    assert kept == [id(array) for array in (*listed, *named.values())], "arrays were replaced, not written"
+    for key, x, y, z in zip("ab", alone, listed, named.values(), strict=True):
+        np.testing.assert_array_equal(y, z, err_msg=f"{name}: list and dict differ in {key}")
+        if name != "adagrad_norm":  # its one scalar belongs to all arrays together
+            np.testing.assert_array_equal(x, y, err_msg=f"{name}: array and list differ in {key}")
+    assert not np.array_equal(listed[0], a), "nothing moved"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_an_element_does_not_depend_on_its_place(name, dtype):
+    """Odd lengths and offsets: tails are computed as the rest is."""
+    if name == "adagrad_norm":
+        return
+    rng = np.random.default_rng(94)
+    w, grads = rng.standard_normal(133).astype(dtype), rng.standard_normal((3, 133)).astype(dtype)
+    optimizer, whole = spec(name), w.copy()
+    state = optimizer.init(whole)
+    for g in grads:
+        optimizer.step(whole, g, state)
+    for first, last in ((0, 1), (1, 18), (3, 68), (100, 133)):
+        buffer = np.empty(last - first + 1, dtype)
+        part = buffer[1:]
+        part[...] = w[first:last]
+        state = optimizer.init(part)
+        for g in grads:
+            optimizer.step(part, g[first:last], state)
+        np.testing.assert_array_equal(part, whole[first:last], err_msg=f"{name}: elements {first}..{last}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_minimises(name):
+    options, settings = SETTINGS[name]
+    for problem, (rate, steps) in settings.items():
+        function, begin, best, tolerance = PROBLEMS[problem]
+        optimizer, w = spec(name, options), begin.copy()
+        state = optimizer.init(w)
+        for t in range(steps):
+            optimizer.step(w, function(w)[1], state, learning_rate=rate * (1 - t / steps))
+        point = [np.empty_like(w)]
+        rule = native("Optimizer", "float64", name, optimizer.config())
+        if rule.evaluation_point([w], list(state.slots.values()), state.scalars, point):
+            w = point[0]
+        above = function(w)[0] - best
+        assert above <= tolerance, f"{name} ends {above:.3g} above the minimum of {problem}, allowed {tolerance:g}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refusals_change_nothing(name):
+    optimizer = spec(name)
+    a, b = np.ones((4, 3)), np.full(5, 2.0)
+    params, state = [a, b], optimizer.init([a, b])
+    good = [np.ones((4, 3)), np.ones(5)]
+    wide, read_only = np.ones((4, 6)), np.ones(5)
+    read_only.flags.writeable = False
+    cases = {
+        "float32 gradient": (params, [good[0].astype(np.float32), good[1]]),
+        "integer gradient": (params, [good[0].astype(int), good[1]]),
+        "gradient of another shape": (params, [np.ones((3, 4)), good[1]]),
+        "a gradient missing": (params, good[:1]),
+        "strided gradient": (params, [wide[:, ::2], good[1]]),
+        "Fortran gradient": (params, [np.asfortranarray(good[0]), good[1]]),
+        "strided parameter": ([wide[:, ::2], b], good),
+        "read-only parameter": ([a, read_only], good),
+        "float32 parameter": ([a.astype(np.float32), b], good),
+        "a list as a parameter": ([a.tolist(), b], good),
+        "gradient is the parameter": (params, [a, good[1]]),
+        "the same parameter twice": ([a, a[0]], [good[0], np.ones(3)]),
+    }
+    for what, (p, g) in cases.items():
+        refuses(f"{name}: {what}", optimizer.step, p, g, state)
+        assert state.step == 0, f"{name}: {what} counted as a step"
+        assert (a == 1).all(), f"{name}: {what} changed a parameter"
+        assert (b == 2).all(), f"{name}: {what} changed a parameter"
+        assert (read_only == 1).all(), f"{name}: {what} wrote a read-only array"
+    overlap = np.ones(12)
+    pair = [overlap[:6], overlap[4:10]]
+    refuses(f"{name}: overlapping parameters", lambda: optimizer.step(pair, [np.ones(6), np.ones(6)], optimizer.init(pair)))
+    assert (overlap == 1).all(), f"{name}: a refused overlap was written"
+    fresh = spec(name)
+    reference_state, reference = fresh.init([a.copy(), b.copy()]), [a.copy(), b.copy()]
+    fresh.step(reference, good, reference_state)
+    optimizer.step(params, good, state)
+    np.testing.assert_array_equal(a, reference[0], err_msg=f"{name}: refused calls left a trace in the state")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_to_update(name):
+    optimizer, empty = spec(name), np.zeros(0)
+    state = optimizer.init(empty)
+    optimizer.step(empty, empty.copy(), state)
+    assert state.step == 1
+
+
+def test_options_are_checked():
+    for make, options, match in [
+        (fo.optimizers.SGD, {"learning_rate": -1.0}, "learning_rate"),
+        (fo.optimizers.SGD, {"learning_rate": float("nan")}, "learning_rate"),
+        (fo.optimizers.SGD, {"momentum": 1.0}, "momentum"),
+        (fo.optimizers.SGD, {"momentum": -0.1}, "momentum"),
+        (fo.optimizers.Adam, {"beta1": 1.5}, "beta1"),
+        (fo.optimizers.Adam, {"eps": 0.0}, "eps"),
+        (fo.optimizers.AdamW, {"weight_decay": -1e-3}, "weight_decay"),
+        (fo.optimizers.Rprop, {"etas": (1.2, 0.5)}, "etas"),
+    ]:
+        refuses(f"{make.__name__}({options})", make, errors=ValueError, match=match, **options)
+    refuses("a positional option", fo.optimizers.Adam, 0.1, errors=TypeError)
+    refuses("an unknown option", fo.optimizers.Adam, momentum=0.9, errors=TypeError)
+    refuses("a rate that is text", fo.optimizers.Adam, learning_rate="fast", errors=TypeError, match="learning_rate")
+    refuses("an unknown name", fo.optimizers.get, "adamm", errors=ValueError, match="adamw")
+
+
+def test_schedules_are_asked_for_the_step():
+    seen, w = [], np.ones(2)
+    optimizer = fo.optimizers.SGD(learning_rate=lambda t: seen.append(t) or 0.1)
+    state = optimizer.init(w)
+    for _ in range(3):
+        optimizer.step(w, np.zeros(2), state)
+    assert seen[-3:] == [0, 1, 2]

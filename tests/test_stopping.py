@@ -1,0 +1,161 @@
+"""How a fit ends: interrupts, callbacks, losses that are not finite. The trainer is usable afterwards."""
+
+import sys
+
+import fastopt as fo
+import numpy as np
+import pytest
+from children import run_python
+from helpers import close
+
+
+def data(rows=40):
+    rng = np.random.default_rng(141)
+    return rng.standard_normal((rows, 3)), rng.standard_normal((rows, 1))
+
+
+def trainer_of(optimizer=None, seed=1, **options):
+    return fo.Trainer(fo.mlp(3, [6], 1, activation="tanh", dtype="float64", seed=seed), "mse", optimizer or "adam", **options)
+
+
+def state(trainer):
+    return {name: np.array(value) for name, value in trainer.state_dict().items()}
+
+
+def assert_same_state(a, b, what):
+    assert set(a) == set(b)
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=f"{what}: {name}")
+
+
+def test_interrupt_by_a_callback():
+    x, y = data()
+    trainer, undisturbed = trainer_of(), trainer_of()
+
+    def interrupt(trainer, row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(x, y, epochs=10, batch_size=8, callbacks=[interrupt])
+    assert trainer.epoch == 3
+    assert len(trainer.history.rows) == 3, "the epochs done are recorded"
+    trainer.fit(x, y, epochs=2, batch_size=8)
+    undisturbed.fit(x, y, epochs=5, batch_size=8)
+    assert_same_state(state(trainer), state(undisturbed), "going on after an interrupt")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to itself")
+def test_interrupt_by_a_signal():
+    """Ctrl-C in the middle of a fit that would run for hours; the child ends by itself soon after, or the runner's limit ends it."""
+    out = run_python("""
+        import os, signal, threading
+        import numpy as np, fastopt as fo
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((2000, 8)), rng.standard_normal((2000, 1))
+        trainer = fo.Trainer(fo.mlp(8, [16], 1, seed=0), "mse")
+        trainer.fit(x, y, epochs=1)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            trainer.fit(x, y, epochs=10**8, batch_size=32)
+        except KeyboardInterrupt:
+            before = trainer.steps
+            trainer.fit(x, y, epochs=1, batch_size=32)
+            print("stopped", trainer.steps - before, np.isfinite(trainer.predict(x)).all(), signal.getsignal(signal.SIGINT).__name__)
+    """)
+    assert out == "stopped 63 True default_int_handler"
+
+
+def test_a_callback_that_returns_true_stops():
+    x, y = data()
+    trainer, seen = trainer_of(), []
+
+    def watch(trainer, row):
+        seen.append(dict(row))
+        return row["epoch"] == 1
+
+    history = trainer.fit(x, y, epochs=10, callbacks=[watch], validation=(x, y))
+    assert [row["epoch"] for row in seen] == [0, 1]
+    assert seen == history.rows
+    trainer.fit(x, y, epochs=3)
+    assert trainer.epoch == 5, "the next fit runs all its epochs"
+
+
+def test_early_stopping_restores_the_best_weights():
+    x, y = data()
+    trainer, best = trainer_of(fo.optimizers.SGD(learning_rate=lambda t: 0.05 if t < 40 else 0.9)), {}
+
+    def keep(trainer, row):
+        if not best or row["val_loss"] < best["loss"]:
+            best.update(loss=row["val_loss"], weights={n: v.copy() for n, v in trainer.network.parameters.items()})
+
+    stop = fo.callbacks.EarlyStopping(patience=3)
+    history = trainer.fit(x, y, epochs=200, batch_size=8, validation=(x[:20], -y[:20]), callbacks=[keep, stop])
+    assert len(history.rows) < 200
+    assert len(history.rows) == history.best()["epoch"] + 4, "patience epochs after the best one"
+    for name, view in trainer.network.parameters.items():
+        np.testing.assert_array_equal(view, best["weights"][name], err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loss_that_is_not_finite(dtype):
+    """Three good epochs, then a rate that blows everything up: the state is that after the third epoch."""
+    x, y = data()
+    steps = 5
+
+    def trainer_and_rate(rate):
+        net = fo.mlp(3, [6], 1, dtype=dtype, seed=1)
+        return fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=rate, momentum=0.9), ema=0.9)
+
+    trainer, good = trainer_and_rate(lambda t: 0.01 if t < 3 * steps + 2 else 1e30), trainer_and_rate(lambda t: 0.01)
+    with pytest.raises(fo.NonFiniteLossError) as caught:
+        trainer.fit(x, y, epochs=10, batch_size=8)
+    error = caught.value
+    assert error.epoch == 3
+    assert 3 * steps + 2 <= error.step < 5 * steps
+    assert str(error.step) in str(error)
+    good.fit(x, y, epochs=3, batch_size=8)
+    assert_same_state(state(trainer), state(good), "after the error")
+    assert len(trainer.history.rows) == trainer.epoch == 3
+    trainer.step(x, y)
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    x, y = data()
+    trainer = trainer_of()
+    trainer.step(x, y)
+    before = state(trainer)
+    with pytest.raises(fo.NonFiniteLossError):
+        trainer.step(x * 1e200, y * 1e200)
+    after = state(trainer)
+    for name in before:
+        if name != "counters":  # dropout's counter of forwards may have moved on
+            np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+    assert trainer.steps == 1
+
+
+def test_a_callback_that_fails_leaves_a_usable_trainer():
+    x, y = data()
+    trainer = trainer_of()
+
+    def fail(trainer, row):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        trainer.fit(x, y, epochs=3, callbacks=[fail])
+    assert trainer.fit(x, y, epochs=1).rows[0]["epoch"] == 1
+
+
+def test_save_and_load(tmp_path):
+    x, y = data()
+    for optimizer in (fo.optimizers.AdamW(learning_rate=fo.schedules.cosine_decay(0.01, 50)), fo.optimizers.SGD(momentum=0.9)):
+        a, b = trainer_of(optimizer, ema=0.9, l2=1e-3, clip_norm=1.0), trainer_of(optimizer, ema=0.9, l2=1e-3, clip_norm=1.0)
+        a.fit(x, y, epochs=2, batch_size=8)
+        a.save(tmp_path / "trainer.safetensors")
+        loaded = fo.Trainer.load(tmp_path / "trainer.safetensors")
+        assert_same_state(state(a), state(loaded), "loaded")
+        loaded.fit(x, y, epochs=3, batch_size=8)
+        b.fit(x, y, epochs=5, batch_size=8)
+        assert_same_state(state(loaded), state(b), "resumed")
+        assert loaded.history["loss"] == b.history["loss"]
+        close(loaded.predict(x), b.predict(x), 0.0, "predictions")

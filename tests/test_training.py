@@ -1,0 +1,294 @@
+"""Trainer.fit: what it reads, in which order, what it records, and what happens when it is stopped."""
+
+from itertools import chain
+
+import fastopt as fo
+import numpy as np
+import pytest
+from helpers import close, refuses
+from native import core
+
+
+def data(rows=50, seed=131):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 100, (rows, 4)).astype(np.float64)
+    return x, (x[:, 0] > x[:, 1]).astype(np.int64) + (x[:, 2] > 80)
+
+
+def trainer_of(dtype="float64", loss="softmax_cross_entropy", outputs=3, seed=1, learning_rate=1e-3, **options):
+    net = fo.mlp(4, [8], outputs, activation="tanh", dtype=dtype, seed=seed, standardize=True)
+    return fo.Trainer(net, loss, fo.optimizers.Adam(learning_rate=learning_rate), **options)
+
+
+def weights(trainer):
+    return np.concatenate([view.ravel() for view in trainer.network.parameters.values()])
+
+
+def test_fit_is_steps_over_the_shuffled_batches():
+    """The order is that of fo.data.batches; the last batch is short; the epoch's loss is the mean over the rows."""
+    x, y = data()
+    a, b = trainer_of(), trainer_of()
+    history = a.fit(x, y, epochs=3, batch_size=16)
+    b.network.adapt(x)
+    for epoch in range(3):
+        values = [(b.step(xb, yb), len(xb)) for xb, yb in fo.data.batches(x, y, batch_size=16, seed=b.seed, epoch=epoch)]
+        assert [n for _, n in values] == [16, 16, 16, 2], "the last short batch is used"
+        close(history["loss"][epoch], sum(v * n for v, n in values) / 50, 1e-12, f"loss of epoch {epoch}")
+    np.testing.assert_array_equal(weights(a), weights(b), err_msg="fit and the same steps by hand give other bits")
+    assert (a.steps, a.epoch, len(history.rows)) == (12, 3, 3)
+    assert history["epoch"] == [0, 1, 2]
+    assert history["learning_rate"] == [1e-3] * 3
+    assert set(history) == {"epoch", "loss", "learning_rate"}
+
+
+def seen_by(**fit_options):
+    """Rows that a loss written in Python is shown, epoch by epoch."""
+    x, seen = np.arange(20.0).reshape(-1, 1), []
+
+    def loss(prediction, target):
+        seen.append(target.ravel().tolist())
+        return 0.0, np.zeros_like(prediction)
+
+    trainer = fo.Trainer(fo.Network(1, [fo.layers.Dense(1)], dtype="float64", seed=3), loss, "sgd")
+    trainer.fit(x, x.copy(), epochs=2, batch_size=6, **fit_options)
+    half = len(seen) // 2
+    return [list(chain(*part)) for part in (seen[:half], seen[half:])]
+
+
+def test_shuffling():
+    first, second = seen_by()
+    assert sorted(first) == sorted(second) == list(range(20)), "each epoch shows each row once"
+    assert first != second, "each epoch has an order of its own"
+    assert seen_by() == [first, second], "the order is a function of seed and epoch"
+    assert seen_by(shuffle=False) == [list(range(20))] * 2
+
+
+def test_validation_fraction():
+    x, y = data(200)
+    y = (np.arange(200) % 10 == 0).astype(int)  # a tenth of the rows in class 1
+    targets = []
+
+    def spy(target, prediction):
+        targets.append(np.array(target))
+        assert len(prediction) == len(target)
+        return 0.0
+
+    history = trainer_of(outputs=2).fit(x, y, epochs=2, batch_size=32, validation=0.2, metrics=[spy, "accuracy"])
+    assert [np.bincount(t).tolist() for t in targets] == [[36, 4], [36, 4]], "the held-out rows have the classes' shares"
+    np.testing.assert_array_equal(targets[0], targets[1], err_msg="the same rows are held out in every epoch")
+    assert {"val_loss", "val_spy", "val_accuracy"} <= set(history)
+
+
+def test_validation_rows_are_not_trained_on():
+    x, shown, validated = np.arange(40.0).reshape(-1, 1), [], set()
+
+    def loss(prediction, target):
+        shown.append(np.ravel(target).tolist())
+        return 0.0, np.zeros_like(prediction)
+
+    def spy(target, prediction):
+        validated.update(np.ravel(target).tolist())
+        return 0.0
+
+    trainer = fo.Trainer(fo.Network(1, [fo.layers.Dense(1)], dtype="float64"), loss, "sgd")
+    trainer.fit(x, x.copy(), epochs=1, batch_size=5, validation=0.25, metrics=[spy])
+    trained = set(chain(*shown[:6]))  # six batches of five; what follows is the validation
+    assert len(validated) == 10
+    assert trained | validated == set(range(40)), "a row was lost"
+    assert not trained & validated, f"rows {sorted(trained & validated)} were trained on and held out"
+
+
+def test_validation_arrays_and_metrics():
+    x, y = data()
+    xv, yv = data(33, seed=132)
+    trainer = trainer_of()
+    history = trainer.fit(x, y, epochs=3, validation=(xv, yv), metrics=["accuracy"])
+    result = trainer.evaluate(xv, yv, metrics=["accuracy"])
+    assert history["val_loss"][-1] == result["loss"], "evaluate sees what the last epoch saw"
+    assert history["val_accuracy"][-1] == result["accuracy"] == np.mean(trainer.predict(xv) == yv)
+    outputs = trainer.network(xv)
+    close(result["loss"], fo.losses.SoftmaxCrossEntropy()(outputs, yv), 1e-12, "loss of the outputs")
+    probabilities = trainer.predict_proba(xv)
+    close(probabilities.sum(axis=1), np.ones(33), 1e-12, "probabilities sum to 1")
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), trainer.predict(xv))
+
+
+def test_metrics_without_validation_are_those_of_training():
+    x, y = data()
+    trainer = trainer_of()
+    history = trainer.fit(x, y, epochs=2, metrics=["accuracy"])
+    assert history["accuracy"][-1] == np.mean(trainer.predict(x) == y)
+    regression = trainer_of(loss="mse", outputs=1)
+    history = regression.fit(x, x[:, 0] / 50, epochs=40, batch_size=10, metrics=["mse", "r2"])
+    p, target = regression.predict(x), x[:, 0] / 50
+    assert p.shape == (50,)
+    close(history["mse"][-1], np.square(p - target).mean(), 1e-12, "mse")
+    close(history["r2"][-1], 1 - np.square(p - target).sum() / np.square(target - target.mean()).sum(), 1e-12, "r2")
+
+
+def test_going_on_is_the_same_as_never_stopping():
+    x, y = data()
+    a, b = trainer_of("float32", ema=0.9), trainer_of("float32", ema=0.9)
+    a.fit(x, y, epochs=5, batch_size=8)
+    b.fit(x, y, epochs=2, batch_size=8)
+    b.fit(x, y, epochs=3, batch_size=8)
+    np.testing.assert_array_equal(weights(a), weights(b))
+    assert a.history["loss"] == b.history["loss"]
+    assert b.epoch == 5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_inputs_of_any_kind_give_the_same_bits(dtype, tmp_path):
+    x, y = data()
+    reference = trainer_of(dtype)
+    reference.fit(x.astype(dtype), y, epochs=2, batch_size=8)
+    np.save(tmp_path / "x.npy", x.astype(np.float32))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    wide = np.zeros((50, 9))
+    wide[:, 1:9:2] = x
+    padded = np.zeros((50, 7), np.float32)
+    padded[:, :4] = x
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    kinds = {
+        "float32": x.astype(np.float32), "float64": x, "Fortran order": np.asfortranarray(x), "strided": wide[:, 1:9:2],
+        "rows apart": padded[:, :4], "reversed": x[::-1].copy()[::-1], "int64": x.astype(np.int64), "uint8": x.astype(np.uint8),
+        "int16": x.astype(np.int16), "big-endian": x.astype(">f8"), "list": x.tolist(), "read-only": read_only, "memory map": mapped,
+        "float16": x.astype(np.float16),
+    }  # fmt: skip
+    for kind, given in kinds.items():
+        trainer = trainer_of(dtype)
+        trainer.fit(given, y, epochs=2, batch_size=8)
+        np.testing.assert_array_equal(weights(trainer), weights(reference), err_msg=f"X as {kind}")
+    for kind, labels in {"int8": y.astype(np.int8), "float": y.astype(float), "list": y.tolist(), "column": y[:, None]}.items():
+        trainer = trainer_of(dtype)
+        trainer.fit(x, labels, epochs=2, batch_size=8)
+        np.testing.assert_array_equal(weights(trainer), weights(reference), err_msg=f"y as {kind}")
+
+
+def test_pandas_frames():
+    pandas = pytest.importorskip("pandas")
+    x, y = data()
+    reference, trainer, mixed = trainer_of(), trainer_of(), trainer_of()
+    reference.fit(x, y, epochs=2)
+    frame = pandas.DataFrame(x, columns=list("abcd"), index=np.arange(50)[::-1])
+    trainer.fit(frame, pandas.Series(y), epochs=2)
+    np.testing.assert_array_equal(weights(trainer), weights(reference))
+    mixed.fit(frame.astype({"a": "int32", "b": "float32"}), pandas.Series(y), epochs=2)
+    np.testing.assert_array_equal(weights(mixed), weights(reference))
+    np.testing.assert_array_equal(trainer.predict(frame), reference.predict(x))
+
+
+def test_weights_of_samples_and_classes():
+    x, y = data()
+    a, b, c = trainer_of(), trainer_of(), trainer_of()
+    a.fit(x, y, epochs=2, class_weight={0: 1.0, 1: 2.0, 2: 0.5})
+    b.fit(x, y, epochs=2, sample_weight=np.array([1.0, 2.0, 0.5])[y])
+    np.testing.assert_array_equal(weights(a), weights(b), err_msg="class weights are sample weights")
+    c.fit(x, y, epochs=2, class_weight="balanced")
+    balanced = 50 / (3 * np.bincount(y))
+    b = trainer_of()
+    b.fit(x, y, epochs=2, sample_weight=balanced[y])
+    np.testing.assert_array_equal(weights(c), weights(b), err_msg="balanced")
+
+
+def test_a_loss_written_in_python():
+    x, _ = data()
+    target = x[:, :1] / 100
+
+    def squares(prediction, target):
+        return float(np.square(prediction - target).mean()), 2 * (prediction - target) / prediction.size
+
+    a, b = trainer_of(loss=squares, outputs=1), trainer_of(loss="mse", outputs=1)
+    assert a.fit(x, target, epochs=3)["loss"] == pytest.approx(b.fit(x, target, epochs=3)["loss"], rel=1e-10)
+    close(weights(a), weights(b), 1e-10, "weights")
+
+
+def test_batches_of_an_iterable():
+    x, y = data()
+    a, b = trainer_of(), trainer_of()
+    for trainer in (a, b):
+        trainer.network.adapt(x)
+    a.fit(lambda: ((x[i : i + 10], y[i : i + 10]) for i in range(0, 50, 10)), epochs=2)
+    b.fit(x, y, epochs=2, batch_size=10, shuffle=False)
+    np.testing.assert_array_equal(weights(a), weights(b))
+
+
+def test_schedules_reach_every_step():
+    x, y = data()
+    schedule = fo.schedules.warmup(fo.schedules.cosine_decay(0.05, 30), 5)
+    a, b = trainer_of(learning_rate=schedule), trainer_of(learning_rate=lambda t: schedule(t))
+    c = trainer_of(learning_rate=schedule)
+    a.fit(x, y, epochs=5, batch_size=10)
+    b.fit(x, y, epochs=5, batch_size=10)
+    c.network.adapt(x)
+    for epoch in range(5):
+        for xb, yb in fo.data.batches(x, y, batch_size=10, seed=c.seed, epoch=epoch):
+            assert c.learning_rate == schedule(c.steps)
+            c.step(xb, yb)
+    np.testing.assert_array_equal(weights(a), weights(b), err_msg="a schedule and the same as a plain function")
+    np.testing.assert_array_equal(weights(a), weights(c), err_msg="fit and steps by hand")
+    constant = trainer_of(learning_rate=0.05)
+    constant.fit(x, y, epochs=5, batch_size=10)
+    assert not np.array_equal(weights(a), weights(constant))
+
+
+@pytest.mark.parametrize("name", ["perceptron", "hinge", "squared_hinge"])
+def test_linear_models_without_hidden_layers(name):
+    rng = np.random.default_rng(133)
+    x = rng.standard_normal((200, 3))
+    margin = x @ [1.0, -2.0, 0.5] + 0.3
+    x, y = x[abs(margin) > 0.2], np.where(margin[abs(margin) > 0.2] > 0, 1.0, -1.0)
+    net = fo.Network(3, [fo.layers.Dense(1)], dtype="float64", seed=6)
+    trainer = fo.Trainer(net, name, fo.optimizers.SGD(learning_rate=0.1))
+    trainer.fit(x, y, epochs=200, batch_size=10)
+    np.testing.assert_array_equal(trainer.predict(x), (y > 0).astype(int), err_msg=f"{name}: separable data is separated")
+
+
+def test_learns_real_digits():
+    datasets = pytest.importorskip("sklearn.datasets")
+    x, y = datasets.load_digits(return_X_y=True)
+    train, _, test = fo.data.split(x / 16.0, y, validation=0.0, test=0.2, seed=0)
+    trainer = fo.Trainer(fo.mlp(64, [128, 64], 10, seed=0), "cross_entropy", fo.optimizers.Adam(learning_rate=1e-3))
+    trainer.fit(*train, epochs=40, batch_size=32)
+    assert trainer.evaluate(*test, metrics=["accuracy"])["accuracy"] >= 0.97
+
+
+def test_progress_bar(capsys):
+    x, y = data()
+    trainer_of().fit(x, y, epochs=2, progress=False)
+    assert capsys.readouterr() == ("", ""), "silent when not asked for"
+    trainer_of().fit(x, y, epochs=2, validation=(x, y), metrics=["accuracy"], progress=True)
+    shown = capsys.readouterr().err
+    for word in ("epoch", "2/2", "loss", "val_loss", "val_accuracy", "samples/s"):
+        assert word in shown, f"{word!r} is not in the progress bar: {shown!r}"
+
+
+def test_predictions_follow_the_link():
+    rng = np.random.default_rng(134)
+    x = rng.standard_normal((20, 3))
+
+    def outputs_and_trainer(loss, outputs):
+        net = fo.mlp(3, [4], outputs, dtype="float64", seed=7)
+        return net(x), fo.Trainer(net, loss)
+
+    raw, trainer = outputs_and_trainer("bce", 1)
+    np.testing.assert_array_equal(trainer.predict(x), (raw[:, 0] > 0).astype(int))
+    close(trainer.predict_proba(x), 1 / (1 + np.exp(-raw[:, 0])), 1e-12, "probability of class 1")
+    raw, trainer = outputs_and_trainer("poisson", 1)
+    close(trainer.predict(x), np.exp(raw[:, 0]), 1e-12, "rate")
+    refuses("a regression has no probabilities", trainer.predict_proba, x, errors=ValueError, match="poisson")
+    raw, trainer = outputs_and_trainer("gaussian_nll", 4)
+    np.testing.assert_array_equal(trainer.predict(x), raw[:, ::2])
+    raw, trainer = outputs_and_trainer("perceptron", 5)
+    np.testing.assert_array_equal(trainer.predict(x), raw.argmax(axis=1))
+    raw, trainer = outputs_and_trainer("hinge", 1)
+    np.testing.assert_array_equal(trainer.predict(x), (raw[:, 0] > 0).astype(int))
+    raw, trainer = outputs_and_trainer("mse", 2)
+    np.testing.assert_array_equal(trainer.predict(x), raw)
+
+
+def test_permutation_is_the_order_of_the_epoch():
+    x = np.arange(9.0).reshape(-1, 1)
+    shown = [int(v) for xb, _ in fo.data.batches(x, x, batch_size=4, seed=5, epoch=3) for v in xb[:, 0]]
+    assert shown == core.permutation(9, 5, 3).tolist()
