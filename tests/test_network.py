@@ -67,7 +67,9 @@ def test_forward_and_backward_equal_the_twin(dtype):
             grad_x, wanted = net.backward(grad), reference.backward(grad)
             close(grad_x, wanted, tolerance, f"{what}: gradient of the input", floor=1.0)
             for name, g in net.gradients.items():
-                close(g, reference.gradients[name], tolerance, f"{what}: gradient of {name}", floor=1.0)
+                # A bias in front of batch normalization has gradient 0: what is compared is the rounding of a sum of `rows` terms.
+                floor = max(1.0, rows / 16) if name == "1.bias" else 1.0
+                close(g, reference.gradients[name], tolerance, f"{what}: gradient of {name}", floor=floor)
             for name, value in net.buffers.items():
                 close(value.ravel(), reference.buffers[name].ravel(), tolerance, f"{what}: buffer {name}", floor=1e-2)
             close(net(x), reference(x), TOLERANCE[dtype] * 5, f"{what}: inference", floor=1.0)
@@ -214,7 +216,7 @@ def test_native_network_checks_its_calls():
     net.forward(x, True)
     for what, function, argument in [
         ("wrong width", net.infer, np.zeros((4, 2), np.float32)),
-        ("wrong dtype", net.infer, np.zeros((4, 3))),
+        ("wrong dtype", net.infer, np.zeros((4, 3), np.int32)),
         ("strided", net.infer, np.zeros((4, 6), np.float32)[:, ::2]),
         ("backward of other rows", net.backward, np.zeros((3, 2), np.float32)),
     ]:

@@ -5,8 +5,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <string>
-#include <vector>
 
 #include "core/aligned.hpp"
 #include "core/check.hpp"
@@ -23,6 +23,10 @@ inline std::string shape_text(const py::array& array) {
         text += (i > 0 ? ", " : "") + std::to_string(array.shape(i));
     }
     return text + (array.ndim() == 1 ? ",)" : ")");
+}
+
+inline bool same_shape(const py::array& a, const py::array& b) {
+    return a.ndim() == b.ndim() && std::equal(a.shape(), a.shape() + a.ndim(), b.shape());
 }
 
 inline void check_type(bool condition, const std::string& message) {
@@ -65,10 +69,6 @@ Matrix<T> output_matrix(const py::handle& object, const char* name) {
     return matrix_view<T>(exact<T>(object, name, true), name);
 }
 
-template <class A, class B>
-void check_shape(const Matrix<A>& m, Index rows, Index cols, const char* name, const Matrix<B>&) {
-    check(m.rows == rows && m.cols == cols, name, " must have shape (", rows, ", ", cols, "); got (", m.rows, ", ", m.cols, ")");
-}
 template <class T>
 void check_shape(const Matrix<T>& m, Index rows, Index cols, const char* name) {
     check(m.rows == rows && m.cols == cols, name, " must have shape (", rows, ", ", cols, "); got (", m.rows, ", ", m.cols, ")");

@@ -62,7 +62,9 @@ class Call {
             const py::array array = exact<T>(w[i], "parameters", true);
             segment.w = data_of<T>(array);
             segment.size = array.size();
-            segment.g = sized_flat<T>(g[i], "gradients", segment.size).data;
+            const py::array gradient = exact<T>(g[i], "gradients");
+            check(same_shape(array, gradient), "a gradient must have the shape of its parameter ", shape_text(array), "; got ", shape_text(gradient));
+            segment.g = data_of<T>(gradient);
             span(segment.w, segment.size, true);
             span(segment.g, segment.size, false);
             for (std::size_t k = 0; k < num_slots; ++k) {

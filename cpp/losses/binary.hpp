@@ -5,7 +5,7 @@
 
 namespace fastopt {
 
-// l = (1 - y) p + (1 + (pos_weight - 1) y) softplus(-p), which is softplus(p) - y p for pos_weight 1; y <- (1 - s) y + s/2.
+// l = pos_weight y softplus(-p) + (1 - y) softplus(p), which is softplus(p) - y p for pos_weight 1; y <- (1 - s) y + s/2.
 class BinaryCrossEntropy {
    public:
     explicit BinaryCrossEntropy(const Config& config)
@@ -14,15 +14,17 @@ class BinaryCrossEntropy {
     FASTOPT_INLINE void operator()(const simd::Vec<T>& p, const simd::Vec<T>& target, simd::Vec<T>& value, simd::Vec<T>& slope) const {
         using namespace simd;
         const Vec<T> y = fma(set1(static_cast<T>(1 - smoothing_)), target, set1(static_cast<T>(0.5 * smoothing_)));
+        const Vec<T> positive = set1(static_cast<T>(positive_)) * y;
         const Vec<T> negative = T(1) - y;
-        const Vec<T> weight = fma(set1(static_cast<T>(positive_ - 1)), y, set1(T(1)));
-        // One exponential for both: softplus(-p) = max(-p, 0) + log1p(e), sigmoid(-p) from e = exp(-|p|).
-        const Vec<T> e = exp(-abs(p));
-        const Vec<T> soft = max(-p, zero<T>()) + log1p(e);
+        // One exponential e = exp(-|p|) for all: softplus(+-p) = max(+-p, 0) + log1p(e), sigmoid(+-p) = 1/(1 + e) or e/(1 + e).
         const Vec<T> one = set1(T(1));
-        const Vec<T> miss = select(less(p, zero<T>()), one, e) / (one + e);
-        value = fma(negative, p, weight * soft);
-        slope = negative - weight * miss;
+        const Vec<T> e = exp(-abs(p));
+        const Vec<T> rest = log1p(e);
+        const Vec<T> large = one / (one + e);
+        const Vec<T> small = e / (one + e);
+        const Vec<T> below = less(p, zero<T>());
+        value = positive * (max(-p, zero<T>()) + rest) + negative * (max(p, zero<T>()) + rest);
+        slope = negative * select(below, small, large) - positive * select(below, large, small);
     }
 
    private:

@@ -5,6 +5,16 @@
 
 namespace fastopt {
 
+// 0, or NaN when an output is not finite: comparisons alone would pass over it.
+template <class T>
+T nonfinite_probe(const T* p, Index outputs) {
+    T probe = 0;
+    for (Index j = 0; j < outputs; ++j) {
+        probe += p[j] * T(0);
+    }
+    return probe;
+}
+
 // weston_watkins: sum over k != c of max(0, 1 - p_c + p_k); crammer_singer: max(0, 1 + max over k != c of p_k - p_c); each margin squared
 // when asked for.
 class MulticlassHinge : public RowRule {
@@ -26,7 +36,7 @@ class MulticlassHinge : public RowRule {
             for (Index j = 0; j < outputs; ++j) {
                 worst = j != y.label && p[j] > p[worst] ? j : worst;
             }
-            return pair(p, worst, y.label, scale, grad);
+            return pair(p, worst, y.label, scale, grad) + nonfinite_probe(p, outputs);
         }
         T value = 0;
         for (Index j = 0; j < outputs; ++j) {
@@ -74,7 +84,7 @@ class Perceptron : public RowRule {
         }
         grad[best] += scale;
         grad[y.label] -= scale;
-        return p[best] - p[y.label];
+        return p[best] - p[y.label] + nonfinite_probe(p, outputs);
     }
 };
 

@@ -122,7 +122,8 @@ class Network_float32:
         """False when a Standardize layer still waits for `adapt`."""
     def adapt(self, x: NDArray[Any]) -> None:
         """Mean and variance of the training set for the Standardize layer (float32, float64, uint8 or int16 rows)."""
-    def infer(self, x: Real, out: Real | None = None) -> Real: ...
+    def infer(self, x: NDArray[Any], out: Real | None = None) -> Real:
+        """Rows of float32, float64, uint8 or int16 with contiguous rows, converted block by block; `out` is exact."""
     def forward(self, x: Real, training: bool) -> Real: ...
     def backward(self, grad_output: Real) -> Real:
         """Gradient with respect to the input of the last training forward; overwrites `gradients`."""

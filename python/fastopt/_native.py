@@ -124,8 +124,10 @@ class OptimizerEngine:
         known = state.rule
         rule = known[1] if known is not None and known[0] is optimizer else self._rule(optimizer, p, state)
         try:
+            if [a.shape for a in p] != [a.shape for a in g]:
+                raise ValueError("params and grads must have the same shapes")
             rule.step(p, g, list(state.slots.values()), state.scalars, state.step + 1, rate)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, AttributeError):
             _explain(p, g, state, rate)
             raise
         state.step += 1

@@ -91,6 +91,8 @@ class Trainer:
         if isinstance(self._loss, Loss):
             native = native_loss(self._loss, network.dtype)
             native.check_outputs(network.outputs)
+            if self._loss.link == "softmax" and network.outputs == 1:
+                raise ValueError(f"{self._loss.name} needs at least two outputs; got 1 (for two classes and one output take 'bce')")
         elif accumulate != 1:
             raise ValueError(f"accumulate must be 1 with a loss written in Python; got {accumulate}")
         rule = native_optimizer(self._optimizer, network.dtype)
