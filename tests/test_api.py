@@ -9,6 +9,7 @@ import re
 
 import fastopt as fo
 import pytest
+import readme_rules
 from children import run_python
 from helpers import REPOSITORY
 from native import core
@@ -153,6 +154,8 @@ def test_readme_example_runs(tmp_path):
 @needs_readme
 def test_readme_lists_every_rule():
     text = README.read_text()
+    listed = text.split(readme_rules.BEGIN)[1].split(readme_rules.END)[0].strip()
+    assert listed == readme_rules.table(), "README.md lists other rules than the registries: run python tests/readme_rules.py --write"
     names = [*fo.losses.names(), *fo.optimizers.names(), *fo.schedules.names(), *fo.layers.ACTIVATIONS, *fo.layers.INITIALIZERS]
-    missing = [name for name in names if f"`{name}`" not in text]
+    missing = [name for name in names if f"`{name}`" not in listed]
     assert not missing, f"README.md does not name {missing}"

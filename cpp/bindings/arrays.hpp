@@ -187,7 +187,8 @@ inline Source source_of(const py::handle& object, const char* name) {
     } else if (is(std::int16_t{})) {
         source.type = SourceType::int16;
     } else {
-        throw py::type_error(sentence(name, " must have dtype float32, float64, uint8 or int16; got ", py::str(array.dtype()).cast<std::string>()));
+        throw py::type_error(
+            sentence(name, " must have dtype float32, float64, uint8 or int16; got ", py::str(array.dtype()).cast<std::string>()));
     }
     const py::ssize_t item = array.itemsize();
     source.data = array.data();

@@ -183,13 +183,15 @@ void batchnorm_inference_array(const py::object& x, const py::object& gamma, con
         for (Index j = 0; j < mx.cols; ++j) {
             inverse.data()[j] = T(1) / std::sqrt(v.data[j] + static_cast<T>(eps));
         }
-        batchnorm_apply<T>(px.view(), {g.data(), b.data(), static_cast<T>(eps)}, m.data(), inverse.data(), Activation::identity, py_.view(), {});
+        batchnorm_apply<T>(px.view(), {g.data(), b.data(), static_cast<T>(eps)}, m.data(), inverse.data(), Activation::identity, py_.view(),
+                           {});
         py_.finish();
     });
 }
 
 void batchnorm_backward_array(const py::object& x, const py::object& gamma, const py::object& mean, const py::object& inverse_std,
-                              const py::object& grad_out, const py::object& grad_x, const py::object& grad_gamma, const py::object& grad_beta) {
+                              const py::object& grad_out, const py::object& grad_x, const py::object& grad_gamma,
+                              const py::object& grad_beta) {
     by_dtype(grad_x, [&](auto zero) {
         using T = decltype(zero);
         const auto mx = input_matrix<T>(x, "x");
@@ -214,7 +216,8 @@ void batchnorm_backward_array(const py::object& x, const py::object& gamma, cons
     });
 }
 
-void dropout_forward_array(const py::object& x, double rate, std::uint64_t seed, std::uint64_t step, std::uint32_t layer, const py::object& out) {
+void dropout_forward_array(const py::object& x, double rate, std::uint64_t seed, std::uint64_t step, std::uint32_t layer,
+                           const py::object& out) {
     check(rate >= 0 && rate < 1, "rate must be in [0, 1); got ", rate);
     by_dtype(out, [&](auto zero) {
         using T = decltype(zero);

@@ -58,12 +58,11 @@ void bind(py::module_& m) {
                  const LossValue value = evaluate_array<T>(*self.held, p, y, w, grad, py::none());
                  return py::make_tuple(value.value, grad);
              })
-        .def("rows",
-             [](const Bound& self, const py::object& p, const py::object& y) {
-                 const py::array_t<T> out(input_matrix<T>(p, "prediction").rows);
-                 evaluate_array<T>(*self.held, p, y, py::none(), py::none(), out);
-                 return out;
-             });
+        .def("rows", [](const Bound& self, const py::object& p, const py::object& y) {
+            const py::array_t<T> out(input_matrix<T>(p, "prediction").rows);
+            evaluate_array<T>(*self.held, p, y, py::none(), py::none(), out);
+            return out;
+        });
 }
 
 }  // namespace

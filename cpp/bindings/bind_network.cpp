@@ -66,7 +66,8 @@ py::array_t<T> copy_out(ConstMatrix<T> from) {
 template <class T>
 py::object infer(Network<T>& net, const py::object& x, const py::object& out) {
     const Source source = source_of(x, "x");
-    check(source.cols == net.inputs(), "x must have ", net.inputs(), " columns; got shape ", shape_text(py::reinterpret_borrow<py::array>(x)));
+    check(source.cols == net.inputs(), "x must have ", net.inputs(), " columns; got shape ",
+          shape_text(py::reinterpret_borrow<py::array>(x)));
     py::object result = out;
     if (out.is_none()) {
         result = new_matrix<T>(source.rows, net.outputs());
@@ -103,8 +104,10 @@ py::object forward(Network<T>& net, const py::object& x, bool training) {
 template <class T>
 py::object backward(Network<T>& net, const py::object& grad_output) {
     const auto from = input_matrix<T>(grad_output, "grad_output");
-    check(net.ready_for_backward(from.rows), "backward needs a training forward of as many rows before it: call forward(x, training=True); "
-          "grad_output has shape (", from.rows, ", ", from.cols, ")");
+    check(net.ready_for_backward(from.rows),
+          "backward needs a training forward of as many rows before it: call forward(x, training=True); "
+          "grad_output has shape (",
+          from.rows, ", ", from.cols, ")");
     check(from.cols == net.outputs(), "grad_output must have ", net.outputs(), " columns; got ", from.cols);
     ConstMatrix<T> grad_x;
     {
@@ -132,27 +135,31 @@ void bind(py::module_& m) {
         .def("parameter_segments", [](const Net& net) { return segment_list(net.parameter_layout()); })
         .def("buffer_segments", [](const Net& net) { return segment_list(net.buffer_layout()); })
         .def("layer_table", &layer_table<T>)
-        .def_property_readonly("parameters", [](const py::object& self) {
-            const Net& net = *self.cast<Shared<T>>();
-            return view_array(net.parameters(), net.parameter_layout().total(), self);
-        })
-        .def_property_readonly("gradients", [](const py::object& self) {
-            const Net& net = *self.cast<Shared<T>>();
-            return view_array(net.gradients(), net.parameter_layout().total(), self);
-        })
-        .def_property_readonly("buffers", [](const py::object& self) {
-            const Net& net = *self.cast<Shared<T>>();
-            return view_array(net.buffers(), net.buffer_layout().total(), self);
-        })
+        .def_property_readonly("parameters",
+                               [](const py::object& self) {
+                                   const Net& net = *self.cast<Shared<T>>();
+                                   return view_array(net.parameters(), net.parameter_layout().total(), self);
+                               })
+        .def_property_readonly("gradients",
+                               [](const py::object& self) {
+                                   const Net& net = *self.cast<Shared<T>>();
+                                   return view_array(net.gradients(), net.parameter_layout().total(), self);
+                               })
+        .def_property_readonly("buffers",
+                               [](const py::object& self) {
+                                   const Net& net = *self.cast<Shared<T>>();
+                                   return view_array(net.buffers(), net.buffer_layout().total(), self);
+                               })
         .def_property("training_step", &Net::training_step, &Net::set_training_step)
         .def("initialize", [](Net& net, std::uint64_t seed) { net.initialize(seed); })
         .def("adapted", &Net::adapted)
-        .def("adapt", [](Net& net, const py::object& x) {
-            const Source source = source_of(x, "x");
-            const py::gil_scoped_release release;
-            const std::lock_guard<std::mutex> lock(net.mutex());
-            net.adapt(source);
-        })
+        .def("adapt",
+             [](Net& net, const py::object& x) {
+                 const Source source = source_of(x, "x");
+                 const py::gil_scoped_release release;
+                 const std::lock_guard<std::mutex> lock(net.mutex());
+                 net.adapt(source);
+             })
         .def("infer", &infer<T>, py::arg("x"), py::arg("out") = py::none())
         .def("forward", &forward<T>)
         .def("backward", &backward<T>)

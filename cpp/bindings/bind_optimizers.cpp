@@ -63,7 +63,8 @@ class Call {
             segment.w = data_of<T>(array);
             segment.size = array.size();
             const py::array gradient = exact<T>(g[i], "gradients");
-            check(same_shape(array, gradient), "a gradient must have the shape of its parameter ", shape_text(array), "; got ", shape_text(gradient));
+            check(same_shape(array, gradient), "a gradient must have the shape of its parameter ", shape_text(array), "; got ",
+                  shape_text(gradient));
             segment.g = data_of<T>(gradient);
             span(segment.w, segment.size, true);
             span(segment.g, segment.size, false);
@@ -120,7 +121,8 @@ void bind(py::module_& m) {
              [](const Bound& self, const py::object& parameters, const py::object& gradients, const py::object& slots,
                 const py::object& scalars, Index t, double learning_rate) {
                  check(t >= 1, "t counts from 1; got ", t);
-                 check(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ", learning_rate);
+                 check(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ",
+                       learning_rate);
                  Call<T> call(*self.held, parameters, gradients, slots, scalars);
                  const py::gil_scoped_release release;
                  call.run(*self.held, t, learning_rate);

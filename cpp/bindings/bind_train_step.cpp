@@ -36,7 +36,8 @@ Data<T> data_from(const TrainStep<T>& trainer, const py::object& x, const py::ob
     const Network<T>& net = trainer.network();
     Data<T> data;
     data.x = source_of(x, "x");
-    check(data.x.cols == net.inputs(), "x must have ", net.inputs(), " columns; got shape ", shape_text(py::reinterpret_borrow<py::array>(x)));
+    check(data.x.cols == net.inputs(), "x must have ", net.inputs(), " columns; got shape ",
+          shape_text(py::reinterpret_borrow<py::array>(x)));
     const TargetArray<T> target = target_of<T>(y, *trainer.loss(), net.outputs(), data.x.rows);
     data.labels = target.labels;
     data.y = {target.dense.data, std::is_same_v<T, float> ? SourceType::float32 : SourceType::float64, target.dense.rows, target.dense.cols,
@@ -62,7 +63,8 @@ Index run_steps(TrainStep<T>& self, const py::object& x, const py::object& y, co
     const Flat<Index> rows = input_flat<Index>(order, "order");
     const Flat<double> rate = input_flat<double>(rates, "rates");
     check(batch_size >= 1, "batch_size must be at least 1; got ", batch_size);
-    check(rate.size <= ceil_div(rows.size, batch_size), "order has ", rows.size, " rows: too few for ", rate.size, " batches of ", batch_size);
+    check(rate.size <= ceil_div(rows.size, batch_size), "order has ", rows.size, " rows: too few for ", rate.size, " batches of ",
+          batch_size);
     const Flat<double> loss_out = output_flat<double>(losses, "losses", rate.size);
     const Flat<double> weight_out = output_flat<double>(weights, "weights", rate.size);
     const auto [low, high] = std::minmax_element(rows.data, rows.data + rows.size);
@@ -88,7 +90,8 @@ void bind(py::module_& m) {
     py::class_<Step, std::shared_ptr<Step>>(m, class_name<T>("TrainStep").c_str())
         .def(py::init([](std::shared_ptr<Network<T>> network, const Named<Loss<T>>* loss, const Named<Optimizer<T>>& optimizer,
                          const py::object& options) {
-                 return std::make_shared<Step>(std::move(network), loss == nullptr ? nullptr : loss->held, optimizer.held, options_from(options));
+                 return std::make_shared<Step>(std::move(network), loss == nullptr ? nullptr : loss->held, optimizer.held,
+                                               options_from(options));
              }),
              py::arg("network"), py::arg("loss").none(true), py::arg("optimizer"), py::arg("options"))
         .def_property("t", &Step::t, &Step::set_t)

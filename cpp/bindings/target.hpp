@@ -23,11 +23,12 @@ TargetArray<T> target_of(const py::handle& object, const Loss<T>& loss, Index ou
     TargetArray<T> out;
     const TargetKind kind = loss.target_kind(outputs);
     if (array.ndim() == 1) {
-        check(kind != TargetKind::dense, "this loss needs a target of shape (", rows, ", ", loss.target_columns(outputs), "); got ", shape_text(array));
+        check(kind != TargetKind::dense, "this loss needs a target of shape (", rows, ", ", loss.target_columns(outputs), "); got ",
+              shape_text(array));
         const Flat<std::int32_t> flat = sized_flat<std::int32_t>(object, "target", rows);
         const auto [low, high] = std::minmax_element(flat.data, flat.data + flat.size);
-        check(flat.size == 0 || (*low >= 0 && *high < outputs), "labels must be in 0..", outputs - 1, "; got ", flat.size == 0 ? 0 : *low, "..",
-              flat.size == 0 ? 0 : *high);
+        check(flat.size == 0 || (*low >= 0 && *high < outputs), "labels must be in 0..", outputs - 1, "; got ", flat.size == 0 ? 0 : *low,
+              "..", flat.size == 0 ? 0 : *high);
         out.labels = flat.data;
         return out;
     }

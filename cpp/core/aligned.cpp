@@ -25,7 +25,7 @@ void* allocate_aligned(Index bytes) {
         return memory;
     }
 #endif
-    void* memory = ::operator new(static_cast<std::size_t>(bytes), std::align_val_t{cache_line});
+    void* memory = ::operator new (static_cast<std::size_t>(bytes), std::align_val_t{cache_line});
     std::memset(memory, 0, static_cast<std::size_t>(bytes));
     return memory;
 }
@@ -38,7 +38,7 @@ void release_aligned(void* memory, Index bytes) noexcept {
     }
 #endif
     (void)bytes;
-    ::operator delete(memory, std::align_val_t{cache_line});
+    ::operator delete (memory, std::align_val_t{cache_line});
 }
 
 }  // namespace fastopt

@@ -165,10 +165,18 @@ struct Entry {
     const char* name;
 };
 constexpr Entry entries[] = {
-    {Activation::identity, "identity"}, {Activation::identity, "linear"}, {Activation::sigmoid, "sigmoid"},
-    {Activation::tanh, "tanh"},         {Activation::relu, "relu"},       {Activation::leaky_relu, "leaky_relu"},
-    {Activation::elu, "elu"},           {Activation::selu, "selu"},       {Activation::gelu, "gelu"},
-    {Activation::gelu_tanh, "gelu_tanh"}, {Activation::silu, "silu"},     {Activation::softplus, "softplus"},
+    {Activation::identity, "identity"},
+    {Activation::identity, "linear"},
+    {Activation::sigmoid, "sigmoid"},
+    {Activation::tanh, "tanh"},
+    {Activation::relu, "relu"},
+    {Activation::leaky_relu, "leaky_relu"},
+    {Activation::elu, "elu"},
+    {Activation::selu, "selu"},
+    {Activation::gelu, "gelu"},
+    {Activation::gelu_tanh, "gelu_tanh"},
+    {Activation::silu, "silu"},
+    {Activation::softplus, "softplus"},
     {Activation::hard_tanh, "hard_tanh"},
 };
 
@@ -313,12 +321,12 @@ void activation_backward(Activation activation, In<T> source, Out<T> d) {
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                 \
-    template void activation_forward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index);            \
-    template void activation_backward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index);           \
-    template void activation_forward<T>(Activation, const T*, T*, Index);                                      \
-    template void activation_backward<T>(Activation, const T*, const T*, T*, Index);                           \
-    template void activation_forward<T>(Activation, ConstMatrix<T>, Matrix<T>);                                \
+#define FASTOPT_INSTANTIATE(T)                                                                       \
+    template void activation_forward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index);  \
+    template void activation_backward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index); \
+    template void activation_forward<T>(Activation, const T*, T*, Index);                            \
+    template void activation_backward<T>(Activation, const T*, const T*, T*, Index);                 \
+    template void activation_forward<T>(Activation, ConstMatrix<T>, Matrix<T>);                      \
     template void activation_backward<T>(Activation, ConstMatrix<T>, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

@@ -200,17 +200,17 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
                     store(grad_x.row(i) + at, scale * fma(-(load(x.row(i) + at) - centre), tilt, d));
                 }
             }
-            activation_backward_tile<T>(slope, slope_source.data == nullptr ? nullptr : slope_source.row(i0), slope_source.ld, grad_x.row(i0),
-                                        grad_x.ld, i1 - i0, vecs);
+            activation_backward_tile<T>(slope, slope_source.data == nullptr ? nullptr : slope_source.row(i0), slope_source.ld,
+                                        grad_x.row(i0), grad_x.ld, i1 - i0, vecs);
         }
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                                         \
-    template Index batchnorm_scratch<T>(Index, Index);                                                                                 \
-    template void batchnorm_statistics<T>(ConstMatrix<T>, T, T*, T*, T*, T*);                                                          \
-    template void batchnorm_apply<T>(ConstMatrix<T>, const BatchNorm<T>&, const T*, const T*, Activation, Matrix<T>, Matrix<T>);       \
-    template void batchnorm_backward<T>(ConstMatrix<T>, const BatchNorm<T>&, const T*, const T*, ConstMatrix<T>, Matrix<T>, T*, T*,    \
+#define FASTOPT_INSTANTIATE(T)                                                                                                      \
+    template Index batchnorm_scratch<T>(Index, Index);                                                                              \
+    template void batchnorm_statistics<T>(ConstMatrix<T>, T, T*, T*, T*, T*);                                                       \
+    template void batchnorm_apply<T>(ConstMatrix<T>, const BatchNorm<T>&, const T*, const T*, Activation, Matrix<T>, Matrix<T>);    \
+    template void batchnorm_backward<T>(ConstMatrix<T>, const BatchNorm<T>&, const T*, const T*, ConstMatrix<T>, Matrix<T>, T*, T*, \
                                         Activation, ConstMatrix<T>, T*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

@@ -4,17 +4,22 @@
 
 #include "kernels/gemm.hpp"
 #include "kernels/reduce.hpp"
+#include "kernels/thin.hpp"
 
 namespace fastopt {
 
 template <class T>
 Index dense_scratch(Index rows, Index inputs, Index units, int threads) {
     return std::max({product_scratch<T>(rows, units, inputs, threads), product_scratch<T>(inputs, units, rows, threads),
-                     product_scratch<T>(rows, inputs, units, threads)});
+                     product_scratch<T>(rows, inputs, units, threads), is_thin(units) ? thin_scratch<T>(rows, inputs, units, threads) : 0});
 }
 
 template <class T>
 void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch) {
+    if (is_thin(weight.cols)) {
+        thin_forward<T>(x, weight, bias, activation, y, pre, scratch);
+        return;
+    }
     Product<T> product;
     product.m = x.rows;
     product.n = weight.cols;
@@ -30,14 +35,18 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
 
 template <class T>
 void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bias, T* scratch) {
-    Product<T> product;
-    product.m = x.cols;
-    product.n = grad_a.cols;
-    product.k = x.rows;
-    product.a = transposed(x);
-    product.b = operand(grad_a);
-    product.c = grad_weight;
-    multiply(product, scratch);
+    if (is_thin(grad_a.cols)) {
+        thin_backward_weight<T>(x, grad_a, grad_weight, scratch);
+    } else {
+        Product<T> product;
+        product.m = x.cols;
+        product.n = grad_a.cols;
+        product.k = x.rows;
+        product.a = transposed(x);
+        product.b = operand(grad_a);
+        product.c = grad_weight;
+        multiply(product, scratch);
+    }
     if (grad_bias != nullptr) {
         column_sums<T>(grad_a, grad_bias);
     }
@@ -57,10 +66,10 @@ void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation 
     multiply(product, scratch);
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                                        \
-    template Index dense_scratch<T>(Index, Index, Index, int);                                                                        \
-    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*);                    \
-    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, T*);                                        \
+#define FASTOPT_INSTANTIATE(T)                                                                                      \
+    template Index dense_scratch<T>(Index, Index, Index, int);                                                      \
+    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*); \
+    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, T*);                      \
     template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

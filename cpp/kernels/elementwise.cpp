@@ -42,9 +42,9 @@ void shift_and_scale(In<T> x, const T* centre, const T* scale, Out<T> y) {
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                      \
-    template void copy_rows<T>(ConstMatrix<T>, Matrix<T>);                          \
-    template void multiply_rows<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>);      \
+#define FASTOPT_INSTANTIATE(T)                                                 \
+    template void copy_rows<T>(ConstMatrix<T>, Matrix<T>);                     \
+    template void multiply_rows<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>); \
     template void shift_and_scale<T>(ConstMatrix<T>, const T*, const T*, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

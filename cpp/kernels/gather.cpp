@@ -28,7 +28,15 @@ auto with_type(const Source& source, F&& f) {
 template <class T, class S>
 void convert_row(const S* from, Index cols, T* to) {
     if constexpr (std::is_same_v<T, S>) {
-        std::memcpy(to, from, static_cast<std::size_t>(cols) * sizeof(T));
+        // Rows are often short: pieces of a size known to the compiler instead of calls.
+        constexpr Index piece = 16 / static_cast<Index>(sizeof(T));
+        Index j = 0;
+        for (; j + piece <= cols; j += piece) {
+            std::memcpy(to + j, from + j, 16);
+        }
+        for (; j < cols; ++j) {
+            to[j] = from[j];
+        }
     } else {
         for (Index j = 0; j < cols; ++j) {
             to[j] = static_cast<T>(from[j]);
@@ -85,7 +93,8 @@ void column_moments(const Source& source, double* mean, double* variance) {
             for (Index c = begin; c < end; ++c) {
                 const Index first = c * moment_rows;
                 double* out = partial.data() + 2 * c * cols;
-                chunk_moments(data + first * source.stride, source.stride, std::min(moment_rows, source.rows - first), cols, out, out + cols);
+                chunk_moments(data + first * source.stride, source.stride, std::min(moment_rows, source.rows - first), cols, out,
+                              out + cols);
             }
         });
     });

@@ -16,7 +16,7 @@ using namespace gemm;
 template <class T>
 constexpr Index lanes = simd::Vec<T>::lanes;
 template <class T>
-constexpr Index panel_width = max_vecs * lanes<T>;
+constexpr Index panel_width = max_vecs* lanes<T>;
 
 // Sizes found by bench/run.py --only kernels: a k block of A (row_block x k_block) stays in half of a 1 MiB L2 while the panels of B pass.
 constexpr Index k_block_bytes = 2048;
@@ -45,7 +45,8 @@ Plan<T> make_plan(const Product<T>& q) {
     plan.pack_b = q.b.col != 1 || !whole_lines || (q.m >= 2 * max_rows && q.k * q.n * bytes > direct_bytes && !q.b.padded);
     // Rows of A a multiple of a page apart fall into one cache set; columns of A in a long product touch a new page for every k.
     const bool long_product = q.n >= 2 * panel_width<T> && q.k >= 32;
-    plan.pack_a = long_product && (q.a.row == 1 ? q.a.col * bytes >= page && q.k >= 256 : (q.a.row * bytes) % (page / 4) == 0 && q.k >= 128);
+    plan.pack_a =
+        long_product && (q.a.row == 1 ? q.a.col * bytes >= page && q.k >= 256 : (q.a.row * bytes) % (page / 4) == 0 && q.k >= 128);
     return plan;
 }
 
@@ -58,7 +59,7 @@ struct Scratch {
 };
 
 template <class T>
-constexpr Index fixed_scratch = panel_width<T> + max_rows * panel_width<T>;
+constexpr Index fixed_scratch = panel_width<T> + max_rows* panel_width<T>;
 
 template <class T>
 Index thread_scratch(Index n, Index k) {
@@ -190,8 +191,17 @@ class Block {
                 copy(c, q_.c.ld, s_.edge, panel_width<T>, height, cols);
             }
         }
+        // relu ends in registers; the other activations follow while the tile is in L1.
+        args.end = TileEnd::store;
+        if (last && q_.slope == Activation::relu) {
+            args.end = TileEnd::relu_slope;
+            args.slope = q_.slope_source.data + i0 * q_.slope_source.ld + j;
+            args.lds = q_.slope_source.ld;
+        } else if (last && q_.activation == Activation::relu && q_.pre.data == nullptr) {
+            args.end = TileEnd::relu;
+        }
         find_tile<T>(static_cast<int>(height), static_cast<int>(vecs), unit_row)(args);
-        if (last) {
+        if (last && args.end == TileEnd::store) {
             finish(args, i0, j, height, vecs, cols);
         }
         if (edge) {
@@ -283,8 +293,8 @@ void multiply(const Product<T>& q, T* scratch) {
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                       \
-    template Index product_scratch<T>(Index, Index, Index, int);     \
+#define FASTOPT_INSTANTIATE(T)                                   \
+    template Index product_scratch<T>(Index, Index, Index, int); \
     template void multiply<T>(const Product<T>&, T*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

@@ -20,18 +20,28 @@ constexpr int max_rows = 6;
 constexpr int max_vecs = 1;
 #endif
 
+// What happens to the accumulators on their way to C.
+enum class TileEnd {
+    store,
+    relu,        // max(c, 0)
+    relu_slope,  // c where the element of `slope` is positive, else 0
+};
+
 template <class T>
 struct TileArgs {
     Index k;
-    const T* a;       // a(i, p) = a[i * a_row + p * a_k]
-    Index a_row;      // ignored (1) by the unit-row variant
+    const T* a;   // a(i, p) = a[i * a_row + p * a_k]
+    Index a_row;  // ignored (1) by the unit-row variant
     Index a_k;
-    const T* b;       // b(p, j) = b[p * ldb + j], whole Vecs
+    const T* b;  // b(p, j) = b[p * ldb + j], whole Vecs
     Index ldb;
-    const T* init;    // what the accumulators start from: init[i * ldi + j]; ldi = 0 repeats one row (a bias, or zeros)
+    const T* init;  // what the accumulators start from: init[i * ldi + j]; ldi = 0 repeats one row (a bias, or zeros)
     Index ldi;
-    T* c;             // written in whole Vecs
+    T* c;  // written in whole Vecs
     Index ldc;
+    TileEnd end;
+    const T* slope;
+    Index lds;
 };
 
 template <class T, int Rows, int Vecs, bool UnitRow>
@@ -68,12 +78,27 @@ void tile(const TileArgs<T>& args) {
         a += a_k;
         b += ldb;
     }
+    const auto finish = [&](auto&& last) {
 #pragma GCC unroll 14
-    for (int i = 0; i < Rows; ++i) {
+        for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-        for (int j = 0; j < Vecs; ++j) {
-            simd::store(args.c + i * args.ldc + j * lanes, sum[i][j]);
+            for (int j = 0; j < Vecs; ++j) {
+                simd::store(args.c + i * args.ldc + j * lanes, last(sum[i][j], i, j));
+            }
         }
+    };
+    switch (args.end) {
+        case TileEnd::store:
+            finish([](const Vec<T>& v, int, int) { return v; });
+            break;
+        case TileEnd::relu:
+            finish([](const Vec<T>& v, int, int) { return simd::relu(v); });
+            break;
+        case TileEnd::relu_slope:
+            finish([&](const Vec<T>& v, int i, int j) {
+                return simd::keep(simd::less(simd::zero<T>(), simd::load(args.slope + i * args.lds + j * lanes)), v);
+            });
+            break;
     }
 }
 

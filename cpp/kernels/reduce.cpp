@@ -63,7 +63,7 @@ double tree_sum(const T* values, Index count) {
     return tree_sum(values, half) + tree_sum(values + half, count - half);
 }
 
-#define FASTOPT_INSTANTIATE(T)                         \
+#define FASTOPT_INSTANTIATE(T)                        \
     template void column_sums<T>(ConstMatrix<T>, T*); \
     template double tree_sum<T>(const T*, Index);
 FASTOPT_INSTANTIATE(float)

@@ -74,15 +74,15 @@ FASTOPT_INLINE void store_partial(T* to, const Vec<T>& v, Index count) {
 
 // ---- arithmetic -----------------------------------------------------------------------------------------------------------------------
 
-#define FASTOPT_UNARY(name, packet_function)                                   \
-    template <class T>                                                         \
-    FASTOPT_INLINE Vec<T> name(const Vec<T>& a) {                              \
-        return map<T>([&](int i) { return ei::packet_function(a.p[i]); });     \
+#define FASTOPT_UNARY(name, packet_function)                               \
+    template <class T>                                                     \
+    FASTOPT_INLINE Vec<T> name(const Vec<T>& a) {                          \
+        return map<T>([&](int i) { return ei::packet_function(a.p[i]); }); \
     }
-#define FASTOPT_BINARY(name, packet_function)                                       \
-    template <class T>                                                              \
-    FASTOPT_INLINE Vec<T> name(const Vec<T>& a, const Vec<T>& b) {                  \
-        return map<T>([&](int i) { return ei::packet_function(a.p[i], b.p[i]); });  \
+#define FASTOPT_BINARY(name, packet_function)                                      \
+    template <class T>                                                             \
+    FASTOPT_INLINE Vec<T> name(const Vec<T>& a, const Vec<T>& b) {                 \
+        return map<T>([&](int i) { return ei::packet_function(a.p[i], b.p[i]); }); \
     }
 
 FASTOPT_UNARY(operator-, pnegate)
@@ -180,6 +180,32 @@ FASTOPT_INLINE T max_lanes(const Vec<T>& v) {
         }
     }
     return line[0];
+}
+// The same sums for `packet_lanes` Vecs at once, as one packet: fold each Vec to a packet, transpose, add by halves. Same tree, same bits.
+template <class T>
+FASTOPT_INLINE typename Vec<T>::Packet sum_lanes_together(const Vec<T>* v) {
+    constexpr int count = Vec<T>::packet_lanes;
+    ei::PacketBlock<typename Vec<T>::Packet, count> square;
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) {
+        Vec<T> folded = v[i];
+#pragma GCC unroll 4
+        for (int half = Vec<T>::packets / 2; half > 0; half /= 2) {
+            for (int j = 0; j < half; ++j) {
+                folded.p[j] = ei::padd(folded.p[j], folded.p[j + half]);
+            }
+        }
+        square.packet[i] = folded.p[0];
+    }
+    ei::ptranspose(square);
+#pragma GCC unroll 4
+    for (int half = count / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < half; ++i) {
+            square.packet[i] = ei::padd(square.packet[i], square.packet[i + half]);
+        }
+    }
+    return square.packet[0];
 }
 // True when a lane of the mask is set.
 template <class T>

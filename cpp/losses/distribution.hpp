@@ -13,7 +13,8 @@ class Quantile : public RowRule {
     explicit Quantile(const Config& config) : quantiles_(config.numbers("quantiles")) {}
 
     void check_outputs(Index outputs) const {
-        check(outputs == static_cast<Index>(quantiles_.size()), "quantile needs one output per quantile: ", quantiles_.size(), "; got ", outputs);
+        check(outputs == static_cast<Index>(quantiles_.size()), "quantile needs one output per quantile: ", quantiles_.size(), "; got ",
+              outputs);
     }
     TargetKind target_kind(Index) const { return TargetKind::dense; }
     Index target_columns(Index) const { return 1; }
@@ -35,7 +36,8 @@ class Quantile : public RowRule {
     std::vector<double> quantiles_;
 };
 
-// l = (s + (y - mu)^2 exp(-s)) / 2, s the log variance, with `full` also ln(2 pi)/2; outputs (mu_0, s_0, mu_1, s_1, ...), mean over targets.
+// l = (s + (y - mu)^2 exp(-s)) / 2, s the log variance, with `full` also ln(2 pi)/2; outputs (mu_0, s_0, mu_1, s_1, ...), mean over
+// targets.
 class GaussianNLL : public RowRule {
    public:
     explicit GaussianNLL(const Config& config) : full_(config.flag("full")) {}

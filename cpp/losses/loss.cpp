@@ -15,9 +15,8 @@ LossValue evaluate(const Loss<T>& loss, In<T> prediction, const Target<T>& targe
     for (Index i = 0; i < rows; ++i) {
         row_scale[i] = static_cast<T>((weight == nullptr ? 1.0 : static_cast<double>(weight[i])) * inverse);
     }
-    parallel_for(rows, 1, 40.0 * static_cast<double>(rows * prediction.cols), [&](Index begin, Index end) {
-        loss.rows(begin, end, prediction, target, row_scale, row_loss, grad);
-    });
+    parallel_for(rows, 1, 40.0 * static_cast<double>(rows * prediction.cols),
+                 [&](Index begin, Index end) { loss.rows(begin, end, prediction, target, row_scale, row_loss, grad); });
     if (weight != nullptr) {
         // A row without weight does not take part, whatever its loss is.
         for (Index i = 0; i < rows; ++i) {
@@ -29,6 +28,7 @@ LossValue evaluate(const Loss<T>& loss, In<T> prediction, const Target<T>& targe
 }
 
 template LossValue evaluate<float>(const Loss<float>&, ConstMatrix<float>, const Target<float>&, const float*, Matrix<float>, float*);
-template LossValue evaluate<double>(const Loss<double>&, ConstMatrix<double>, const Target<double>&, const double*, Matrix<double>, double*);
+template LossValue evaluate<double>(const Loss<double>&, ConstMatrix<double>, const Target<double>&, const double*, Matrix<double>,
+                                    double*);
 
 }  // namespace fastopt

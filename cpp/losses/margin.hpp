@@ -19,7 +19,8 @@ T nonfinite_probe(const T* p, Index outputs) {
 // when asked for.
 class MulticlassHinge : public RowRule {
    public:
-    explicit MulticlassHinge(const Config& config) : only_worst_(config.text("kind") == "crammer_singer"), squared_(config.flag("squared")) {
+    explicit MulticlassHinge(const Config& config)
+        : only_worst_(config.text("kind") == "crammer_singer"), squared_(config.flag("squared")) {
         check(only_worst_ || config.text("kind") == "weston_watkins", "kind must be 'weston_watkins' or 'crammer_singer'; got '",
               config.text("kind"), "'");
     }

@@ -9,23 +9,24 @@ namespace fastopt {
 
 template <class T>
 const Registry<Loss<T>>& loss_registry() {
-    static const Registry<Loss<T>> registry("loss", {
-        {"mse", make_from_config<Loss<T>, ElementwiseLoss<T, SquaredError>>},
-        {"mae", make_from_config<Loss<T>, ElementwiseLoss<T, AbsoluteError>>},
-        {"huber", make_from_config<Loss<T>, ElementwiseLoss<T, Huber>>},
-        {"log_cosh", make_from_config<Loss<T>, ElementwiseLoss<T, LogCosh>>},
-        {"poisson", make_from_config<Loss<T>, ElementwiseLoss<T, Poisson>>},
-        {"bce", make_from_config<Loss<T>, ElementwiseLoss<T, BinaryCrossEntropy>>},
-        {"hinge", make_from_config<Loss<T>, ElementwiseLoss<T, Hinge>>},
-        {"squared_hinge", make_from_config<Loss<T>, ElementwiseLoss<T, SquaredHinge>>},
-        {"quantile", make_from_config<Loss<T>, RowwiseLoss<T, Quantile>>},
-        {"gaussian_nll", make_from_config<Loss<T>, RowwiseLoss<T, GaussianNLL>>},
-        {"softmax_cross_entropy", make_from_config<Loss<T>, RowwiseLoss<T, SoftmaxCrossEntropy>>},
-        {"kl", make_from_config<Loss<T>, RowwiseLoss<T, KLDivergence>>},
-        {"focal", make_from_config<Loss<T>, RowwiseLoss<T, Focal>>},
-        {"multiclass_hinge", make_from_config<Loss<T>, RowwiseLoss<T, MulticlassHinge>>},
-        {"perceptron", make_from_config<Loss<T>, RowwiseLoss<T, Perceptron>>},
-    });
+    static const Registry<Loss<T>> registry("loss",
+                                            {
+                                                {"mse", make_from_config<Loss<T>, ElementwiseLoss<T, SquaredError>>},
+                                                {"mae", make_from_config<Loss<T>, ElementwiseLoss<T, AbsoluteError>>},
+                                                {"huber", make_from_config<Loss<T>, ElementwiseLoss<T, Huber>>},
+                                                {"log_cosh", make_from_config<Loss<T>, ElementwiseLoss<T, LogCosh>>},
+                                                {"poisson", make_from_config<Loss<T>, ElementwiseLoss<T, Poisson>>},
+                                                {"bce", make_from_config<Loss<T>, ElementwiseLoss<T, BinaryCrossEntropy>>},
+                                                {"hinge", make_from_config<Loss<T>, ElementwiseLoss<T, Hinge>>},
+                                                {"squared_hinge", make_from_config<Loss<T>, ElementwiseLoss<T, SquaredHinge>>},
+                                                {"quantile", make_from_config<Loss<T>, RowwiseLoss<T, Quantile>>},
+                                                {"gaussian_nll", make_from_config<Loss<T>, RowwiseLoss<T, GaussianNLL>>},
+                                                {"softmax_cross_entropy", make_from_config<Loss<T>, RowwiseLoss<T, SoftmaxCrossEntropy>>},
+                                                {"kl", make_from_config<Loss<T>, RowwiseLoss<T, KLDivergence>>},
+                                                {"focal", make_from_config<Loss<T>, RowwiseLoss<T, Focal>>},
+                                                {"multiclass_hinge", make_from_config<Loss<T>, RowwiseLoss<T, MulticlassHinge>>},
+                                                {"perceptron", make_from_config<Loss<T>, RowwiseLoss<T, Perceptron>>},
+                                            });
     return registry;
 }
 

@@ -13,7 +13,7 @@ namespace fastopt {
 
 template <class T>
 struct RowTarget {
-    const T* dense;      // null when the target is a class
+    const T* dense;  // null when the target is a class
     std::int32_t label;
 };
 
@@ -37,7 +37,8 @@ class RowwiseLoss final : public Loss<T> {
               Matrix<T> grad) const override {
         std::vector<T> unwanted(grad.data == nullptr ? static_cast<std::size_t>(prediction.ld) : 0);
         for (Index i = begin; i < end; ++i) {
-            const RowTarget<T> y{target.classes == nullptr ? target.dense.row(i) : nullptr, target.classes == nullptr ? 0 : target.classes[i]};
+            const RowTarget<T> y{target.classes == nullptr ? target.dense.row(i) : nullptr,
+                                 target.classes == nullptr ? 0 : target.classes[i]};
             T* to = grad.data == nullptr ? unwanted.data() : grad.row(i);
             row_loss[i] = rule_.template row<T>(prediction.row(i), prediction.cols, y, row_scale[i], to);
         }

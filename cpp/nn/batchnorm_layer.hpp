@@ -20,8 +20,8 @@ class BatchNormLayer final : public Layer<T> {
 
     LayerInfo info() const override {
         const bool plain = activation_ == Activation::identity;
-        return {"batchnorm", "momentum " + sentence(momentum_) + (plain ? "" : std::string(", ") + activation_name(activation_)), this->inputs_,
-                trainable_};
+        return {"batchnorm", "momentum " + sentence(momentum_) + (plain ? "" : std::string(", ") + activation_name(activation_)),
+                this->inputs_, trainable_};
     }
     bool trainable() const override { return trainable_; }
 
@@ -91,7 +91,9 @@ class BatchNormLayer final : public Layer<T> {
         move_running_values();
         batchnorm_apply<T>(x, norm_, batch_mean_.data(), batch_inverse_.data(), activation_, y, pre(x.rows));
     }
-    Slope<T> slope(ConstMatrix<T> y) const override { return {activation_, activation_needs_input(activation_) ? ConstMatrix<T>(pre(y.rows)) : y}; }
+    Slope<T> slope(ConstMatrix<T> y) const override {
+        return {activation_, activation_needs_input(activation_) ? ConstMatrix<T>(pre(y.rows)) : y};
+    }
     void backward(const Pass&, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
         if (!trainable_ && grad_x.data == nullptr) {
             return;

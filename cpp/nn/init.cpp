@@ -116,7 +116,8 @@ void check_initializer(const std::string& name) {
 }
 
 template <class T>
-void initialize_weight(const std::string& name, Activation next, double value, const Stream& stream, Index fan_in, Index fan_out, T* weight) {
+void initialize_weight(const std::string& name, Activation next, double value, const Stream& stream, Index fan_in, Index fan_out,
+                       T* weight) {
     const Initializer& how = find(name == "auto" ? resolve_auto(next) : name);
     const double fan = static_cast<double>(how.both_fans ? fan_in + fan_out : fan_in);
     const double deviation = std::sqrt(how.gain / fan);

@@ -8,12 +8,12 @@ namespace fastopt {
 template <class T>
 const Registry<Layer<T>>& layer_registry() {
     static const Registry<Layer<T>> registry("layer", {
-        {"dense", make_from_config<Layer<T>, DenseLayer<T>>},
-        {"activation", make_from_config<Layer<T>, ActivationLayer<T>>},
-        {"batchnorm", make_from_config<Layer<T>, BatchNormLayer<T>>},
-        {"dropout", make_from_config<Layer<T>, DropoutLayer<T>>},
-        {"standardize", make_from_config<Layer<T>, StandardizeLayer<T>>},
-    });
+                                                          {"dense", make_from_config<Layer<T>, DenseLayer<T>>},
+                                                          {"activation", make_from_config<Layer<T>, ActivationLayer<T>>},
+                                                          {"batchnorm", make_from_config<Layer<T>, BatchNormLayer<T>>},
+                                                          {"dropout", make_from_config<Layer<T>, DropoutLayer<T>>},
+                                                          {"standardize", make_from_config<Layer<T>, StandardizeLayer<T>>},
+                                                      });
     return registry;
 }
 

@@ -61,7 +61,8 @@ Activation Network<T>::next_activation(std::size_t stage) const {
         if (found != Activation::identity) {
             return found;
         }
-        if (stages_[s].layer->outputs() != stages_[stage].layer->outputs() || table_[static_cast<std::size_t>(stages_[s].first_layer)].kind == "dense") {
+        if (stages_[s].layer->outputs() != stages_[stage].layer->outputs() ||
+            table_[static_cast<std::size_t>(stages_[s].first_layer)].kind == "dense") {
             break;
         }
     }

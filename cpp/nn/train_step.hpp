@@ -46,7 +46,8 @@ class TrainStep {
     bool has_averages() const { return options_.ema > 0; }
     void reset();
 
-    // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned without an update.
+    // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned without an
+    // update.
     LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate);
     // Penalties, clipping and the update with what is in the network's gradients.
     void update(double learning_rate);

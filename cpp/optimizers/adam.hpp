@@ -15,8 +15,13 @@ struct Moments {
 
     explicit Moments(const Config& config) : beta1(config.number("beta1")), beta2(config.number("beta2")), eps(config.number("eps")) {}
 
-    double correction1(Index t) const { return 1 - std::pow(beta1, static_cast<double>(t)); }
-    double correction2(Index t) const { return 1 - std::pow(beta2, static_cast<double>(t)); }
+    double correction1(Index t) const { return correction(beta1, t); }
+    double correction2(Index t) const { return correction(beta2, t); }
+
+    // 1 - beta^t, which is 1 from the step on where beta^t is below half an ulp.
+    static double correction(double beta, Index t) {
+        return beta == 0 || static_cast<double>(t) * std::log(beta) < -40 ? 1 : 1 - std::pow(beta, static_cast<double>(t));
+    }
 
     template <class T>
     struct Constants {

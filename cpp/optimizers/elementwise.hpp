@@ -68,7 +68,8 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         const double work = 4.0 * sizeof(T) * (3 + 2 * Rule::slots) * static_cast<double>(segment.size);
         if (segment.transform.active()) {
             const VecTransform<T> transform(segment.transform);
-            run(segment, work, [&](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) { Rule::apply(constants, w, transform(w, g), s); });
+            run(segment, work,
+                [&](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) { Rule::apply(constants, w, transform(w, g), s); });
         } else {
             run(segment, work, [&](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) { Rule::apply(constants, w, g, s); });
         }

@@ -1,5 +1,6 @@
 // What an update rule is: slots that live beside the parameters, scalars that live with the step, and one fused pass over a segment.
-// The loop, threads, tails and everything done to the gradient first are in elementwise.hpp; a rule is one small file with its line of maths.
+// The loop, threads, tails and everything done to the gradient first are in elementwise.hpp; a rule is one small file with its line of
+// maths.
 #pragma once
 
 #include <string>

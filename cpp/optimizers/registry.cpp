@@ -40,20 +40,20 @@ Made<T> rmsprop(const Config& config) {
 template <class T>
 const Registry<Optimizer<T>>& optimizer_registry() {
     static const Registry<Optimizer<T>> registry("optimizer", {
-        {"sgd", sgd<T>},
-        {"adagrad", rule<T, AdaGrad>},
-        {"adagrad_norm", rule<T, AdaGradNorm>},
-        {"rmsprop", rmsprop<T>},
-        {"adadelta", rule<T, AdaDelta>},
-        {"adam", adam<T, false>},
-        {"adamw", adam<T, true>},
-        {"nadam", rule<T, NAdam>},
-        {"radam", rule<T, RAdam>},
-        {"adamax", rule<T, AdaMax>},
-        {"lion", rule<T, Lion>},
-        {"rprop", rule<T, Rprop>},
-        {"schedule_free_adamw", rule<T, ScheduleFreeAdamW>},
-    });
+                                                                  {"sgd", sgd<T>},
+                                                                  {"adagrad", rule<T, AdaGrad>},
+                                                                  {"adagrad_norm", rule<T, AdaGradNorm>},
+                                                                  {"rmsprop", rmsprop<T>},
+                                                                  {"adadelta", rule<T, AdaDelta>},
+                                                                  {"adam", adam<T, false>},
+                                                                  {"adamw", adam<T, true>},
+                                                                  {"nadam", rule<T, NAdam>},
+                                                                  {"radam", rule<T, RAdam>},
+                                                                  {"adamax", rule<T, AdaMax>},
+                                                                  {"lion", rule<T, Lion>},
+                                                                  {"rprop", rule<T, Rprop>},
+                                                                  {"schedule_free_adamw", rule<T, ScheduleFreeAdamW>},
+                                                              });
     return registry;
 }
 

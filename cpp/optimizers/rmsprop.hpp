@@ -36,8 +36,9 @@ class RMSProp : public RuleBase {
     };
     template <class T>
     Constants<T> constants(const StepInfo&, double learning_rate, bool decay) const {
-        return {simd::set1(static_cast<T>(learning_rate)), simd::set1(static_cast<T>(rho_)),      simd::set1(static_cast<T>(1 - rho_)),
-                simd::set1(static_cast<T>(eps_)),          simd::set1(static_cast<T>(momentum_)), simd::set1(static_cast<T>(decay ? weight_decay_ : 0))};
+        return {simd::set1(static_cast<T>(learning_rate)), simd::set1(static_cast<T>(rho_)),
+                simd::set1(static_cast<T>(1 - rho_)),      simd::set1(static_cast<T>(eps_)),
+                simd::set1(static_cast<T>(momentum_)),     simd::set1(static_cast<T>(decay ? weight_decay_ : 0))};
     }
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& gradient, simd::Vec<T>* s) {

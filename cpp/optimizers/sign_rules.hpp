@@ -60,9 +60,9 @@ class Rprop : public RuleBase {
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
-        return {simd::set1(static_cast<T>(etas_[0])),  simd::set1(static_cast<T>(etas_[1])),  simd::set1(static_cast<T>(sizes_[0])),
-                simd::set1(static_cast<T>(sizes_[1])), simd::set1(static_cast<T>(learning_rate)),
-                simd::equal(simd::zero<T>(), simd::set1(T(info.t == 1 ? 0 : 1)))};
+        return {simd::set1(static_cast<T>(etas_[0])),      simd::set1(static_cast<T>(etas_[1])),
+                simd::set1(static_cast<T>(sizes_[0])),     simd::set1(static_cast<T>(sizes_[1])),
+                simd::set1(static_cast<T>(learning_rate)), simd::equal(simd::zero<T>(), simd::set1(T(info.t == 1 ? 0 : 1)))};
     }
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {

@@ -23,6 +23,8 @@ from fastopt.optimizers import Optimizer
 
 __all__ = ["Trainer"]
 
+_INT64 = np.dtype(np.int64)
+
 
 class Trainer:
     """Trains a network: gather, forward, loss, backward, clipping and a fused update, natively and many steps per call.
@@ -174,6 +176,8 @@ class Trainer:
         NonFiniteLossError
             When the loss is not finite; the weights are not updated then.
         """
+        if type(y) is np.ndarray and y.dtype == _INT64:
+            y = _as_labels(y)
         rate = self._fixed_rate
         if rate is None:
             rate = self._rates.next(self._micro_steps)
@@ -401,6 +405,12 @@ class Trainer:
         from fastopt import checkpoint
 
         return checkpoint.load(path, learning_rate=learning_rate)
+
+
+def _as_labels(y: NDArray[np.int64]) -> NDArray[Any]:
+    """Class indices as the native step reads them; left alone when they do not fit, for the careful path to say so."""
+    short = y.astype(np.int32)
+    return short if y.ndim == 1 and bool((short == y).all()) else y
 
 
 def _refuse(*_: Any) -> float:

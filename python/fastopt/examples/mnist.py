@@ -4,8 +4,10 @@
     python -m fastopt.examples.mnist --data train-images-idx3-ubyte.gz
 
 The last images of the file are the test set. `--recipe plain` has no regularization; `--recipe best` adds batch normalization, dropout and
-AdamW with a one-cycle schedule.
+AdamW with a one-cycle schedule, chosen on the last 1000 of the 8000 training images of a 10 000-image file, never on its test images.
 """
+
+from __future__ import annotations
 
 import argparse
 import time
@@ -13,17 +15,23 @@ import time
 import numpy as np
 
 import fastopt as fo
+from fastopt import layers
 from fastopt.examples import _data
+
+EPOCHS = {"plain": 15, "best": 40}
+BATCH = {"plain": 128, "best": 64}
 
 
 def build(recipe: str, seed: int, steps: int) -> fo.Trainer:
-    """The network and its trainer; pixels 0..255 are standardized inside the network, so images stay bytes."""
+    """The network 784-512-512-10 and its trainer, for `steps` updates."""
     if recipe == "plain":
-        net = fo.mlp(784, [512, 512], 10, standardize=True, seed=seed)
+        net = fo.mlp(784, [512, 512], 10, activation="relu", seed=seed)
         return fo.Trainer(net, loss="softmax_cross_entropy", optimizer=fo.optimizers.Adam(learning_rate=1e-3))
-    net = fo.mlp(784, [512, 512], 10, standardize=True, batch_norm=True, dropout=0.4, seed=seed)
-    rate = fo.schedules.one_cycle(4e-3, steps=steps)
-    optimizer = fo.optimizers.AdamW(learning_rate=rate, weight_decay=0.02)
+    parts: list[layers.Layer] = [layers.Dropout(0.2)]
+    for _ in range(2):
+        parts += [layers.Dense(512, init="he_uniform"), layers.BatchNorm(), layers.Activation("relu"), layers.Dropout(0.4)]
+    net = fo.Network(784, [*parts, layers.Dense(10)], seed=seed)
+    optimizer = fo.optimizers.AdamW(learning_rate=fo.schedules.one_cycle(1e-2, steps=steps), weight_decay=0.2)
     return fo.Trainer(net, loss=fo.losses.SoftmaxCrossEntropy(label_smoothing=0.1), optimizer=optimizer)
 
 
@@ -33,8 +41,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="NPZ file with arrays images and labels, or IDX file of images")
     parser.add_argument("--labels", help="IDX file of labels, when its name is unusual")
     parser.add_argument("--recipe", choices=("plain", "best"), default="plain")
-    parser.add_argument("--epochs", type=int, help="default: 15 plain, 40 best")
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
+    parser.add_argument("--batch-size", type=int, help=f"default: {BATCH}")
     parser.add_argument("--test-images", type=int, default=2000, help="so many at the end of the file are the test set")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
@@ -42,16 +50,17 @@ def main() -> None:
     images, labels = _data.load_images(args.data, args.labels)
     if not 0 < args.test_images < len(images):
         parser.error(f"--test-images must lie between 1 and {len(images) - 1}")
+    pixels = images.astype(np.float32) / np.float32(255)
     train, test = slice(None, -args.test_images), slice(-args.test_images, None)
-    epochs = args.epochs or (15 if args.recipe == "plain" else 40)
-    steps = epochs * -(-len(images[train]) // args.batch_size)
+    epochs, batch_size = args.epochs or EPOCHS[args.recipe], args.batch_size or BATCH[args.recipe]
+    steps = epochs * -(-len(pixels[train]) // batch_size)
     accuracies = []
     for seed in args.seeds:
         trainer = build(args.recipe, seed, steps)
         start = time.perf_counter()
-        trainer.fit(images[train], labels[train], epochs=epochs, batch_size=args.batch_size, progress=True)
+        trainer.fit(pixels[train], labels[train], epochs=epochs, batch_size=batch_size, progress=None)
         seconds = time.perf_counter() - start
-        accuracies.append(trainer.evaluate(images[test], labels[test], metrics=["accuracy"])["accuracy"])
+        accuracies.append(trainer.evaluate(pixels[test], labels[test], metrics=["accuracy"])["accuracy"])
         print(f"seed {seed}: test accuracy {accuracies[-1]:.2%}, {epochs} epochs in {seconds:.1f} s, {steps / seconds:,.0f} steps/s")
     if len(accuracies) > 1:
         print(f"mean test accuracy {np.mean(accuracies):.2%} over {len(accuracies)} seeds")

@@ -38,10 +38,10 @@ def main() -> None:
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
     norms_ax, loss_ax = figure.subplots(1, 2)
     for name, options in RUNS.items():
-        net = fo.mlp(64, [32] * args.layers, 10, seed=args.seed, **options)  # type: ignore[arg-type]
+        net = fo.mlp(64, [64] * args.layers, 10, seed=args.seed, **options)  # type: ignore[arg-type]
         monitor = fo.callbacks.GradientMonitor()
-        trainer = fo.Trainer(net, loss="softmax_cross_entropy", optimizer="adam")
-        history = trainer.fit(*train, epochs=args.epochs, validation=validation, callbacks=[monitor], progress=False)
+        trainer = fo.Trainer(net, loss="softmax_cross_entropy", optimizer=fo.optimizers.Adam(learning_rate=3e-3))
+        history = trainer.fit(*train, epochs=args.epochs, batch_size=64, validation=validation, callbacks=[monitor], progress=False)
         accuracy = trainer.evaluate(*test, metrics=["accuracy"])["accuracy"]
         first = [message for message in monitor.messages if message.startswith("epoch 0:")]
         print(f"{name}: test accuracy {accuracy:.2%}")
@@ -49,7 +49,7 @@ def main() -> None:
         plots.gradient_norms(monitor, ax=norms_ax, epoch=0, title=name)
         loss_ax.plot([e + 1 for e in history["epoch"]], history["val_loss"], label=f"{name}, {accuracy:.0%} right", linewidth=1.8)
     norms_ax.set_title("gradients after the first epoch")
-    loss_ax.set(xlabel="epoch", ylabel="validation loss (cross-entropy)", title=f"{args.layers} hidden layers of 32 units, digits")
+    loss_ax.set(xlabel="epoch", ylabel="validation loss (cross-entropy)", title=f"{args.layers} hidden layers of 64 units, digits")
     loss_ax.grid(True, alpha=0.25)
     loss_ax.spines[["top", "right"]].set_visible(False)
     loss_ax.legend(frameon=False, fontsize="small")
