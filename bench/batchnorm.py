@@ -1,7 +1,6 @@
 """BatchNorm forward (training) and backward as a fraction of copy bandwidth, at sizes above L2."""
 
 import numpy as np
-
 from context import Context
 from harness import Contestant, Summary, repeat
 from kernels import normal

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-
 from context import Context
 from harness import Contestant, repeat
 from kernels import normal

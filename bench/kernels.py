@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-
 from context import Context
 from harness import Contestant, Summary, repeat
+from numpy.typing import NDArray
 from report import micros, number, peer, percent, plus_minus
 
 Array = NDArray[np.float32]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from context import Context
 from harness import Contestant, Summary, repeat
 from report import micros, number, peer, percent

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from context import Context
 from harness import Contestant, repeat, summarize
 from kernels import normal

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from numpy.typing import NDArray
-
 from workloads import Array, Weights, Workload
 
 LABEL = "JAX"

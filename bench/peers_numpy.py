@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-
 from workloads import Array, Weights, Workload
 
 LABEL = "NumPy"

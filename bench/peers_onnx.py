@@ -5,7 +5,6 @@ from collections.abc import Callable
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-
 from workloads import Array, Weights
 
 LABEL = "onnxruntime"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-
 from workloads import Array, Weights, Workload
 
 LABEL = "scikit-learn"

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-
 from workloads import Array, Weights, Workload
 
 LABEL = "torch"

@@ -6,10 +6,9 @@ Before any clock runs, every contestant that can takes the same steps on the sam
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from context import Context
 from harness import Contestant, Summary
+from numpy.typing import NDArray
 from report import micros, number, peer, percent, ratio
 from workloads import QUICK_WORKLOADS, WORKLOADS, Array, Weights, Workload, make_data
 

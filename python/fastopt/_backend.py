@@ -44,12 +44,28 @@ def _choose() -> str:
 
 isa = _choose()
 
+# How often an OpenMP worker looks for new work before it sleeps: about 70 us, longer than the gaps inside a step. The default of libgomp,
+# 7 ms, keeps a core busy after every call and makes a step a hundred times slower when another process wants that core.
+_SPINS = {"GOMP_SPINCOUNT": "4000"}
+
+
+def _load() -> Any:
+    # The OpenMP runtime reads its environment once, when the core is loaded; a choice of the user's goes first.
+    ours = {} if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ) else _SPINS
+    os.environ.update(ours)
+    try:
+        return importlib.import_module(f"fastopt._core_{isa}")
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
 if TYPE_CHECKING:
     from fastopt import _core
 
     core = _core
 else:
-    core = importlib.import_module(f"fastopt._core_{isa}")
+    core = _load()
 
 
 def set_num_threads(n: int) -> None:

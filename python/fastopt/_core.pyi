@@ -76,7 +76,9 @@ class Optimizer_float32:
         learning_rate: float,
     ) -> None:
         """Update `parameters` in place; slots[s][i] belongs to parameters[i]; t counts from 1. Weight decay applies to every array."""
-    def evaluation_point(self, parameters: Sequence[Real], slots: Sequence[Sequence[Real]], scalars: NDArray[np.float64], out: Sequence[Real]) -> bool:
+    def evaluation_point(
+        self, parameters: Sequence[Real], slots: Sequence[Sequence[Real]], scalars: NDArray[np.float64], out: Sequence[Real]
+    ) -> bool:
         """Write the weights to evaluate at (an average for schedule-free rules); False when they are the parameters themselves."""
 
 class Optimizer_float64(Optimizer_float32): ...
@@ -135,7 +137,8 @@ class Network_float64(Network_float32): ...
 class TrainStep_float32:
     """Gather, forward, loss, backward, penalties, clipping and the fused update of one network.
 
-    `options`: l1, l2 (weights of the penalties on weights only), clip_norm, clip_value (0 = off), ema (0 = off), accumulate (micro-batches per update, 1 = off).
+    `options`: l1, l2 (weights of the penalties on weights only), clip_norm, clip_value (0 = off), ema (0 = off), accumulate (micro-batches
+    per update, 1 = off).
     `x` may be float32, float64, uint8 or int16 with contiguous rows of any row stride; `y` as for the loss.
     """
     def __init__(self, network: Network_float32, loss: Loss_float32 | None, optimizer: Optimizer_float32, options: Config) -> None: ...
