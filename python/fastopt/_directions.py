@@ -84,7 +84,8 @@ def newton_direction(hessian: Matrix, grad: Vector, damping: float = 1e-3) -> tu
     while True:
         damped = hessian + lam * identity if lam > 0.0 else hessian
         if _positive_definite(damped, scale):
-            return np.linalg.solve(damped, -grad), lam
+            direction: Vector = np.linalg.solve(damped, -grad).astype(np.float64, copy=False)
+            return direction, lam
         lam = max(4.0 * lam, damping * scale - min(0.0, float(diagonal.min())))
 
 

@@ -1,4 +1,4 @@
-"""Somebody's function as one of flat float64 vectors: counts its calls, checks what it returns, makes missing derivatives by differences."""
+"""Somebody's function as one of flat float64 vectors: counts its calls, checks what it returns, fills in derivatives by differences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastopt import _validate
 from fastopt._directions import Matrix, Vector

@@ -1,7 +1,7 @@
 """The full-batch methods as generators of accepted points: each takes a start and yields the next points until it can go no further.
 
 They see functions of flat float64 vectors only, so the same steps minimize somebody's function and train a network. Stopping rules,
-records and callbacks belong to whoever asks for the next point. A `StepFailed` says why there is none.
+records and callbacks belong to whoever asks for the next point. A `StepFailedError` says why there is none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastopt.optimizers import Optimizer
 from fastopt.solvers import LBFGS, GradientDescent, Newton
 
 
-class StepFailed(Exception):
+class StepFailedError(Exception):
     """A method cannot find a next point; the text says why."""
 
 
@@ -41,7 +41,7 @@ def optimizer_steps(rule: Optimizer, function: Function, start: Point) -> Iterat
     while True:
         rule.step(x, grad, state)
         value, grad = function.value_and_grad(x)
-        averaged = rule.evaluation_point(x, state)[0]
+        averaged = np.asarray(rule.evaluation_point(x, state)[0], dtype=np.float64)
         if np.array_equal(averaged, x, equal_nan=True):
             yield Point(averaged, value, grad)
         else:
@@ -71,7 +71,7 @@ def newton_steps(method: Newton, function: Function, hessian: Callable[[Vector],
         try:
             direction, _ = newton_direction(hessian(point.x), point.grad, method.damping)
         except ValueError as error:
-            raise StepFailed(f"{error} at step {t}") from None
+            raise StepFailedError(f"{error} at step {t}") from None
         rate = float(schedules.values(method.learning_rate, t, 1)[0])
         if method.line_search == "fixed":
             point = _at(function, point.x + rate * direction)
@@ -95,13 +95,13 @@ def lbfgs_steps(method: LBFGS, fun_and_grad: FunAndGrad, start: Point, *, roundi
             found = _wolfe(method, fun_and_grad, point, direction, 1.0, rounding)
         if found is None or not found.accepted:
             if found is not None and since_restart < method.history:
-                raise StepFailed(f"the line search failed again {since_restart} steps after a restart from steepest descent")
+                raise StepFailedError(f"the line search failed again {since_restart} steps after a restart from steepest descent")
             since_restart = since_restart if found is None else 0
             pairs.clear()
             norm = float(np.linalg.norm(point.grad))
             found = _wolfe(method, fun_and_grad, point, -point.grad, min(1.0, 1.0 / norm) if norm > 0.0 else 1.0, rounding)
             if not found.accepted:
-                raise StepFailed("the line search failed along steepest descent" + _why(found))
+                raise StepFailedError("the line search failed along steepest descent" + _why(found))
         new = Point(found.x, found.value, found.grad)
         pairs.add(new.x - point.x, new.grad - point.grad)
         point = new
@@ -118,7 +118,7 @@ def _wolfe(method: LBFGS, fun_and_grad: FunAndGrad, point: Point, direction: Vec
 
 def _search(method: GradientDescent | Newton, function: Function, point: Point, direction: Vector, step: float) -> Step:
     if step <= 0.0:
-        raise StepFailed("the learning rate is 0, so the line search has no step to start from")
+        raise StepFailedError("the learning rate is 0, so the line search has no step to start from")
     if method.line_search == "backtracking":
         found = line_search.backtracking(
             function.value, point.x, point.value, point.grad, direction,
@@ -130,7 +130,7 @@ def _search(method: GradientDescent | Newton, function: Function, point: Point, 
             step=step, c1=method.c1, c2=method.c2, max_evaluations=method.max_evaluations,
         )  # fmt: skip
     if not found.accepted:
-        raise StepFailed("the line search failed" + _why(found))
+        raise StepFailedError("the line search failed" + _why(found))
     return found
 
 

@@ -274,7 +274,7 @@ class Rastrigin(Function):
     """
 
     bounds: ClassVar[Bounds] = ((-5.12, 5.12), (-5.12, 5.12))
-    _start: ClassVar[tuple[float, ...]] = (0.4, -0.3)
+    _start: ClassVar[tuple[float, ...]] = (0.2, -0.15)
     _minima: ClassVar[tuple[tuple[float, ...], ...]] = ((0.0, 0.0),)
     _variables: ClassVar[int | None] = None
 

@@ -33,8 +33,8 @@ class Step(NamedTuple):
     Attributes
     ----------
     accepted : bool
-        Whether the conditions hold there; when False the other fields describe the best point of sufficient decrease that was seen, which is
-        the start (with `t = 0`) when there was none.
+        Whether the conditions hold there; when False the other fields describe the best point of sufficient decrease that was seen, or
+        the start (`t = 0`).
     t : float
         Multiple of the direction.
     x : ndarray

@@ -225,7 +225,7 @@ def minimize(
                 break
             try:
                 new = next(steps)
-            except _steps.StepFailed as failure:
+            except _steps.StepFailedError as failure:
                 status, message = SEARCH, f"no further step from step {n_steps}: {failure}; the norm of the gradient is {norm:.3g}"
                 break
             if not new.finite():
@@ -260,7 +260,7 @@ def _small_change(old: Point, new: Point, relative_tol: float) -> bool:
 def _resolve(method: str | Method) -> Method:
     if isinstance(method, str):
         name = method.lower().replace("-", "_")
-        known = {**solvers.table(), **optimizers.table()}
+        known: dict[str, type[Method]] = {**solvers.table(), **optimizers.table()}
         if name not in known:
             raise ValueError(f"method {method!r} is not known; known are: {', '.join(sorted(known))}")
         return known[name]()
