@@ -6,6 +6,7 @@ records and callbacks belong to whoever asks for the next point. A `StepFailedEr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -98,8 +99,7 @@ def lbfgs_steps(method: LBFGS, fun_and_grad: FunAndGrad, start: Point, *, roundi
                 raise StepFailedError(f"the line search failed again {since_restart} steps after a restart from steepest descent")
             since_restart = since_restart if found is None else 0
             pairs.clear()
-            norm = float(np.linalg.norm(point.grad))
-            found = _wolfe(method, fun_and_grad, point, -point.grad, min(1.0, 1.0 / norm) if norm > 0.0 else 1.0, rounding)
+            found = _wolfe(method, fun_and_grad, point, -point.grad, _first_length(point.grad, fresh=found is None), rounding)
             if not found.accepted:
                 raise StepFailedError("the line search failed along steepest descent" + _why(found))
         new = Point(found.x, found.value, found.grad)
@@ -107,6 +107,13 @@ def lbfgs_steps(method: LBFGS, fun_and_grad: FunAndGrad, start: Point, *, roundi
         point = new
         since_restart += 1
         yield point
+
+
+def _first_length(grad: Vector, *, fresh: bool) -> float:
+    """First t along steepest descent: x moves by 1 at the start of a run (as L-BFGS-B does), by at most the gradient after a failure."""
+    norm = float(np.linalg.norm(grad))
+    length = 1.0 / norm if norm > 0.0 else 1.0
+    return length if fresh and math.isfinite(length) else min(1.0, length)
 
 
 def _wolfe(method: LBFGS, fun_and_grad: FunAndGrad, point: Point, direction: Vector, step: float, rounding: float) -> Step:

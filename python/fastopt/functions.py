@@ -279,7 +279,7 @@ class Rastrigin(Function):
     _variables: ClassVar[int | None] = None
 
     def _value(self, x: Vector) -> Any:
-        return (10.0 + x**2 - 10.0 * np.cos(2.0 * math.pi * x)).sum()
+        return (x**2 + 20.0 * np.sin(math.pi * x) ** 2).sum()  # 1 - cos 2t = 2 sin^2 t, without cancellation at 0
 
     def _grad(self, x: Vector) -> Any:
         return 2.0 * x + 20.0 * math.pi * np.sin(2.0 * math.pi * x)
