@@ -18,6 +18,7 @@ void bind_losses(py::module_& m);
 void bind_optimizers(py::module_& m);
 void bind_network(py::module_& m);
 void bind_train_step(py::module_& m);
+void bind_second_order(py::module_& m);
 
 // A mapping of options as the core reads it.
 Config config_from(const py::handle& mapping);

@@ -13,4 +13,5 @@ PYBIND11_MODULE(FASTOPT_JOIN(_core_, FASTOPT_ISA), m) {
     fastopt::bind_optimizers(m);
     fastopt::bind_network(m);
     fastopt::bind_train_step(m);
+    fastopt::bind_second_order(m);
 }

@@ -4,161 +4,14 @@
 
 #include "core/check.hpp"
 #include "core/threads.hpp"
-#include "kernels/simd_math.hpp"
+#include "kernels/activation_rules.hpp"
 
 namespace fastopt {
 
 namespace {
 
 using namespace simd;
-
-// One struct per activation: value(a) and slope(s), where s is h or, with needs_input, a.
-struct Identity_ {
-    static constexpr bool needs_input = false;
-    template <class V>
-    static FASTOPT_INLINE V value(const V& a) {
-        return a;
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>&) {
-        return set1(T(1));
-    }
-};
-struct Sigmoid {
-    static constexpr bool needs_input = false;
-    template <class V>
-    static FASTOPT_INLINE V value(const V& a) {
-        return sigmoid(a);
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
-        return h * (T(1) - h);
-    }
-};
-struct Tanh {
-    static constexpr bool needs_input = false;
-    template <class V>
-    static FASTOPT_INLINE V value(const V& a) {
-        return tanh(a);
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
-        return fma(-h, h, set1(T(1)));
-    }
-};
-struct Relu {
-    static constexpr bool needs_input = false;
-    template <class V>
-    static FASTOPT_INLINE V value(const V& a) {
-        return relu(a);
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
-        return keep(less(zero<T>(), h), set1(T(1)));
-    }
-};
-struct LeakyRelu {
-    static constexpr bool needs_input = false;
-    template <class T>
-    static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return select(less(a, zero<T>()), T(0.01) * a, a);
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
-        return select(less(zero<T>(), h), set1(T(1)), set1(T(0.01)));
-    }
-};
-struct Elu {
-    static constexpr bool needs_input = false;
-    template <class T>
-    static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return select(less(a, zero<T>()), expm1(a), a);
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
-        return select(less(h, zero<T>()), h + T(1), set1(T(1)));
-    }
-};
-// Klambauer et al., "Self-normalizing neural networks" (2017).
-struct Selu {
-    static constexpr bool needs_input = false;
-    static constexpr double scale = 1.0507009873554804934193349852946;
-    static constexpr double alpha = 1.6732632423543772848170429916717;
-    template <class T>
-    static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return select(less(a, zero<T>()), T(scale * alpha) * expm1(a), T(scale) * a);
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
-        return select(less(h, zero<T>()), h + T(scale * alpha), set1(T(scale)));
-    }
-};
-struct Gelu {
-    static constexpr bool needs_input = true;
-    template <class T>
-    static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return a * normal_cdf(a, gauss(a));
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& a) {
-        const Vec<T> bell = gauss(a);
-        return normal_cdf(a, bell) + a * (T(0.3989422804014326779) * bell);
-    }
-};
-// x/2 (1 + tanh u) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): the sigmoid keeps the left tail accurate.
-struct GeluTanh {
-    static constexpr bool needs_input = true;
-    static constexpr double twice_c = 2 * 0.79788456080286535588;
-    template <class T>
-    static FASTOPT_INLINE Vec<T> gate(const Vec<T>& a) {
-        return sigmoid(T(twice_c) * (a * fma(T(0.044715) * a, a, set1(T(1)))));
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return a * gate(a);
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& a) {
-        const Vec<T> s = gate(a);
-        const Vec<T> inner = T(twice_c) * fma(T(3 * 0.044715) * a, a, set1(T(1)));
-        return s + a * (s * (T(1) - s)) * inner;
-    }
-};
-struct Silu {
-    static constexpr bool needs_input = true;
-    template <class T>
-    static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return a * sigmoid(a);
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& a) {
-        const Vec<T> s = sigmoid(a);
-        return s + a * (s * (T(1) - s));
-    }
-};
-struct Softplus {
-    static constexpr bool needs_input = false;
-    template <class T>
-    static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return softplus(a);
-    }
-    // sigmoid(a) = 1 - exp(-h)
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
-        return -expm1(-h);
-    }
-};
-struct HardTanh {
-    static constexpr bool needs_input = false;
-    template <class T>
-    static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return min(max(a, set1(T(-1))), set1(T(1)));
-    }
-    template <class T>
-    static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
-        return keep(less(abs(h), set1(T(1))), set1(T(1)));
-    }
-};
+using activation_rules::dispatch;
 
 struct Entry {
     Activation activation;
@@ -179,38 +32,6 @@ constexpr Entry entries[] = {
     {Activation::softplus, "softplus"},
     {Activation::hard_tanh, "hard_tanh"},
 };
-
-// Call f with the struct of an activation.
-template <class F>
-auto dispatch(Activation activation, F&& f) {
-    switch (activation) {
-        case Activation::sigmoid:
-            return f(Sigmoid{});
-        case Activation::tanh:
-            return f(Tanh{});
-        case Activation::relu:
-            return f(Relu{});
-        case Activation::leaky_relu:
-            return f(LeakyRelu{});
-        case Activation::elu:
-            return f(Elu{});
-        case Activation::selu:
-            return f(Selu{});
-        case Activation::gelu:
-            return f(Gelu{});
-        case Activation::gelu_tanh:
-            return f(GeluTanh{});
-        case Activation::silu:
-            return f(Silu{});
-        case Activation::softplus:
-            return f(Softplus{});
-        case Activation::hard_tanh:
-            return f(HardTanh{});
-        case Activation::identity:
-            break;
-    }
-    return f(Identity_{});
-}
 
 // Operations per element for the thread rule: a transcendental costs about 20.
 constexpr double work_per_element = 40;
@@ -321,13 +142,29 @@ void activation_backward(Activation activation, In<T> source, Out<T> d) {
     });
 }
 
+template <class T>
+void activation_curvature(Activation activation, In<T> source, In<T> grad_h, In<T> tangent_a, Out<T> d) {
+    const Index vecs = ceil_div(d.cols, lanes<T>);
+    parallel_for(d.rows, 1, work_per_element * static_cast<double>(d.rows * d.cols), [=](Index begin, Index end) {
+        dispatch(activation, [=](auto rule) {
+            for (Index i = begin; i < end; ++i) {
+                for (Index at = 0; at < vecs * lanes<T>; at += lanes<T>) {
+                    const Vec<T> change = rule.bend(load(source.row(i) + at)) * load(tangent_a.row(i) + at);
+                    store(d.row(i) + at, fma(load(grad_h.row(i) + at), change, load(d.row(i) + at)));
+                }
+            }
+        });
+    });
+}
+
 #define FASTOPT_INSTANTIATE(T)                                                                       \
     template void activation_forward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index);  \
     template void activation_backward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index); \
     template void activation_forward<T>(Activation, const T*, T*, Index);                            \
     template void activation_backward<T>(Activation, const T*, const T*, T*, Index);                 \
     template void activation_forward<T>(Activation, ConstMatrix<T>, Matrix<T>);                      \
-    template void activation_backward<T>(Activation, ConstMatrix<T>, Matrix<T>);
+    template void activation_backward<T>(Activation, ConstMatrix<T>, Matrix<T>);                     \
+    template void activation_curvature<T>(Activation, ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
 

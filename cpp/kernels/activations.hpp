@@ -38,4 +38,8 @@ void activation_forward(Activation activation, In<T> a, Out<T> h);
 template <class T>
 void activation_backward(Activation activation, In<T> source, Out<T> d);
 
+// d += grad_h * g''(source) * tangent_a on padded matrices: what the bend of g adds to the tangent of a gradient. Kinks count as straight.
+template <class T>
+void activation_curvature(Activation activation, In<T> source, In<T> grad_h, In<T> tangent_a, Out<T> d);
+
 }  // namespace fastopt

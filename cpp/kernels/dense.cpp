@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/threads.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/thin.hpp"
@@ -66,11 +67,46 @@ void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation 
     multiply(product, scratch);
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                      \
-    template Index dense_scratch<T>(Index, Index, Index, int);                                                      \
-    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*); \
-    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, T*);                      \
-    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*);
+template <class T>
+void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch) {
+    Product<T> product;
+    product.m = rows;
+    product.n = c.cols;
+    product.k = inner;
+    product.a = a;
+    product.b = b;
+    product.c = c;
+    product.accumulate = true;
+    multiply(product, scratch);
+}
+
+template <class T>
+void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
+    const Index units = grad.cols;
+    parallel_for(x.rows, 1, 2.0 * static_cast<double>(x.rows * x.cols * units), [=](Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+            const T* from = grad.row(i);
+            T* to = out.row(i);
+            for (Index a = 0; a < x.cols; ++a, to += units) {
+                const T factor = x.row(i)[a];
+                for (Index j = 0; j < units; ++j) {
+                    to[j] = factor * from[j];
+                }
+            }
+            if (bias) {
+                std::copy(from, from + units, to);
+            }
+        }
+    });
+}
+
+#define FASTOPT_INSTANTIATE(T)                                                                                        \
+    template Index dense_scratch<T>(Index, Index, Index, int);                                                        \
+    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*);   \
+    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, T*);                        \
+    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*); \
+    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);             \
+    template void outer_rows<T>(ConstMatrix<T>, ConstMatrix<T>, bool, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
 

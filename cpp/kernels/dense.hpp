@@ -3,6 +3,7 @@
 
 #include "core/types.hpp"
 #include "kernels/activations.hpp"
+#include "kernels/gemm.hpp"
 
 namespace fastopt {
 
@@ -21,5 +22,13 @@ void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bi
 // grad_x = grad_a W^T, times g'(slope_source) of the activation that made x (identity: none).
 template <class T>
 void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch);
+
+// c (rows, c.cols) += a b, where `inner` is what the sums run over; any of the products of a dense layer.
+template <class T>
+void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch);
+
+// out(i, :) = (x_i0 grad_i, x_i1 grad_i, ..., grad_i): weight and, with `bias`, bias gradients of every row alone, side by side.
+template <class T>
+void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out);
 
 }  // namespace fastopt

@@ -154,7 +154,7 @@ class Block {
         const Index cols = std::min(panel_width<T>, cols_.end - j);
         const Index vecs = ceil_div(cols, lanes<T>);
         const Index width = vecs * lanes<T>;
-        const bool first = p0_ == 0;
+        const bool first = p0_ == 0 && !q_.accumulate;
         const bool last = p1_ == q_.k;
         // A tile that would write past the end of a row of C goes through a scratch tile.
         const bool edge = !q_.c.padded && width != cols;

@@ -1,6 +1,6 @@
 // Matrix product C = start + A B with bias and activation fused into the tile. One driver for A B, A B^T and A^T B.
 //
-// Every element of C is one chain of fused multiply-adds over k in order, starting from the bias (or 0): its bits do not depend on
+// Every element of C is one chain of fused multiply-adds over k in order, starting from the bias (or 0, or C): its bits do not depend on
 // threads, tiles, packing or the instruction set.
 #pragma once
 
@@ -36,6 +36,7 @@ struct Product {
     Operand<T> b;
     Matrix<T> c;
     const T* bias = nullptr;  // n elements and whole cache lines, added first
+    bool accumulate = false;  // start from what C holds instead
     // c = g(c), done while the tile is in L1; `pre`, when given, keeps the value before g.
     Activation activation = Activation::identity;
     Matrix<T> pre = {};

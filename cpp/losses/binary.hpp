@@ -26,6 +26,15 @@ class BinaryCrossEntropy {
         value = positive * (max(-p, zero<T>()) + rest) + negative * (max(p, zero<T>()) + rest);
         slope = negative * select(below, small, large) - positive * select(below, large, small);
     }
+    // (positive + negative) sigmoid(p) sigmoid(-p)
+    template <class T>
+    FASTOPT_INLINE simd::Vec<T> curvature(const simd::Vec<T>& p, const simd::Vec<T>& target) const {
+        using namespace simd;
+        const Vec<T> y = fma(set1(static_cast<T>(1 - smoothing_)), target, set1(static_cast<T>(0.5 * smoothing_)));
+        const Vec<T> e = exp(-abs(p));
+        const Vec<T> sum = e + T(1);
+        return fma(set1(static_cast<T>(positive_ - 1)), y, set1(T(1))) * (e / (sum * sum));
+    }
 
    private:
     double smoothing_;
@@ -60,6 +69,11 @@ struct SquaredHinge {
         const Vec<T> margin = max(T(1) - y * p, zero<T>());
         value = margin * margin;
         slope = T(-2) * (y * margin);
+    }
+    template <class T>
+    FASTOPT_INLINE simd::Vec<T> curvature(const simd::Vec<T>& p, const simd::Vec<T>& target) const {
+        using namespace simd;
+        return keep(less(target_sign(target) * p, set1(T(1))), set1(T(2)));
     }
 };
 

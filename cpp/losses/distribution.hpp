@@ -65,6 +65,20 @@ class GaussianNLL : public RowRule {
         return value * share;
     }
 
+    template <class T>
+    void curvature(const T* p, Index outputs, const RowTarget<T>& y, T scale, const T* tangent, T* out) const {
+        const Index targets = outputs / 2;
+        const T share = scale / static_cast<T>(targets);
+        for (Index j = 0; j < targets; ++j) {
+            const T precision = std::exp(-p[2 * j + 1]);
+            const T r = p[2 * j] - y.dense[j];
+            const T mu = tangent[2 * j];
+            const T s = tangent[2 * j + 1];
+            out[2 * j] = share * precision * (mu - r * s);
+            out[2 * j + 1] = share * precision * r * (T(0.5) * r * s - mu);
+        }
+    }
+
    private:
     bool full_;
 };

@@ -1,13 +1,25 @@
 // Driver of losses that look at one output and one target at a time; the row's loss is their mean.
 //
 // A rule offers: Rule(const Config&), and for Vecs p and y
-//     void operator()(const Vec<T>& p, const Vec<T>& y, Vec<T>& value, Vec<T>& slope) const.
+//     void operator()(const Vec<T>& p, const Vec<T>& y, Vec<T>& value, Vec<T>& slope) const
+// and, when the loss is smooth (almost everywhere), its second derivative
+//     Vec<T> curvature(const Vec<T>& p, const Vec<T>& y) const.
 #pragma once
+
+#include <type_traits>
+#include <utility>
 
 #include "kernels/simd_math.hpp"
 #include "losses/loss.hpp"
 
 namespace fastopt {
+
+template <class Rule, class T, class = void>
+struct ElementwiseCurvature : std::false_type {};
+template <class Rule, class T>
+struct ElementwiseCurvature<
+    Rule, T, std::void_t<decltype(std::declval<const Rule&>().curvature(std::declval<simd::Vec<T>>(), std::declval<simd::Vec<T>>()))>>
+    : std::true_type {};
 
 template <class T, class Rule>
 class ElementwiseLoss final : public Loss<T> {
@@ -45,6 +57,22 @@ class ElementwiseLoss final : public Loss<T> {
                 }
             }
             row_loss[i] = sum_lanes(sum) * inverse;
+        }
+    }
+
+    bool has_curvature() const override { return ElementwiseCurvature<Rule, T>::value; }
+    void curvature_rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale,
+                        ConstMatrix<T> tangent, Matrix<T> out) const override {
+        if constexpr (ElementwiseCurvature<Rule, T>::value) {
+            using namespace simd;
+            const T inverse = T(1) / static_cast<T>(prediction.cols);
+            for (Index i = begin; i < end; ++i) {
+                const Vec<T> scale = set1(row_scale[i] * inverse);
+                for (Index j = 0; j < prediction.cols; j += Vec<T>::lanes) {
+                    const Vec<T> bend = rule_.curvature(load(prediction.row(i) + j), load(target.dense.row(i) + j));
+                    store(out.row(i) + j, scale * bend * load(tangent.row(i) + j));
+                }
+            }
         }
     }
 

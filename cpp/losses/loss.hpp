@@ -34,6 +34,21 @@ class Loss {
     // Loss of every row in [begin, end) to row_loss; its gradient times row_scale[i] to grad (padded; empty: not wanted).
     virtual void rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
                       Matrix<T> grad) const = 0;
+
+    // Whether the loss has a second derivative (almost everywhere) that says something; a loss with kinks and straight pieces has none.
+    virtual bool has_curvature() const { return false; }
+    // The second derivative of every row in [begin, end) with respect to its outputs, times `tangent`, times row_scale[i], to `out`.
+    virtual void curvature_rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale,
+                                ConstMatrix<T> tangent, Matrix<T> out) const {
+        (void)begin;
+        (void)end;
+        (void)prediction;
+        (void)target;
+        (void)row_scale;
+        (void)tangent;
+        (void)out;
+        check(false, "this loss has no second derivative");
+    }
 };
 
 struct LossValue {

@@ -14,6 +14,10 @@ struct SquaredError {
         value = r * r;
         slope = r + r;
     }
+    template <class T>
+    FASTOPT_INLINE simd::Vec<T> curvature(const simd::Vec<T>&, const simd::Vec<T>&) const {
+        return simd::set1(T(2));
+    }
 };
 
 // l = |p - y|
@@ -41,6 +45,11 @@ class Huber {
         value = select(inside, T(0.5) * (r * r), delta * (size - T(0.5) * delta));
         slope = select(inside, r, delta * sign(r));
     }
+    template <class T>
+    FASTOPT_INLINE simd::Vec<T> curvature(const simd::Vec<T>& p, const simd::Vec<T>& y) const {
+        using namespace simd;
+        return keep(less_equal(abs(p - y), set1(static_cast<T>(delta_))), set1(T(1)));
+    }
 
    private:
     double delta_;
@@ -58,6 +67,14 @@ struct LogCosh {
         const Vec<T> near_zero = T(-0.5) * log1p(-(slope * slope));
         const Vec<T> far = size + log1p(exp(T(-2) * size)) - set1(T(0.69314718055994530942));
         value = select(less(size, set1(T(0.5))), near_zero, far);
+    }
+    // 1 / cosh^2 r without cancellation
+    template <class T>
+    FASTOPT_INLINE simd::Vec<T> curvature(const simd::Vec<T>& p, const simd::Vec<T>& y) const {
+        using namespace simd;
+        const Vec<T> e = exp(T(-2) * abs(p - y));
+        const Vec<T> sum = e + T(1);
+        return T(4) * e / (sum * sum);
     }
 };
 
@@ -79,6 +96,10 @@ class Poisson {
             }
             value = value + load(line);
         }
+    }
+    template <class T>
+    FASTOPT_INLINE simd::Vec<T> curvature(const simd::Vec<T>& p, const simd::Vec<T>&) const {
+        return simd::exp(p);
     }
 
    private:

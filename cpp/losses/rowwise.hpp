@@ -2,9 +2,13 @@
 //
 // A rule offers: Rule(const Config&), kind, check_outputs, target_columns and
 //     T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad) const
-// which returns the loss of the row and writes its gradient times `scale`; `grad` is a padded row and never null.
+// which returns the loss of the row and writes its gradient times `scale`; `grad` is a padded row and never null. A smooth one also offers
+//     void curvature(const T* p, Index outputs, const RowTarget<T>& y, T scale, const T* tangent, T* out) const
+// which writes its second derivative times `tangent` times `scale`; `out` is a padded row.
 #pragma once
 
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "losses/loss.hpp"
@@ -24,6 +28,13 @@ struct RowRule {
     TargetKind target_kind(Index) const { return TargetKind::classes; }
 };
 
+template <class Rule, class T, class = void>
+struct RowCurvature : std::false_type {};
+template <class Rule, class T>
+struct RowCurvature<Rule, T,
+                    std::void_t<decltype(std::declval<const Rule&>().template curvature<T>(nullptr, Index{}, std::declval<RowTarget<T>>(),
+                                                                                           T{}, nullptr, nullptr))>> : std::true_type {};
+
 template <class T, class Rule>
 class RowwiseLoss final : public Loss<T> {
    public:
@@ -37,14 +48,28 @@ class RowwiseLoss final : public Loss<T> {
               Matrix<T> grad) const override {
         std::vector<T> unwanted(grad.data == nullptr ? static_cast<std::size_t>(prediction.ld) : 0);
         for (Index i = begin; i < end; ++i) {
-            const RowTarget<T> y{target.classes == nullptr ? target.dense.row(i) : nullptr,
-                                 target.classes == nullptr ? 0 : target.classes[i]};
+            const RowTarget<T> y = target_row(target, i);
             T* to = grad.data == nullptr ? unwanted.data() : grad.row(i);
             row_loss[i] = rule_.template row<T>(prediction.row(i), prediction.cols, y, row_scale[i], to);
         }
     }
 
+    bool has_curvature() const override { return RowCurvature<Rule, T>::value; }
+    void curvature_rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale,
+                        ConstMatrix<T> tangent, Matrix<T> out) const override {
+        if constexpr (RowCurvature<Rule, T>::value) {
+            for (Index i = begin; i < end; ++i) {
+                const RowTarget<T> y = target_row(target, i);
+                rule_.template curvature<T>(prediction.row(i), prediction.cols, y, row_scale[i], tangent.row(i), out.row(i));
+            }
+        }
+    }
+
    private:
+    static RowTarget<T> target_row(const Target<T>& target, Index i) {
+        return {target.classes == nullptr ? target.dense.row(i) : nullptr, target.classes == nullptr ? 0 : target.classes[i]};
+    }
+
     Rule rule_;
 };
 

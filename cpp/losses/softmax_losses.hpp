@@ -8,6 +8,26 @@
 
 namespace fastopt {
 
+// sum_k pi_k t_k, where e holds pi times `sum`.
+template <class T>
+T softmax_mean(const T* e, const T* t, Index outputs, T sum) {
+    T mean = 0;
+    for (Index j = 0; j < outputs; ++j) {
+        mean += e[j] * t[j];
+    }
+    return mean / sum;
+}
+
+// out = scale (diag(pi) - pi pi^T) t, pi = softmax(p): the second derivative of log sum exp.
+template <class T>
+void softmax_curvature(const T* p, Index outputs, T scale, const T* t, T* out) {
+    const SoftmaxRow<T> s = softmax_exponentials(p, outputs, out);
+    const T mean = softmax_mean(out, t, outputs, s.sum);
+    for (Index j = 0; j < outputs; ++j) {
+        out[j] = scale * (out[j] / s.sum) * (t[j] - mean);
+    }
+}
+
 // l = -sum_k y_k log softmax(p)_k, with y <- (1 - s) y + s/K for label smoothing s.
 class SoftmaxCrossEntropy : public RowRule {
    public:
@@ -21,6 +41,18 @@ class SoftmaxCrossEntropy : public RowRule {
         const T log_sum = std::log(s.sum);
         return y.dense == nullptr ? class_row(p, outputs, y.label, s, log_sum, scale, grad)
                                   : dense_row(p, outputs, y.dense, s, log_sum, scale, grad);
+    }
+
+    template <class T>
+    void curvature(const T* p, Index outputs, const RowTarget<T>& y, T scale, const T* tangent, T* out) const {
+        T mass = 1;
+        if (y.dense != nullptr) {
+            mass = static_cast<T>(smoothing_);
+            for (Index j = 0; j < outputs; ++j) {
+                mass += static_cast<T>(1 - smoothing_) * y.dense[j];
+            }
+        }
+        softmax_curvature(p, outputs, scale * mass, tangent, out);
     }
 
    private:
@@ -90,6 +122,15 @@ class KLDivergence : public RowRule {
         }
         return value;
     }
+
+    template <class T>
+    void curvature(const T* p, Index outputs, const RowTarget<T>& y, T scale, const T* tangent, T* out) const {
+        T mass = 0;
+        for (Index j = 0; j < outputs; ++j) {
+            mass += y.dense[j];
+        }
+        softmax_curvature(p, outputs, scale * mass, tangent, out);
+    }
 };
 
 // l = -(1 - pi)^gamma log pi, pi = softmax(p)_c (Lin et al. 2017)
@@ -115,6 +156,30 @@ class Focal : public RowRule {
         }
         grad[y.label] += scale * slope;
         return -modulation * log_pi;
+    }
+
+    template <class T>
+    void curvature(const T* p, Index outputs, const RowTarget<T>& y, T scale, const T* tangent, T* out) const {
+        const SoftmaxRow<T> s = softmax_exponentials(p, outputs, out);
+        const T log_pi = p[y.label] - s.max - std::log(s.sum);
+        const T pi = std::exp(log_pi);
+        const T miss = -std::expm1(log_pi);
+        const auto gamma = static_cast<T>(gamma_);
+        // First and second derivative along log pi; what has a factor log pi vanishes as miss -> 0.
+        T slope = -std::pow(miss, gamma);
+        T bend = 0;
+        if (gamma_ != 0 && miss > T(0)) {
+            const T lower = gamma * std::pow(miss, gamma - 1) * pi;
+            slope += lower * log_pi;
+            bend = lower * (T(2) + log_pi - (gamma - 1) * pi * log_pi / miss);
+        }
+        const T mean = softmax_mean(out, tangent, outputs, s.sum);
+        const T along = bend * (tangent[y.label] - mean);
+        for (Index j = 0; j < outputs; ++j) {
+            const T share = out[j] / s.sum;
+            out[j] = -scale * share * (along + slope * (tangent[j] - mean));
+        }
+        out[y.label] += scale * along;
     }
 
    private:

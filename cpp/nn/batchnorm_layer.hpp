@@ -5,6 +5,7 @@
 
 #include "core/aligned.hpp"
 #include "kernels/batchnorm.hpp"
+#include "kernels/columns.hpp"
 #include "nn/layer.hpp"
 
 namespace fastopt {
@@ -45,6 +46,7 @@ class BatchNormLayer final : public Layer<T> {
         batch_variance_ = Buffer<T>(padded);
         batch_inverse_ = Buffer<T>(padded);
         inverse_ = Buffer<T>(padded);
+        factor_ = Buffer<T>(padded);
     }
     void bind(T* parameters, T* gradients, T* buffers) override {
         norm_ = {parameters + gamma_at_, parameters + beta_at_, static_cast<T>(eps_)};
@@ -81,9 +83,7 @@ class BatchNormLayer final : public Layer<T> {
 
     void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) override {
         if (!pass.training) {
-            for (Index j = 0; j < this->inputs_; ++j) {
-                inverse_.data()[j] = T(1) / std::sqrt(variance_[j] + static_cast<T>(eps_));
-            }
+            update_inverse();
             batchnorm_apply<T>(x, norm_, mean_, inverse_.data(), activation_, y, {});
             return;
         }
@@ -105,8 +105,66 @@ class BatchNormLayer final : public Layer<T> {
                               slope.source, scratch);
     }
 
+    Index parameters() const override { return 2 * this->inputs_; }
+    void affine(ConstMatrix<T> x, Matrix<T> a, T*) override {
+        update_inverse();
+        normal_.reserve(x.rows, this->inputs_);
+        batchnorm_apply<T>(x, norm_, mean_, inverse_.data(), Activation::identity, a, {});
+        shift_and_scale<T>(x, mean_, inverse_.data(), normal_.view(x.rows));
+    }
+    // With xhat = (x - mean) inverse: a' = gamma inverse x' + xhat gamma' + beta'.
+    void affine_tangent(const Dual<T>& x, const T* direction, Matrix<T> a, T*) override {
+        scale_columns<T>(normal_.view(a.rows), direction + gamma_at_, direction + beta_at_, a, false);
+        if (x.tangent.data != nullptr) {
+            scale_columns<T>(x.tangent, slope_along_x(gamma_), nullptr, a, true);
+        }
+    }
+    void affine_backward(ConstMatrix<T>, ConstMatrix<T> grad, T* gradients, Matrix<T> grad_x, T*) override {
+        if (gradients != nullptr) {
+            add_column_products<T>(normal_.view(grad.rows), grad, gradients + gamma_at_);
+            add_column_products<T>({}, grad, gradients + beta_at_);
+        }
+        if (grad_x.data != nullptr) {
+            scale_columns<T>(grad, slope_along_x(gamma_), nullptr, grad_x, false);
+        }
+    }
+    void affine_backward_tangent(const Dual<T>& x, const Dual<T>& grad, const T* direction, T* gradients, Matrix<T> grad_x, T*) override {
+        affine_backward(x.value, grad.tangent, gradients, grad_x, nullptr);
+        if (x.tangent.data != nullptr) {
+            normal_tangent_.reserve(grad.value.rows, this->inputs_);
+            const Matrix<T> normal = normal_tangent_.view(grad.value.rows);
+            shift_and_scale<T>(x.tangent, nullptr, inverse_.data(), normal);
+            add_column_products<T>(normal, grad.value, gradients + gamma_at_);
+        }
+        if (grad_x.data != nullptr) {
+            scale_columns<T>(grad.value, slope_along_x(direction + gamma_at_), nullptr, grad_x, true);
+        }
+    }
+    void affine_rows(ConstMatrix<T>, ConstMatrix<T> grad, Matrix<T> out) override {
+        const Matrix<T> normal = normal_.view(grad.rows);
+        for (Index i = 0; i < grad.rows; ++i) {
+            for (Index j = 0; j < this->inputs_; ++j) {
+                out.row(i)[j] = normal.row(i)[j] * grad.row(i)[j];
+                out.row(i)[this->inputs_ + j] = grad.row(i)[j];
+            }
+        }
+    }
+
    private:
     Matrix<T> pre(Index rows) const { return activation_needs_input(activation_) ? pre_.view(rows) : Matrix<T>{}; }
+
+    void update_inverse() {
+        for (Index j = 0; j < this->inputs_; ++j) {
+            inverse_.data()[j] = T(1) / std::sqrt(variance_[j] + static_cast<T>(eps_));
+        }
+    }
+    // gamma inverse, for gamma itself or its direction.
+    const T* slope_along_x(const T* gamma) {
+        for (Index j = 0; j < this->inputs_; ++j) {
+            factor_.data()[j] = gamma[j] * inverse_.data()[j];
+        }
+        return factor_.data();
+    }
 
     void move_running_values() {
         const T share = *count_ > T(0) ? static_cast<T>(momentum_) : T(1);
@@ -141,6 +199,9 @@ class BatchNormLayer final : public Layer<T> {
     Buffer<T> batch_inverse_;
     Buffer<T> inverse_;
     PaddedMatrix<T> pre_;
+    PaddedMatrix<T> normal_;  // second order: (x - mean) inverse, and its tangent
+    PaddedMatrix<T> normal_tangent_;
+    Buffer<T> factor_;
 };
 
 }  // namespace fastopt

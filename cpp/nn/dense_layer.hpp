@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/aligned.hpp"
+#include "kernels/columns.hpp"
 #include "kernels/dense.hpp"
 #include "nn/init.hpp"
 #include "nn/layer.hpp"
@@ -102,7 +103,52 @@ class DenseLayer final : public Layer<T> {
         }
     }
 
+    Index parameters() const override { return this->inputs_ * units_ + (has_bias_ ? units_ : 0); }
+    void affine(ConstMatrix<T> x, Matrix<T> a, T* scratch) override {
+        dense_forward<T>(x, weight_, bias_, Activation::identity, a, {}, scratch);
+    }
+    void affine_tangent(const Dual<T>& x, const T* direction, Matrix<T> a, T* scratch) override {
+        dense_forward<T>(x.value, weight_in(direction), has_bias_ ? direction + bias_at_ : nullptr, Activation::identity, a, {}, scratch);
+        if (x.tangent.data != nullptr) {
+            dense_accumulate<T>(operand(x.tangent), operand<T>(weight_), a, x.value.rows, this->inputs_, scratch);
+        }
+    }
+    void affine_backward(ConstMatrix<T> x, ConstMatrix<T> grad, T* gradients, Matrix<T> grad_x, T* scratch) override {
+        if (gradients != nullptr) {
+            add_gradients(x, grad, gradients, scratch);
+            add_bias_gradient(grad, gradients);
+        }
+        if (grad_x.data != nullptr) {
+            dense_backward_input<T>(grad, weight_, grad_x, Activation::identity, {}, scratch);
+        }
+    }
+    void affine_backward_tangent(const Dual<T>& x, const Dual<T>& grad, const T* direction, T* gradients, Matrix<T> grad_x,
+                                 T* scratch) override {
+        add_gradients(x.value, grad.tangent, gradients, scratch);
+        if (x.tangent.data != nullptr) {
+            add_gradients(x.tangent, grad.value, gradients, scratch);
+        }
+        add_bias_gradient(grad.tangent, gradients);
+        if (grad_x.data != nullptr) {
+            dense_backward_input<T>(grad.tangent, weight_, grad_x, Activation::identity, {}, scratch);
+            dense_accumulate<T>(operand(grad.value), transposed(weight_in(direction)), grad_x, grad_x.rows, units_, scratch);
+        }
+    }
+    void affine_rows(ConstMatrix<T> x, ConstMatrix<T> grad, Matrix<T> out) override { outer_rows<T>(x, grad, has_bias_, out); }
+
    private:
+    ConstMatrix<T> weight_in(const T* flat) const { return {flat + weight_at_, this->inputs_, units_, units_, false}; }
+
+    void add_gradients(ConstMatrix<T> x, ConstMatrix<T> grad, T* gradients, T* scratch) const {
+        const Matrix<T> to{gradients + weight_at_, this->inputs_, units_, units_, false};
+        dense_accumulate<T>(transposed(x), operand(grad), to, this->inputs_, x.rows, scratch);
+    }
+    void add_bias_gradient(ConstMatrix<T> grad, T* gradients) const {
+        if (has_bias_) {
+            add_column_products<T>({}, grad, gradients + bias_at_);
+        }
+    }
+
     Index units_;
     Activation activation_;
     std::string init_;

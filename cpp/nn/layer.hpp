@@ -8,6 +8,7 @@
 #include "core/registry.hpp"
 #include "core/rng.hpp"
 #include "kernels/activations.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/gather.hpp"
 #include "nn/layout.hpp"
 
@@ -26,6 +27,13 @@ template <class T>
 struct Slope {
     Activation activation = Activation::identity;
     ConstMatrix<T> source = {};
+};
+
+// A value and its derivative along a direction of the parameters; an empty tangent is 0.
+template <class T>
+struct Dual {
+    ConstMatrix<T> value;
+    ConstMatrix<T> tangent = {};
 };
 
 struct LayerInfo {
@@ -86,6 +94,41 @@ class Layer {
     // grad: gradient before this layer's activation; may be overwritten. grad_x (empty: not wanted) is finished with `slope` of the layer
     // below and may share memory with grad only where a layer says so; it never does with the dense layer.
     virtual void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) = 0;
+
+    // Second order, as in inference (nn/second_order.hpp): `a` is the layer's output before its activation, `direction` and `gradients`
+    // are flat and laid out as the parameters. A layer without parameters whose `a` is its input needs none of these.
+    virtual Index parameters() const { return 0; }
+    virtual void affine(ConstMatrix<T> x, Matrix<T> a, T* scratch) {
+        (void)scratch;
+        copy_rows<T>(x, a);
+    }
+    // The tangent of a, along `direction` and along the tangent of x.
+    virtual void affine_tangent(const Dual<T>& x, const T* direction, Matrix<T> a, T* scratch) {
+        (void)direction;
+        (void)scratch;
+        copy_rows<T>(x.tangent, a);
+    }
+    // gradients (null: not wanted) += x^T grad; grad_x (empty: not wanted) = grad W^T.
+    virtual void affine_backward(ConstMatrix<T> x, ConstMatrix<T> grad, T* gradients, Matrix<T> grad_x, T* scratch) {
+        (void)x;
+        (void)gradients;
+        (void)scratch;
+        if (grad_x.data != nullptr) {
+            copy_rows<T>(grad, grad_x);
+        }
+    }
+    // The tangents of both: gradients += x^T grad' + x'^T grad; grad_x = grad' W^T + grad V^T, where V is the direction of W.
+    virtual void affine_backward_tangent(const Dual<T>& x, const Dual<T>& grad, const T* direction, T* gradients, Matrix<T> grad_x,
+                                         T* scratch) {
+        (void)direction;
+        affine_backward(x.value, grad.tangent, gradients, grad_x, scratch);
+    }
+    // The gradients of every row alone, its parameters side by side: row i of x gives row i of `out`.
+    virtual void affine_rows(ConstMatrix<T> x, ConstMatrix<T> grad, Matrix<T> out) {
+        (void)x;
+        (void)grad;
+        (void)out;
+    }
 
     // Statistics of the training set.
     virtual bool adapted() const { return true; }

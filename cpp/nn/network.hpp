@@ -27,6 +27,9 @@ class Network {
     T* gradients() const { return gradients_.data(); }
     T* buffers() const { return buffers_.data(); }
     std::vector<LayerInfo> layer_table() const;
+    // The layers as they run: an activation that its predecessor absorbed is part of it.
+    Index stages() const { return static_cast<Index>(stages_.size()); }
+    Layer<T>& stage(Index number) const { return *stages_[static_cast<std::size_t>(number)].layer; }
 
     // Draw new weights and set statistics and the count of training forwards back.
     void initialize(std::uint64_t seed);

@@ -105,6 +105,14 @@ class StandardizeLayer final : public Layer<T> {
         }
     }
 
+    void affine(ConstMatrix<T> x, Matrix<T> a, T* scratch) override { forward({}, x, a, scratch); }
+    void affine_tangent(const Dual<T>& x, const T*, Matrix<T> a, T*) override { shift_and_scale<T>(x.tangent, nullptr, scale_.data(), a); }
+    void affine_backward(ConstMatrix<T>, ConstMatrix<T> grad, T*, Matrix<T> grad_x, T*) override {
+        if (grad_x.data != nullptr) {
+            shift_and_scale<T>(grad, nullptr, scale_.data(), grad_x);
+        }
+    }
+
     bool adapted() const override { return *count_ > T(0); }
     void adapt(const Source& source) override {
         std::vector<double> mean(static_cast<std::size_t>(this->inputs_));

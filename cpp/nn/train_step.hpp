@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "losses/loss.hpp"
+#include "nn/data.hpp"
 #include "nn/network.hpp"
 #include "optimizers/optimizer.hpp"
 
@@ -17,15 +18,6 @@ struct TrainOptions {
     double clip_value = 0;  // 0: off
     double ema = 0;         // 0: off
     Index accumulate = 1;   // micro-batches per update
-};
-
-// The caller's data: rows of features, targets (a table of numbers or class indices), weights (may be null).
-template <class T>
-struct Data {
-    Source x;
-    Source y;
-    const std::int32_t* labels = nullptr;
-    const T* weight = nullptr;
 };
 
 template <class T>
