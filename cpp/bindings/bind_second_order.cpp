@@ -34,6 +34,14 @@ Data<T> data_from(const SecondOrder<T>& self, const BoundLoss<T>& loss, const py
     return data;
 }
 
+// Ctrl-C during a long call.
+void raise_interrupt() {
+    const py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) {
+        throw py::error_already_set();
+    }
+}
+
 template <class T>
 void check_smooth(const BoundLoss<T>& loss) {
     check(loss.held->has_curvature(), "the loss '", loss.name,
@@ -101,7 +109,11 @@ template <class T>
 void bind(py::module_& m) {
     using Bound = SecondOrder<T>;
     py::class_<Bound>(m, class_name<T>("SecondOrder").c_str())
-        .def(py::init<std::shared_ptr<Network<T>>>())
+        .def(py::init([](std::shared_ptr<Network<T>> network) {
+            auto self = std::make_unique<Bound>(std::move(network));
+            self->set_between_blocks(&raise_interrupt);
+            return self;
+        }))
         .def("gradient", &gradient<T>)
         .def("hessian_vector", &hessian_vector<T>)
         .def("hessian", &hessian<T>)

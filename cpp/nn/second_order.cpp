@@ -101,6 +101,9 @@ template <class F>
 void SecondOrder<T>::for_blocks(Index rows, Index size, F&& f) {
     start(std::min(rows, size));
     for (Index first = 0; first < rows; first += size) {
+        if (between_blocks_) {
+            between_blocks_();
+        }
         f(Block{first, std::min(size, rows - first)});
     }
 }

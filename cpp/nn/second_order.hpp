@@ -6,7 +6,9 @@
 // so that memory stays constant and the bits do not depend on threads.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "losses/loss.hpp"
@@ -22,6 +24,9 @@ class SecondOrder {
 
     Network<T>& network() const { return *network_; }
     Index count() const { return count_; }
+
+    // Called before each block of rows; may throw, which ends the call.
+    void set_between_blocks(std::function<void()> call) { between_blocks_ = std::move(call); }
 
     // The weighted mean loss over all rows; its gradient (count) unless null.
     double gradient(const Loss<T>& loss, const Data<T>& data, T* gradient);
@@ -85,6 +90,7 @@ class SecondOrder {
 
     std::shared_ptr<Network<T>> network_;
     std::vector<Stage> stages_;
+    std::function<void()> between_blocks_;
     std::size_t lowest_ = 0;  // first stage with parameters
     Index count_ = 0;
 

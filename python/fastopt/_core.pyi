@@ -185,6 +185,29 @@ class TrainStep_float32:
 
 class TrainStep_float64(TrainStep_float32): ...
 
+class SecondOrder_float32:
+    """Derivatives of one network in inference mode (batch normalization with running statistics, dropout as identity).
+
+    Vectors hold the parameters in their order without padding; x, y and weight as for `TrainStep`. The network must not change its layers.
+    """
+    def __init__(self, network: Network_float32) -> None: ...
+    def gradient(self, loss: Loss_float32, x: NDArray[Any], y: NDArray[Any], weight: Real | None, out: Real | None) -> float:
+        """Weighted mean loss; its gradient to `out`."""
+    def hessian_vector(
+        self, loss: Loss_float32, x: NDArray[Any], y: NDArray[Any], weight: Real | None, v: Real, out: Real
+    ) -> None:
+        """out = H v by the R-operator; ValueError for a loss without second derivative."""
+    def hessian(self, loss: Loss_float32, x: NDArray[Any], y: NDArray[Any], weight: Real | None, out: Real) -> None:
+        """The Hessian, symmetric to the bit."""
+    def jacobian(self, x: NDArray[Any], out: Real) -> None:
+        """out (rows * outputs, num_parameters)."""
+    def gauss_newton(
+        self, loss: Loss_float32, x: NDArray[Any], y: NDArray[Any], weight: Real | None, matrix: Real, gradient: Real
+    ) -> float:
+        """matrix = J^T D J, gradient = J^T D r; returns r^T D r, the value of the loss "mse" (D: weights over their sum and the outputs)."""
+
+class SecondOrder_float64(SecondOrder_float32): ...
+
 # Raw kernels on arrays, dtype float32 or float64; `out` arrays are written in place.
 def matmul(a: Real, b: Real, out: Real, transpose_a: bool, transpose_b: bool) -> None: ...
 def dense_forward(x: Real, weight: Real, bias: Real | None, activation: str, out: Real, pre: Real | None) -> None:

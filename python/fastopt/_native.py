@@ -18,6 +18,7 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 NETWORK = {FLOAT32: core.Network_float32, FLOAT64: core.Network_float64}
 LOSS = {FLOAT32: core.Loss_float32, FLOAT64: core.Loss_float64}
 OPTIMIZER = {FLOAT32: core.Optimizer_float32, FLOAT64: core.Optimizer_float64}
+SECOND_ORDER = {FLOAT32: core.SecondOrder_float32, FLOAT64: core.SecondOrder_float64}
 TRAIN_STEP = {FLOAT32: core.TrainStep_float32, FLOAT64: core.TrainStep_float64}
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastopt import _specs, _validate, layers
+from fastopt import _second_order, _specs, _validate, layers
 from fastopt._native import NETWORK
 from fastopt.layers import Layer
+from fastopt.losses import Loss
 
 __all__ = ["Network", "mlp"]
 
@@ -174,6 +175,79 @@ class Network:
             Gradient with respect to the outputs, `(n, outputs)`.
         """
         return self._native.backward(_validate.matrix(grad_output, self.outputs, self._dtype, "grad_output"))
+
+    def hvp(
+        self, loss: str | Loss, x: ArrayLike, y: ArrayLike, v: ArrayLike | Mapping[str, ArrayLike], sample_weight: ArrayLike | None = None
+    ) -> Any:
+        """Hessian-vector product `H v`, H the second derivatives of the mean loss with respect to the parameters, in inference mode.
+
+        Forward over reverse: with R = d/dt at `w + t v`, one forward pass of `R a = x V + (R x) W`, `R h = g'(a) R a`, and one backward
+        pass of the gradients and their R; exact to rounding, for the price of a few gradients. Batch normalization uses its running
+        statistics, dropout is the identity, kinks of activations count as straight. Penalties are not part of it.
+
+        Parameters
+        ----------
+        loss : str or Loss
+            A smooth one; huber and squared_hinge count as such (their second derivative exists almost everywhere).
+        x, y, sample_weight : array_like
+            As for `Trainer.evaluate`.
+        v : array_like `(num_parameters,)`, or mapping
+            In the order of `parameters`, each raveled; or arrays named and shaped as `parameters` (names left out count as 0).
+
+        Returns
+        -------
+        ndarray, or dict of ndarray
+            In the form of v, of the network's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument, or a loss with kinks (mae, quantile, hinge, multiclass_hinge, perceptron).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastopt as fo
+        >>> net = fo.Network(1, [fo.layers.Dense(1)], dtype="float64")
+        >>> net.hvp("mse", [[1.0], [3.0]], [0.0, 0.0], [1.0, 0.0]).tolist()
+        [10.0, 4.0]
+
+        References
+        ----------
+        Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 6 (1994).
+        """
+        return _second_order.hvp(self, loss, x, y, v, sample_weight)
+
+    def hessian(self, loss: str | Loss, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> NDArray[Any]:
+        """The matrix of second derivatives `(num_parameters, num_parameters)` of the mean loss: one `hvp` per column, for small networks.
+
+        Parameters and errors as for `hvp`; parameters in their order, each raveled.
+
+        Examples
+        --------
+        >>> import fastopt as fo
+        >>> net = fo.Network(1, [fo.layers.Dense(1)], dtype="float64")
+        >>> net.hessian("mse", [[1.0], [3.0]], [0.0, 0.0]).tolist()
+        [[10.0, 4.0], [4.0, 2.0]]
+        """
+        return _second_order.hessian(self, loss, x, y, sample_weight)
+
+    def jacobian(self, x: ArrayLike) -> NDArray[Any]:
+        """Derivatives `(n, outputs, num_parameters)` of the raw outputs with respect to the parameters, in inference mode.
+
+        Parameters
+        ----------
+        x : array_like
+            `(n, inputs)`.
+
+        Examples
+        --------
+        >>> import fastopt as fo
+        >>> net = fo.Network(2, [fo.layers.Dense(1)], dtype="float64")
+        >>> net.jacobian([[3.0, 4.0]]).tolist()
+        [[[3.0, 4.0, 1.0]]]
+        """
+        return _second_order.jacobian(self, x)
 
     def adapt(self, x: ArrayLike) -> None:
         """Take mean and variance of a Standardize layer from data `(n, inputs)`."""
