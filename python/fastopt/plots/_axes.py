@@ -1,0 +1,49 @@
+"""What every picture shares: axes, frame, legend, file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastopt.errors import missing_package
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def new_axes(ax: Axes | None, width: float = 7.0, height: float = 4.2) -> Axes:
+    """`ax` as given, or the axes of a new figure that no window shows."""
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_package("matplotlib", "plot", "Drawing") from None
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Axes = figure.add_subplot()
+    return axes
+
+
+def finish(ax: Axes, *, legend: bool = True, **legend_options: Any) -> Axes:
+    """Grid, frame and legend as every picture here has them."""
+    ax.grid(True, which="major", alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    if legend and ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, **legend_options)
+    return ax
+
+
+def save(ax: Axes, path: str) -> None:
+    """Write the figure of these axes to a file.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> from fastopt import plots
+    >>> ax = plots.learning_curves(fo.History([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": 1.0}]))
+    >>> ax.get_xlabel()
+    'epoch'
+    """
+    figure: Any = ax.get_figure()
+    figure.savefig(path)
