@@ -42,6 +42,7 @@ void bind(py::module_& m) {
             return Bound{name, loss_registry<T>().make(name, config_from(config))};
         }))
         .def_readonly("name", &Bound::name)
+        .def_property_readonly("smooth", [](const Bound& self) { return self.held->has_curvature(); })
         .def("check_outputs", [](const Bound& self, Index outputs) { self.held->check_outputs(outputs); })
         .def("target_kind",
              [](const Bound& self, Index outputs) {

@@ -41,6 +41,9 @@ class Loss_float32:
     def __init__(self, name: str, config: Config) -> None: ...
     @property
     def name(self) -> str: ...
+    @property
+    def smooth(self) -> bool:
+        """Whether it has a second derivative almost everywhere, for `SecondOrder`."""
     def check_outputs(self, outputs: int) -> None:
         """Raise ValueError when the loss cannot read this number of outputs."""
     def target_kind(self, outputs: int) -> str:

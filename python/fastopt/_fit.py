@@ -26,6 +26,10 @@ PROBE_ROWS = 256
 ASSUMED_FLOPS = 2e10  # before the first measurement
 
 
+class FinishedError(Exception):
+    """Raised by `Epochs.one_epoch` when there is nothing more to do; the text says why."""
+
+
 class Snapshot:
     """A copy of everything that training changes, renewed each epoch into the same memory."""
 
@@ -56,6 +60,8 @@ class Snapshot:
         for view, copy in self._pairs:
             np.copyto(view, copy)
         self._trainer._set_counters(*self._counters)
+        if self._trainer._memory is not None:
+            self._trainer._memory.forget()
 
 
 class Pace:
@@ -117,7 +123,11 @@ class Epochs:
                     self.bar.epoch(trainer.epoch)
                 snapshot.take()
                 try:
-                    loss = self.one_epoch()
+                    try:
+                        loss = self.one_epoch()
+                    except FinishedError as end:
+                        history.message = trainer.history.message = str(end)
+                        break
                     if not snapshot.finite():
                         raise NonFiniteLossError(f"a weight is not finite after step {trainer.steps}", step=trainer.steps)
                 except NonFiniteLossError as error:
@@ -242,6 +252,13 @@ class StreamEpochs(Epochs):
         return float(np.average(losses, weights=weights)) if sum(weights) > 0.0 else 0.0
 
 
+def _solver_fit() -> Any:
+    """Imported only when a solver trains."""
+    from fastopt import _solver_fit
+
+    return _solver_fit
+
+
 def plan(
     trainer: Trainer,
     X: Any,
@@ -263,6 +280,8 @@ def plan(
     table = metric_table(metrics)
     hooks = [as_callback(callback) for callback in ([callbacks] if callable(callbacks) else callbacks)]
     bar = _progress.wanted(progress)
+    if trainer._memory is not None:
+        _solver_fit().refuse_batches(trainer, X, y, size)
     if y is None:
         if hasattr(X, "__array__") or not (callable(X) or isinstance(X, Iterable)):
             raise TypeError(f"y is missing: give X and y, or an iterable of (x, y) batches; got X of type {type(X).__name__} alone")
@@ -282,9 +301,15 @@ def plan(
     if table and checked is None:
         training = Evaluator(trainer.network, trainer.loss, train.x, train.y, train.weight, table)
     _prepare.adapt(trainer, train)
-    arrays = ArrayEpochs(trainer, count, checked, training, hooks, bar)
-    arrays.prepare(train, min(size or train.count, train.count), bool(shuffle))
+    if trainer._memory is not None:
+        solving = _solver_fit().SolverEpochs(trainer, count, checked, training, hooks, bar)
+        solving.prepare(train, trainer._memory)
+        epochs_of: Epochs = solving
+    else:
+        arrays = ArrayEpochs(trainer, count, checked, training, hooks, bar)
+        arrays.prepare(train, min(size or train.count, train.count), bool(shuffle))
+        epochs_of = arrays
     if hooks:
         probe = np.arange(min(PROBE_ROWS, train.count)) if train.rows is None else train.rows[:PROBE_ROWS]
         trainer._probe = (train.x[probe], train.y[probe])
-    return arrays
+    return epochs_of

@@ -29,6 +29,8 @@ def arrays(trainer: Trainer) -> Arrays:
     for slot, flat in zip(native.slot_names, native.slots(), strict=True):
         named.update(_named(f"slots/{slot}/", flat, segments))
     named["scalars"] = native.scalars
+    if trainer._memory is not None:
+        named.update({f"solver/{name}": array for name, array in trainer._memory.arrays.items()})
     averages = native.averages()
     if averages is not None:
         named.update(_named("average/parameters/", averages[0], segments))

@@ -65,9 +65,20 @@ def gradient_descent_steps(method: GradientDescent, function: Function, start: P
         yield point
 
 
-def newton_steps(method: Newton, function: Function, hessian: Callable[[Vector], Matrix], start: Point) -> Iterator[Point]:
-    """Newton's method, damped where the Hessian is not positive definite."""
-    point, t = start, 0
+def newton_steps(
+    method: Newton,
+    function: Function,
+    hessian: Callable[[Vector], Matrix],
+    start: Point,
+    *,
+    first: int = 0,
+    settle: Callable[[Vector], Vector] | None = None,
+) -> Iterator[Point]:
+    """Newton's method, damped where the Hessian is not positive definite; `first` is the number of the first step for a schedule.
+
+    `settle` gives the point where the function really was evaluated, when it rounds its argument.
+    """
+    point, t = start, first
     while True:
         try:
             direction, _ = newton_direction(hessian(point.x), point.grad, method.damping)
@@ -78,16 +89,28 @@ def newton_steps(method: Newton, function: Function, hessian: Callable[[Vector],
             point = _at(function, point.x + rate * direction)
         else:
             point = _point(function, _search(method, function, point, direction, rate))
+        if settle is not None:
+            point = point._replace(x=settle(point.x))
         t += 1
         yield point
 
 
-def lbfgs_steps(method: LBFGS, fun_and_grad: FunAndGrad, start: Point, *, rounding: float = ROUNDING) -> Iterator[Point]:
+def lbfgs_steps(
+    method: LBFGS,
+    fun_and_grad: FunAndGrad,
+    start: Point,
+    *,
+    rounding: float = ROUNDING,
+    pairs: CurvaturePairs | None = None,
+    settle: Callable[[Vector], Vector] | None = None,
+) -> Iterator[Point]:
     """L-BFGS with strong-Wolfe steps; `rounding` is the relative error of a value (that of float32 for a float32 network).
 
     A failed search starts again from steepest descent; it may do so once more only after as many steps as the memory is long.
+    `pairs` is a memory to go on with; `settle` gives the point where the function really was evaluated, when it rounds its argument.
     """
-    pairs = CurvaturePairs(method.history, start.x.size, method.min_curvature)
+    if pairs is None:
+        pairs = CurvaturePairs(method.history, start.x.size, method.min_curvature)
     point, since_restart = start, method.history
     while True:
         found = None
@@ -102,7 +125,7 @@ def lbfgs_steps(method: LBFGS, fun_and_grad: FunAndGrad, start: Point, *, roundi
             found = _wolfe(method, fun_and_grad, point, -point.grad, _first_length(point.grad, fresh=found is None), rounding)
             if not found.accepted:
                 raise StepFailedError("the line search failed along steepest descent" + _why(found))
-        new = Point(found.x, found.value, found.grad)
+        new = Point(found.x if settle is None else settle(found.x), found.value, found.grad)
         pairs.add(new.x - point.x, new.grad - point.grad)
         point = new
         since_restart += 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastopt import layers, losses, optimizers, schedules
+from fastopt import layers, losses, optimizers, schedules, solvers
 from fastopt.errors import missing_package
 from fastopt.history import History
 from fastopt.losses import Loss
@@ -44,7 +44,7 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
         },
         "loss": {"name": loss.name, **_options(loss)},
         "optimizer": {"name": optimizer.name, **_options(optimizer, "learning_rate")},
-        "learning_rate": schedules.to_config(optimizer.learning_rate),
+        "learning_rate": schedules.to_config(getattr(optimizer, "learning_rate", 0.0)),
         "trainer": trainer.options,
         "seed": trainer.seed,
         "epoch": trainer.epoch,
@@ -133,6 +133,10 @@ def _build(spec: dict[str, Any], learning_rate: Callable[[int], float] | None) -
         if spec["learning_rate"] is None:
             raise ValueError("the learning rate was a plain function when this trainer was saved; give it again as learning_rate=")
         rate = schedules.from_config(spec["learning_rate"])
-    optimizer = _spec_of(optimizers.table(), {**spec["optimizer"], "learning_rate": rate}, "name")
+    methods: dict[str, Any] = {**solvers.table(), **optimizers.table()}
+    given = dict(spec["optimizer"])
+    if any(f.name == "learning_rate" for f in fields(methods[given["name"]])):
+        given["learning_rate"] = rate
+    optimizer = _spec_of(methods, given, "name")
     options = {key: value for key, value in spec["trainer"].items() if not (key.startswith("clip") and not value)}
     return Trainer(network, _spec_of(losses.table(), spec["loss"], "name"), optimizer, **options, seed=spec["seed"])

@@ -17,6 +17,8 @@ class History(Mapping[str, list[Any]]):
         One per epoch: "epoch" (from 0), "loss", "penalty" (with l1 or l2), "val_loss", metrics, "learning_rate".
     seconds : list of float
         Wall time of each epoch, validation included; kept apart because it is not repeatable.
+    message : str
+        Why a solver ended the last fit before its epochs were over; empty when it did not.
 
     Examples
     --------
@@ -31,6 +33,7 @@ class History(Mapping[str, list[Any]]):
     def __init__(self, rows: list[dict[str, Any]] | None = None, seconds: list[float] | None = None) -> None:
         self.rows: list[dict[str, Any]] = [] if rows is None else rows
         self.seconds: list[float] = [] if seconds is None else seconds
+        self.message = ""
 
     def __getitem__(self, column: str) -> list[Any]:
         if not any(column in row for row in self.rows):

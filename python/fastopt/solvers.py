@@ -6,29 +6,11 @@ They are methods of `fastopt.minimize`; d is the direction, t the length of a st
 from typing import ClassVar
 
 from fastopt import _specs
-from fastopt._method import Method
-from fastopt._specs import NamedSpec, Schedule, spec
+from fastopt._solver import SEARCHES, Solver, check_wolfe
+from fastopt._specs import Schedule, spec
+from fastopt.network_solvers import LevenbergMarquardt, NewtonCG
 
-__all__ = ["GradientDescent", "LBFGS", "Newton", "Solver", "get", "names", "table"]
-
-SEARCHES = ("fixed", "backtracking", "strong_wolfe")
-
-
-class Solver(NamedSpec, Method):
-    """Base of all solvers.
-
-    Examples
-    --------
-    >>> import fastopt as fo
-    >>> fo.solvers.names()[:3]
-    ['gradient_descent', 'newton', 'lbfgs']
-    """
-
-
-def _check_wolfe(owner: Solver, c1: float, c2: float) -> None:
-    if not c1 < c2:
-        raise ValueError(f"{type(owner).__name__}: c1 must be smaller than c2; got {c1} and {c2}")
-
+__all__ = ["GradientDescent", "LBFGS", "LevenbergMarquardt", "Newton", "NewtonCG", "Solver", "get", "names", "table"]
 
 @spec
 class GradientDescent(Solver):
@@ -76,7 +58,7 @@ class GradientDescent(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_wolfe(self, self.c1, self.c2)
+        check_wolfe(self, self.c1, self.c2)
 
 
 @spec
@@ -123,7 +105,7 @@ class Newton(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_wolfe(self, self.c1, self.c2)
+        check_wolfe(self, self.c1, self.c2)
 
 
 @spec
@@ -170,10 +152,10 @@ class LBFGS(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_wolfe(self, self.c1, self.c2)
+        check_wolfe(self, self.c1, self.c2)
 
 
-_TABLE = _specs.registry("solver", (GradientDescent, Newton, LBFGS))
+_TABLE = _specs.registry("solver", (GradientDescent, Newton, LBFGS, NewtonCG, LevenbergMarquardt))
 
 
 def table() -> dict[str, type[Solver]]:

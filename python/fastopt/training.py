@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastopt import _evaluate, _fit, _links, _specs, _state, _validate, optimizers
+from fastopt import _evaluate, _fit, _links, _specs, _state, _validate, optimizers, solvers
 from fastopt._links import AnyLoss
 from fastopt._native import TRAIN_STEP, native_loss, native_optimizer
 from fastopt._rates import Rates
@@ -19,7 +19,8 @@ from fastopt.errors import NonFiniteLossError
 from fastopt.history import History
 from fastopt.losses import Loss
 from fastopt.network import Network
-from fastopt.optimizers import Optimizer
+from fastopt.optimizers import SGD, Optimizer
+from fastopt.solvers import Solver
 
 __all__ = ["Trainer"]
 
@@ -34,8 +35,9 @@ class Trainer:
     network : Network
     loss : str, Loss or callable
         A name, a spec, or a function `(prediction, target) -> (value, gradient)`.
-    optimizer : str or Optimizer
-        A name or a spec.
+    optimizer : str, Optimizer or Solver
+        A name or a spec. A solver (LBFGS, NewtonCG, Newton, LevenbergMarquardt) takes the full batch, `fit(..., batch_size=None)`, one
+        step per epoch, batch normalization with fixed statistics, and says in `history.message` why it ended a fit before its time.
     l1, l2 : float
         Penalties `l1 sum|W| + l2 sum W^2` on weights only, reported apart from the loss.
     clip_norm, clip_value : float, optional
@@ -69,7 +71,7 @@ class Trainer:
         self,
         network: Network,
         loss: str | AnyLoss,
-        optimizer: str | Optimizer = "adam",
+        optimizer: str | Optimizer | Solver = "adam",
         *,
         l1: float = 0.0,
         l2: float = 0.0,
@@ -83,7 +85,7 @@ class Trainer:
             raise TypeError(f"network must be a fastopt.Network; got {type(network).__name__}")
         self._network = network
         self._loss: AnyLoss = _links.resolve(loss)
-        self._optimizer = optimizers.get(optimizer)
+        self._optimizer = _method(optimizer)
         self._options = _check_options(l1, l2, clip_norm, clip_value, ema, accumulate)
         self._seed = network.seed if seed is None else _specs.check_integer("seed", seed, low=0)
         self.epoch = 0
@@ -97,11 +99,19 @@ class Trainer:
                 raise ValueError(f"{self._loss.name} needs at least two outputs; got 1 (for two classes and one output take 'bce')")
         elif accumulate != 1:
             raise ValueError(f"accumulate must be 1 with a loss written in Python; got {accumulate}")
-        rule = native_optimizer(self._optimizer, network.dtype)
+        self._memory = None
+        fused: Optimizer = SGD()  # a solver leaves the fused update alone
+        if isinstance(self._optimizer, Solver):
+            from fastopt import _solver_fit
+
+            self._memory = _solver_fit.memory_of(self._optimizer, network, self._loss, self._options)
+        else:
+            fused = self._optimizer
+        rule = native_optimizer(fused, network.dtype)
         self._native = TRAIN_STEP[network.dtype](network._native, native, rule, self._options)
-        self._direct: Callable[..., float] = self._native.step if native is not None else _refuse
+        self._direct: Callable[..., float] = self._native.step if native is not None and self._memory is None else _refuse
         self._micro_steps = 0
-        self._rates = Rates(self._optimizer.learning_rate, self._options["accumulate"])
+        self._rates = Rates(1.0 if self._memory is not None else fused.learning_rate, self._options["accumulate"])
         self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
         self._fixed_rate = self._rates.fixed
 
@@ -118,8 +128,8 @@ class Trainer:
         return self._loss
 
     @property
-    def optimizer(self) -> Optimizer:
-        """The optimizer spec."""
+    def optimizer(self) -> Optimizer | Solver:
+        """The optimizer or solver spec."""
         return self._optimizer
 
     @property
@@ -193,6 +203,8 @@ class Trainer:
 
     def _careful_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, rate: float) -> float:
         net = self._network
+        if self._memory is not None:
+            raise TypeError(f"{type(self._optimizer).__name__} takes no single steps; call fit(X, y, epochs=..., batch_size=None)")
         rows = _validate.features(x, net.inputs, net.dtype, "x")
         target = _evaluate.target_of(self._loss, net.outputs, y, net.dtype, "y")
         _validate.same_rows(rows, target, "x", "y")
@@ -344,6 +356,8 @@ class Trainer:
     def reset(self) -> None:
         """Forget steps, slots, averages, epochs and history; the weights stay."""
         self._native.reset()
+        if self._memory is not None:
+            self._memory.forget()
         self.epoch, self._micro_steps = 0, 0
         self.history = History()
         self.rate_scale = 1.0
@@ -411,6 +425,13 @@ def _as_labels(y: NDArray[np.int64]) -> NDArray[Any]:
     """Class indices as the native step reads them; left alone when they do not fit, for the careful path to say so."""
     short = y.astype(np.int32)
     return short if y.ndim == 1 and bool((short == y).all()) else y
+
+
+def _method(optimizer: str | Optimizer | Solver) -> Optimizer | Solver:
+    if isinstance(optimizer, Solver):
+        return optimizer
+    name = optimizer.lower().replace("-", "_") if isinstance(optimizer, str) else ""
+    return solvers.get(name) if name in solvers.table() else optimizers.get(optimizer)
 
 
 def _refuse(*_: Any) -> float:
