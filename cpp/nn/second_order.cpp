@@ -16,9 +16,9 @@ namespace {
 // Rows of one block: its activations stay in cache, and sums over so many rows keep the products busy.
 constexpr Index block_rows = 1024;
 // Rows of a block of the Jacobian, times outputs.
-constexpr Index jacobian_rows_wanted = 512;
+constexpr Index jacobian_rows_wanted = 384;
 // Columns of one product of the lower triangle: narrow enough to leave out most of the upper one.
-constexpr Index square_columns = 128;
+constexpr Index square_columns = 64;
 
 template <class T>
 Matrix<T> slice(const PaddedMatrix<T>& matrix, Index rows, Index cols) {

@@ -15,17 +15,19 @@ __all__ = ["LevenbergMarquardt", "NewtonCG"]
 
 @spec
 class LevenbergMarquardt(Solver):
-    """Gauss-Newton for squared errors, damped: `(J'J + damping diag(J'J)) d = -J'r`, `w <- w + d`.
+    """Gauss-Newton for squared errors, damped: `(J'J + damping D) d = -J'r`, `w <- w + d`, D the diagonal of J'J, at least `floor` of its mean.
 
     r are the residuals and J their derivatives, both with the roots of the sample weights; an L2 penalty adds its part to both sides
     and an L1 penalty its subgradient `l1 sign(w)` to the right one. A step counts when the loss falls by a share rho > 1e-4 of what the
-    model promised; then damping is multiplied by `max(1/3, 1 - (2 rho - 1)^3)`, else by 2, 4, 8, ... until a step counts. J is formed in
+    model promised; then damping is multiplied by `max(1/5, 1 - (2 rho - 1)^3)`, else by 2, 4, 8, ... until a step counts. J is formed in
     blocks of rows and never held: memory is three matrices `(parameters, parameters)` whatever the number of rows.
 
     Parameters
     ----------
     damping : float
         At the start.
+    floor : float
+        0 is Marquardt's diagonal itself, under which weights of units that saturate take steps far too long; 1 needs half of the steps.
     geodesic : bool
         Add half of the acceleration, the solution of the same system for the second derivative of r along d, when it is short against d.
     max_parameters : int
@@ -56,7 +58,8 @@ class LevenbergMarquardt(Solver):
 
     name: ClassVar[str] = "levenberg_marquardt"
     aliases: ClassVar[tuple[str, ...]] = ("lm",)
-    damping: float = _specs.positive(1e-3)
+    damping: float = _specs.positive(1e-2)
+    floor: float = _specs.non_negative(1.0)
     geodesic: bool = _specs.flag(False)
     max_parameters: int = _specs.integer(3000, low=1)
     max_tries: int = _specs.integer(30, low=1)
