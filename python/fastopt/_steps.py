@@ -69,8 +69,9 @@ def newton_steps(method: Newton, function: Function, hessian: Callable[[Vector],
     """Newton's method, damped where the Hessian is not positive definite."""
     point, t = start, 0
     while True:
+        matrix = hessian(point.x)
         try:
-            direction, _ = newton_direction(hessian(point.x), point.grad, method.damping)
+            direction, _ = newton_direction(matrix, point.grad, method.damping)
         except ValueError as error:
             raise StepFailedError(f"{error} at step {t}") from None
         rate = float(schedules.values(method.learning_rate, t, 1)[0])
