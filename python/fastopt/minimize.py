@@ -267,7 +267,7 @@ def _descend(
         except _steps.StepFailedError as failure:
             return _End(point, n_steps, SEARCH, f"no further step after {n_steps}: {failure}; {now}")
         if not new.finite():
-            return _End(point, n_steps, NOT_FINITE, f"the value or gradient became not finite in step {n_steps + 1}; x is the best point before")
+            return _End(point, n_steps, NOT_FINITE, f"the value or gradient became not finite in step {n_steps + 1}; x is the best before")
         small = _small_change(point, new, relative_tol)
         point, n_steps = new, n_steps + 1
 
