@@ -258,6 +258,12 @@ def test_bad_input(what, arguments, match):
     refuses(what, fo.minimize, **{"fun": f, "x0": [4.0, 1.0], **arguments}, match=match)
 
 
+def test_methods_are_not_taken_for_other_callables():
+    """A method can be called, as SciPy wants it; that makes it neither a schedule nor a loss."""
+    refuses("schedule", fo.optimizers.SGD, learning_rate=fo.optimizers.Adam(), match="learning_rate must be a number")
+    refuses("loss", fo.Trainer, fo.mlp(2, [3], 1), loss=fo.optimizers.Adam(), match="loss must be")
+
+
 def test_errors_of_the_function_come_through():
     with pytest.raises(ZeroDivisionError):
         fo.minimize(lambda x: 1 / 0, 1.0)
