@@ -83,4 +83,4 @@ def test_objects(name):
 def test_wrong_sizes():
     refuses("Himmelblau of three", TABLE["himmelblau"], np.zeros(3), match="2 variables")
     refuses("Rosenbrock of one", TABLE["rosenbrock"], np.zeros(1), match="at least 2")
-    refuses("curvatures", fo.functions.Quadratic, curvatures=(1.0,), match="two numbers")
+    refuses("curvatures", fo.functions.Quadratic, curvatures=(1.0,), match="2 entries")
