@@ -80,8 +80,9 @@ def newton_steps(
     """
     point, t = start, first
     while True:
+        matrix = hessian(point.x)
         try:
-            direction, _ = newton_direction(hessian(point.x), point.grad, method.damping)
+            direction, _ = newton_direction(matrix, point.grad, method.damping)
         except ValueError as error:
             raise StepFailedError(f"{error} at step {t}") from None
         rate = float(schedules.values(method.learning_rate, t, 1)[0])
@@ -150,9 +151,10 @@ def _search(method: GradientDescent | Newton, function: Function, point: Point, 
     if step <= 0.0:
         raise StepFailedError("the learning rate is 0, so the line search has no step to start from")
     if method.line_search == "backtracking":
-        found = line_search.backtracking(
+        unseen = _unseen_step(function, point, direction, step)
+        found = unseen or line_search.backtracking(
             function.value, point.x, point.value, point.grad, direction,
-            step=step, c1=method.c1, shrink=method.shrink, max_evaluations=method.max_evaluations,
+            step=step, c1=method.c1, shrink=method.shrink, max_evaluations=method.max_evaluations, rounding=0.0,
         )  # fmt: skip
     else:
         found = line_search.strong_wolfe(
@@ -162,6 +164,21 @@ def _search(method: GradientDescent | Newton, function: Function, point: Point, 
     if not found.accepted:
         raise StepFailedError("the line search failed" + _why(found))
     return found
+
+
+def _unseen_step(function: Function, point: Point, direction: Vector, step: float) -> Step | None:
+    """The whole step, where its decrease is too small for the value to show, provided that the gradient shrinks.
+
+    Backtracking alone would let the value creep up by its rounding in every step, or refuse the last steps of Newton's method.
+    """
+    slack = ROUNDING * abs(point.value)
+    if step * abs(float(point.grad @ direction)) > slack:
+        return None
+    x = point.x + step * direction
+    value, grad = function.value_and_grad(x)
+    if value <= point.value + slack and float(np.linalg.norm(grad)) < float(np.linalg.norm(point.grad)):
+        return Step(True, step, x, value, grad, 1)
+    return None
 
 
 def _why(found: Step) -> str:

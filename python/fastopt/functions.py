@@ -7,12 +7,14 @@ Each is called with a vector and returns a float. Where a formula has a sum over
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fastopt import _specs
+from fastopt._specs import Spec, spec
 
 __all__ = [
     "Beale", "Function", "Himmelblau", "Minimum", "Plateau", "Quadratic", "Rastrigin", "Rosenbrock", "Saddle", "StyblinskiTang", "beale",
@@ -30,7 +32,12 @@ class Minimum(NamedTuple):
     value: float
 
 
-class Function:
+@spec
+class _Fields(Spec):
+    """No fields: the only dataclass that most functions need, which keeps the import short."""
+
+
+class Function(_Fields):
     """Base of the test functions.
 
     Attributes
@@ -50,6 +57,9 @@ class Function:
     _start: ClassVar[tuple[float, ...]]
     _minima: ClassVar[tuple[tuple[float, ...], ...]]
     _variables: ClassVar[int | None] = 2
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
     def __call__(self, x: ArrayLike) -> float:
         return float(self._value(self._checked(x)))
@@ -95,14 +105,14 @@ class Function:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
+@spec
 class Quadratic(Function):
     """`f(x) = x'A x / 2`, an ellipse: A has the given curvatures as eigenvalues, its axes turned by `angle`; minimum 0 at 0.
 
     Parameters
     ----------
     curvatures : (float, float)
-        Eigenvalues of A; their ratio is the condition number, which decides how fast gradient descent is.
+        Eigenvalues of A, > 0; their ratio is the condition number, which decides how fast gradient descent is.
     angle : float
         Radians.
 
@@ -117,16 +127,11 @@ class Quadratic(Function):
     Any course; Shewchuk 1994, "An introduction to the conjugate gradient method without the agonizing pain".
     """
 
-    curvatures: Sequence[float] = (1.0, 5.0)
-    angle: float = 0.0
+    curvatures: tuple[float, ...] = _specs.numbers((1.0, 5.0), low=0.0, low_open=True, length=2)
+    angle: float = _specs.number(0.0)
     bounds: ClassVar[Bounds] = ((-4.5, 4.5), (-2.5, 2.5))
     _start: ClassVar[tuple[float, ...]] = (4.0, 1.5)
     _minima: ClassVar[tuple[tuple[float, ...], ...]] = ((0.0, 0.0),)
-
-    def __post_init__(self) -> None:
-        if len(self.curvatures) != 2:
-            raise ValueError(f"Quadratic: curvatures must be two numbers; got {self.curvatures}")
-        object.__setattr__(self, "curvatures", tuple(float(c) for c in self.curvatures))
 
     def _value(self, x: Vector) -> Any:
         return 0.5 * (x @ self._hess(x) @ x)
@@ -140,7 +145,6 @@ class Quadratic(Function):
         return turn @ np.diag(self.curvatures) @ turn.T
 
 
-@dataclass(frozen=True)
 class Rosenbrock(Function):
     """`f(x) = sum_i 100 (x_{i+1} - x_i^2)^2 + (1 - x_i)^2`, a banana-shaped valley; minimum 0 at (1, ..., 1).
 
@@ -177,7 +181,6 @@ class Rosenbrock(Function):
         return np.diag(diagonal) + beside + beside.T
 
 
-@dataclass(frozen=True)
 class Himmelblau(Function):
     """`f(x, y) = (x^2 + y - 11)^2 + (x + y^2 - 7)^2`; four minima of value 0, one of them (3, 2).
 
@@ -207,7 +210,6 @@ class Himmelblau(Function):
         return [[12.0 * x[0] ** 2 + 4.0 * x[1] - 42.0, mixed], [mixed, 4.0 * x[0] + 12.0 * x[1] ** 2 - 26.0]]
 
 
-@dataclass(frozen=True)
 class Beale(Function):
     """`f(x, y) = sum_k (c_k - x (1 - y^k))^2`, k = 1, 2, 3, c = 1.5, 2.25, 2.625: flat, with sharp edges; minimum 0 at (3, 1/2).
 
@@ -240,7 +242,6 @@ class Beale(Function):
         return [[2.0 * rx @ rx, mixed], [mixed, 2.0 * (x[0] ** 2 * (by_x @ by_x) + x[0] * (r @ bend))]]
 
 
-@dataclass(frozen=True)
 class StyblinskiTang(Function):
     """`f(x) = sum_i (x_i^4 - 16 x_i^2 + 5 x_i) / 2`; 2^n minima, the global one -39.166166 n at (-2.903534, ...).
 
@@ -264,7 +265,6 @@ class StyblinskiTang(Function):
         return np.diag(6.0 * x**2 - 16.0)
 
 
-@dataclass(frozen=True)
 class Rastrigin(Function):
     """`f(x) = sum_i 10 + x_i^2 - 10 cos(2 pi x_i)`: a minimum near every point of whole numbers, the global one 0 at 0.
 
@@ -288,7 +288,6 @@ class Rastrigin(Function):
         return np.diag(2.0 + 40.0 * math.pi**2 * np.cos(2.0 * math.pi * x))
 
 
-@dataclass(frozen=True)
 class Saddle(Function):
     """`f(x, y) = x^2 / 2 + y^4 / 4 - y^2 / 2`: a saddle at 0, which attracts along the line y = 0; minima -1/4 at (0, 1) and (0, -1).
 
@@ -311,7 +310,6 @@ class Saddle(Function):
         return [[1.0, 0.0], [0.0, 3.0 * x[1] ** 2 - 1.0]]
 
 
-@dataclass(frozen=True)
 class Plateau(Function):
     """`f(x) = 1 - exp(-|x|^2 / 2)`: a hole in a plain whose gradient fades with the distance; minimum 0 at 0.
 
@@ -336,7 +334,7 @@ class Plateau(Function):
 
 
 quadratic = Quadratic()
-valley = Quadratic(curvatures=(1.0, 100.0), angle=0.0)
+valley = Quadratic(curvatures=(1.0, 100.0))
 rosenbrock = Rosenbrock()
 himmelblau = Himmelblau()
 beale = Beale()

@@ -87,7 +87,7 @@ def backtracking(
     max_evaluations : int
         Calls of `fun` before it gives up.
     rounding : float
-        Relative error of a value of `fun`.
+        Relative error of a value of `fun`; 0 never lets the value rise.
 
     Returns
     -------

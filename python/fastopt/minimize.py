@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ from fastopt._problem import Point, Problem, start_vector
 
 __all__ = ["MinimizeResult", "minimize"]
 
-GRADIENT, CHANGE, MAX_STEPS, SEARCH, NOT_FINITE, CALLBACK = 0, 0, 1, 2, 3, 4  # status; 0 is success, 1 to 3 as in SciPy's BFGS
+CONVERGED, MAX_STEPS, SEARCH, NOT_FINITE, CALLBACK = 0, 1, 2, 3, 4  # status; 0 to 3 as in SciPy's BFGS
 SAME = {"success": "converged", "nit": "n_steps"}
 
 
@@ -209,46 +209,67 @@ def minimize(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of x; got {type(callback).__name__}")
     kept = _Record(bool(record))
-    point = problem.point(start)
-    n_steps, status, message = 0, NOT_FINITE, f"the value or gradient at x0 is not finite (value {point.value})"
-    if point.finite():
-        norm = float(np.linalg.norm(point.grad))
-        kept.add(point, norm)
-        steps = _steps_of(rule, problem, point)
-        status, message = GRADIENT, ""
-        while not message:
-            if norm <= tol:
-                status, message = GRADIENT, f"the norm of the gradient, {norm:.3g}, is at most tol = {tol:g}"
-                break
-            if n_steps == max_steps:
-                status, message = MAX_STEPS, f"max_steps = {max_steps} steps done; the norm of the gradient is {norm:.3g}, tol = {tol:g}"
-                break
-            try:
-                new = next(steps)
-            except _steps.StepFailedError as failure:
-                status, message = SEARCH, f"no further step from step {n_steps}: {failure}; the norm of the gradient is {norm:.3g}"
-                break
-            if not new.finite():
-                status, message = NOT_FINITE, f"the value or gradient became not finite in step {n_steps + 1}; x is the best point before"
-                break
-            n_steps += 1
-            small = _small_change(point, new, relative_tol)
-            point, norm = new, float(np.linalg.norm(new.grad))
-            kept.add(point, norm)
-            if small and norm > tol:
-                status, message = CHANGE, f"the relative change of value and x in a step is at most relative_tol = {relative_tol:g}"
-            if callback is not None:
-                try:
-                    callback(problem.shaped(point.x))
-                except StopIteration:
-                    status, message = CALLBACK, "stopped by the callback"
-    if status in (SEARCH, NOT_FINITE) and problem.best is not None and not point.value <= problem.best.value:
+    with np.errstate(over="ignore", invalid="ignore"):  # runs that diverge say so by their status
+        point = problem.point(start)
+        end = _descend(rule, problem, point, kept, callback, max_steps, tol, relative_tol)
+    point = end.point
+    if end.status in (SEARCH, NOT_FINITE) and problem.best is not None and not point.value <= problem.best.value:
         point = problem.best
+    with np.errstate(over="ignore"):
+        norm = float(np.linalg.norm(point.grad))
     return MinimizeResult(
-        x=problem.shaped(point.x), fun=point.value, jac=problem.shaped(point.grad), grad_norm=float(np.linalg.norm(point.grad)),
-        n_steps=n_steps, converged=status == GRADIENT, status=status, message=message, nfev=problem.fun_calls, njev=problem.grad_calls,
+        x=problem.shaped(point.x), fun=point.value, jac=problem.shaped(point.grad), grad_norm=norm, n_steps=end.n_steps,
+        converged=end.status == CONVERGED, status=end.status, message=end.message, nfev=problem.fun_calls, njev=problem.grad_calls,
         nhev=problem.hess_calls, method=rule, **kept.arrays(shape),
     )  # fmt: skip
+
+
+class _End(NamedTuple):
+    """How a run ended, and where."""
+
+    point: Point
+    n_steps: int
+    status: int
+    message: str
+
+
+def _descend(
+    rule: Method,
+    problem: Problem,
+    point: Point,
+    kept: _Record,
+    callback: Callable[[Any], Any] | None,
+    max_steps: int,
+    tol: float,
+    relative_tol: float,
+) -> _End:
+    """Take steps until a stopping rule holds."""
+    if not point.finite():
+        return _End(point, 0, NOT_FINITE, f"the value or gradient at x0 is not finite (value {point.value})")
+    steps, n_steps, small = _steps_of(rule, problem, point), 0, False
+    while True:
+        norm = float(np.linalg.norm(point.grad))
+        kept.add(point, norm)
+        if n_steps > 0 and callback is not None:
+            try:
+                callback(problem.shaped(point.x))
+            except StopIteration:
+                return _End(point, n_steps, CALLBACK, "stopped by the callback")
+        now = f"the norm of the gradient is {norm:.3g}, tol = {tol:g}"
+        if norm <= tol:
+            return _End(point, n_steps, CONVERGED, f"the gradient is small: {now}")
+        if small:
+            return _End(point, n_steps, CONVERGED, f"value and x change by at most relative_tol = {relative_tol:g} in a step; {now}")
+        if n_steps == max_steps:
+            return _End(point, n_steps, MAX_STEPS, f"max_steps = {max_steps} steps done; {now}")
+        try:
+            new = next(steps)
+        except _steps.StepFailedError as failure:
+            return _End(point, n_steps, SEARCH, f"no further step after {n_steps}: {failure}; {now}")
+        if not new.finite():
+            return _End(point, n_steps, NOT_FINITE, f"the value or gradient became not finite in step {n_steps + 1}; x is the best before")
+        small = _small_change(point, new, relative_tol)
+        point, n_steps = new, n_steps + 1
 
 
 def _small_change(old: Point, new: Point, relative_tol: float) -> bool:

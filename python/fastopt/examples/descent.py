@@ -105,7 +105,7 @@ def main() -> None:
         "Newton": s.Newton(),
         "L-BFGS": s.LBFGS(),
         "Adam, 0.05": o.Adam(learning_rate=0.05),
-        "momentum 0.99": o.SGD(learning_rate=2e-4, momentum=0.99),
+        "Nesterov 0.97": o.SGD(learning_rate=3e-4, momentum=0.97, nesterov=True),
         "backtracking": s.GradientDescent(line_search="backtracking"),
     }
     runs = _runs(rosenbrock, rosenbrock.start, race, 1500)

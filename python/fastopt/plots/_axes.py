@@ -25,12 +25,15 @@ def new_axes(ax: Axes | None, width: float = 7.0, height: float = 4.2) -> Axes:
     return axes
 
 
-def finish(ax: Axes, *, legend: bool = True, **legend_options: Any) -> Axes:
-    """Grid, frame and legend as every picture here has them."""
+def finish(ax: Axes, *, fontsize: str = "medium", ncols: int = 1, beside: bool = False, title: str | None = None) -> Axes:
+    """Grid, frame and legend (inside, or beside the axes) as every picture here has them."""
     ax.grid(True, which="major", alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
-    if legend and ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, **legend_options)
+    if ax.get_legend_handles_labels()[0]:
+        legend = ax.legend(frameon=False, fontsize=fontsize, ncols=ncols, title=title)
+        if beside:
+            legend.set_loc("center left")
+            legend.set_bbox_to_anchor((1.0, 0.5), transform=ax.transAxes)
     return ax
 
 

@@ -166,4 +166,4 @@ def optimizer_comparison(
     axes.set_xlabel("epoch")
     axes.set_ylabel(column.replace("_", " "))
     axes.set_title(title)
-    return finish(axes, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5), title=f"last {column.replace('_', ' ')}")
+    return finish(axes, fontsize="small", beside=True, title=f"last {column.replace('_', ' ')}")
