@@ -207,7 +207,7 @@ class SecondOrder_float32:
     def gauss_newton(
         self, loss: Loss_float32, x: NDArray[Any], y: NDArray[Any], weight: Real | None, matrix: Real, gradient: Real
     ) -> float:
-        """matrix = J^T D J, gradient = J^T D r; returns r^T D r, the value of the loss "mse" (D: weights over their sum and the outputs)."""
+        """matrix = J^T D J, gradient = J^T D r; returns r^T D r, the loss "mse" (D: weights over their sum times outputs)."""
 
 class SecondOrder_float64(SecondOrder_float32): ...
 

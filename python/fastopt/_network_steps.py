@@ -92,6 +92,7 @@ def _damped_step(
     if not grad.any():
         raise StepFailedError("the gradient is 0")
     growth = 2.0
+    centre = objective.outputs(x) if method.geodesic else None
     for _ in range(method.max_tries):
         damping = float(memory[0])
         np.fill_diagonal(matrix, diagonal + damping * scale)
@@ -100,8 +101,9 @@ def _damped_step(
             promised = damping * float(step @ (scale * step)) - float(grad @ step)
             if promised <= objective.rounding * abs(value):
                 raise StepFailedError("converged: a step changes the loss by less than its rounding")
-            if method.geodesic:
-                step = _accelerated(objective, x, step, matrix)
+            if centre is not None:
+                bend = objective.pull_of_bend(x, step, centre)
+                step = _accelerated(step, _solve(matrix, -bend))
         if step is not None:
             new = objective.value(x + step)
             rho = (value - new) / promised if math.isfinite(new) else -math.inf
@@ -115,16 +117,14 @@ def _damped_step(
 
 def _solve(matrix: Matrix, right: Vector) -> Vector | None:
     try:
-        solution: Vector = np.linalg.solve(matrix, right)
+        solution: Vector = np.asarray(np.linalg.solve(matrix, right), dtype=np.float64)
     except np.linalg.LinAlgError:
         return None
     return solution if np.isfinite(solution).all() else None
 
 
-def _accelerated(objective: Objective, x: Vector, step: Vector, matrix: Matrix) -> Vector | None:
+def _accelerated(step: Vector, acceleration: Vector | None) -> Vector | None:
     """The step and half of its acceleration; None when that is too long for the model."""
-    bend = objective.pull_of_bend(x, step)
-    acceleration = _solve(matrix, -bend)
     if acceleration is None or 2.0 * np.linalg.norm(acceleration) > LARGEST_ACCELERATION * np.linalg.norm(step):
         return None
     return np.asarray(step + 0.5 * acceleration)
@@ -152,8 +152,10 @@ def _truncated_newton(method: NewtonCG, objective: Objective, grad: Vector) -> V
     """Conjugate gradients on H d = -g until the residual is small or the curvature is not positive."""
     norm = float(np.linalg.norm(grad))
     enough = min(0.5, math.sqrt(norm)) * norm
-    d, r = np.zeros_like(grad), -grad
-    p, square = np.array(r), norm * norm
+    d: Vector = np.zeros_like(grad)
+    r: Vector = -grad
+    p: Vector = np.array(r)
+    square = norm * norm
     for i in range(method.max_products):
         product = objective.hvp(p)
         curvature = float(p @ product)

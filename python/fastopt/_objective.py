@@ -135,7 +135,7 @@ class Objective:
         return self._with_diagonal(2.0 * self._l2)
 
     def gauss_newton(self, x: Vector) -> tuple[float, Vector, Matrix]:
-        """Value, half of the gradient and half of the Gauss-Newton matrix at x, for the squared error, until the next matrix is asked for."""
+        """Of the squared error: value, half of the gradient, half of the Gauss-Newton matrix at x, until the next matrix is asked for."""
         self.write(x)
         self.data_loss = self._native.gauss_newton(self._loss, *self._data, self._square(), self._gradient)
         grad, at = self._trained(self._gradient).astype(np.float64), self.settle(x)
@@ -151,16 +151,18 @@ class Objective:
         matrix[np.diag_indices_from(matrix)] += added
         return matrix
 
-    def pull_of_bend(self, x: Vector, d: Vector) -> Vector:
+    def outputs(self, x: Vector) -> NDArray[Any]:
+        """Raw outputs at x, which is not rounded here."""
+        self._place(x, [self._twin])
+        return self._twin._infer(self._data[0])
+
+    def pull_of_bend(self, x: Vector, d: Vector, centre: NDArray[Any]) -> Vector:
         """`J'D b` at x, where b is the second derivative of the outputs along d by central differences (Transtrum and Sethna 2011).
 
-        It is half of the gradient of the squared error to the target `outputs - b`.
+        It is half of the gradient of the squared error to the target `centre - b`; `centre` are the outputs at x.
         """
+        bend = (self.outputs(x + BEND_STEP * d) + self.outputs(x - BEND_STEP * d) - 2.0 * centre) / BEND_STEP**2
+        self._place(x, [self._twin])
         rows, _, weight = self._data
-        sides = []
-        for at in (x + BEND_STEP * d, x - BEND_STEP * d, x):
-            self._place(at, [self._twin])
-            sides.append(self._twin._infer(rows))
-        bend = (sides[0] + sides[1] - 2.0 * sides[2]) / BEND_STEP**2
-        self._native.gradient(self._loss, rows, sides[2] - bend, weight, self._gradient)
+        self._native.gradient(self._loss, rows, centre - bend, weight, self._gradient)
         return self._trained(0.5 * self._gradient)
