@@ -115,9 +115,25 @@ def networks(dtype):
     train("train accumulated", net, entropy, opt.RMSProp(), 300, 4, 16, accumulate=3)
 
 
+def second_order(dtype):
+    rng = np.random.default_rng(11)
+    net = fo.mlp(20, [65, 33], 3, activation="silu", batch_norm=True, dtype=dtype, seed=11)
+    x, y = draw(rng, 2100, 20, dtype=dtype), rng.integers(0, 3, 2100)
+    net.forward(x, training=True)
+    record("hessian-vector product", net.hvp("cross_entropy", x, y, draw(rng, net.num_parameters, dtype=dtype)))
+    record("jacobian", net.jacobian(x[:30]))
+    for name in core.activation_names():
+        small = fo.mlp(5, [7], 2, activation=name, dtype=dtype, seed=12)
+        record(f"hessian {name}", small.hessian("log_cosh", x[:50, :5], x[:50, 5:7]))
+    for name in ("lbfgs", "newton_cg", "levenberg_marquardt"):
+        net = fo.mlp(20, [30, 10], 1, activation="tanh", dtype=dtype, seed=13)
+        history = fo.Trainer(net, "mse", name).fit(x, x[:, 0] * x[:, 1], epochs=4, batch_size=None)
+        record(f"train {name}", *net.parameters.values(), np.array(history["loss"]))
+
+
 if __name__ == "__main__":
     for each in DTYPES:
-        for part in (kernels, losses, optimizers, networks):
+        for part in (kernels, losses, optimizers, networks, second_order):
             before = dict(HASHES)
             HASHES.clear()
             part(each)
