@@ -154,7 +154,7 @@ def test_two_loops_are_bfgs():
 
 def test_pairs_without_curvature_are_skipped():
     pairs = CurvaturePairs(3, 2)
-    for s, y in (([1.0, 0.0], [-1.0, 0.0]), ([1e-5, 0.0], [9e-6, 0.0]), ([1.0, 0.0], [0.0, 1.0]), ([1.0, 0.0], [np.nan, 0.0])):
+    for s, y in (([1.0, 0.0], [-1.0, 0.0]), ([1e-5, 0.0], [9e-16, 9e-5]), ([1.0, 0.0], [0.0, 1.0]), ([1.0, 0.0], [np.nan, 0.0])):
         assert not pairs.add(np.array(s), np.array(y))
     assert (len(pairs), pairs.skipped) == (0, 4)
     assert np.array_equal(lbfgs_direction(np.array([1.0, 2.0]), pairs), [-1.0, -2.0])
@@ -237,3 +237,10 @@ def test_specs():
         refuses(f"LBFGS {options}", fo.solvers.LBFGS, match="LBFGS", **options)
     refuses("line search", fo.solvers.Newton, line_search="exact", match="fixed, backtracking, strong_wolfe")
     refuses("learning rate", fo.solvers.GradientDescent, learning_rate=-1.0, match="learning_rate")
+
+
+def test_small_pairs_are_kept():
+    """Near a minimum of 0 all differences are small, and still say how the function bends."""
+    pairs = CurvaturePairs(3, 2)
+    assert pairs.add(np.array([1e-7, 0.0]), np.array([2e-7, 0.0]))
+    assert np.allclose(lbfgs_direction(np.array([1.0, 0.0]), pairs), [-0.5, 0.0])

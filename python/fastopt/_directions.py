@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ Matrix: TypeAlias = NDArray[np.float64]
 
 
 class CurvaturePairs:
-    """The last `history` pairs `s = x_new - x_old`, `y = g_new - g_old` with `y's > threshold`, in buffers that are used in turn."""
+    """The last `history` pairs `s = x_new - x_old`, `y = g_new - g_old` with `y's > threshold |y| |s|`, in buffers used in turn."""
 
     def __init__(self, history: int, size: int, threshold: float = 1e-10) -> None:
         self.s, self.y = np.zeros((history, size)), np.zeros((history, size))
@@ -30,7 +31,8 @@ class CurvaturePairs:
     def add(self, s: Vector, y: Vector) -> bool:
         """Keep a pair, unless its curvature is not safely positive (then False)."""
         curvature = float(y @ s)
-        if not (curvature > self.threshold and np.isfinite(curvature) and np.isfinite(float(y @ y))):
+        sizes = float(np.linalg.norm(y) * np.linalg.norm(s))  # relative: near a minimum of 0 every curvature is small
+        if not (curvature > self.threshold * sizes and math.isfinite(sizes)):
             self.skipped += 1
             return False
         slot = self.count % len(self.rho)

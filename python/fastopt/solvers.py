@@ -121,7 +121,7 @@ class LBFGS(Solver):
     c1, c2 : float
         Constants of the strong Wolfe conditions, `0 < c1 < c2 < 1`.
     min_curvature : float
-        Pairs with `y's` of at most this are left out.
+        Pairs with `y's` of at most this part of `|y| |s|` are left out.
     max_evaluations : int
         Of the function in one line search.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastopt import _evaluate, _fit, _links, _specs, _state, _validate, optimizers, solvers
+from fastopt import _evaluate, _fit, _links, _options, _specs, _state, _validate
 from fastopt._links import AnyLoss
 from fastopt._native import TRAIN_STEP, native_loss, native_optimizer
 from fastopt._rates import Rates
@@ -85,8 +85,8 @@ class Trainer:
             raise TypeError(f"network must be a fastopt.Network; got {type(network).__name__}")
         self._network = network
         self._loss: AnyLoss = _links.resolve(loss)
-        self._optimizer = _method(optimizer)
-        self._options = _check_options(l1, l2, clip_norm, clip_value, ema, accumulate)
+        self._optimizer = _options.method(optimizer)
+        self._options = _options.check(l1, l2, clip_norm, clip_value, ema, accumulate)
         self._seed = network.seed if seed is None else _specs.check_integer("seed", seed, low=0)
         self.epoch = 0
         self.history = History()
@@ -427,32 +427,6 @@ def _as_labels(y: NDArray[np.int64]) -> NDArray[Any]:
     return short if y.ndim == 1 and bool((short == y).all()) else y
 
 
-def _method(optimizer: str | Optimizer | Solver) -> Optimizer | Solver:
-    if isinstance(optimizer, Solver):
-        return optimizer
-    name = optimizer.lower().replace("-", "_") if isinstance(optimizer, str) else ""
-    return solvers.get(name) if name in solvers.table() else optimizers.get(optimizer)
-
-
 def _refuse(*_: Any) -> float:
     """Stands for the native step of a loss written in Python, so that `step` takes the careful path."""
     raise TypeError("a Python loss has no native step")
-
-
-def _check_options(l1: float, l2: float, clip_norm: float | None, clip_value: float | None, ema: float, accumulate: int) -> dict[str, Any]:
-    def at_least_0(name: str, value: Any) -> float:
-        return _specs.check_number(name, value, low=0.0, high=math.inf, low_open=False, high_open=True)
-
-    def above_0(name: str, value: Any) -> float:
-        if value is None:
-            return 0.0
-        return _specs.check_number(name, value, low=0.0, high=math.inf, low_open=True, high_open=True)
-
-    return {
-        "l1": at_least_0("l1", l1),
-        "l2": at_least_0("l2", l2),
-        "clip_norm": above_0("clip_norm", clip_norm),
-        "clip_value": above_0("clip_value", clip_value),
-        "ema": _specs.check_number("ema", ema, low=0.0, high=1.0, low_open=False, high_open=True),
-        "accumulate": _specs.check_integer("accumulate", accumulate, low=1),
-    }

@@ -35,7 +35,8 @@ def borehole(x: Array) -> Array:
     log_ratio = np.log(influence / radius)
     leak = 2.0 * length * transmissivity / (log_ratio * radius**2 * conductivity)
     flow: Array = 2.0 * np.pi * transmissivity * (upper - lower) / (log_ratio * (1.0 + leak + transmissivity / 89.55))
-    return (flow - flow.mean()) / flow.std()
+    scaled: Array = (flow - flow.mean()) / flow.std()
+    return scaled
 
 
 class Clock(fo.callbacks.Callback):
