@@ -17,7 +17,8 @@ from native import core
 # The contract: names may be added, none renamed.
 CONTRACT = {
     "Network", "Trainer", "History", "NonFiniteLossError", "mlp", "layers", "losses", "optimizers", "schedules", "callbacks", "metrics",
-    "data", "kernels", "check_gradients", "set_num_threads", "get_num_threads", "build_info", "show_config",
+    "data", "kernels", "check_gradients", "set_num_threads", "get_num_threads", "build_info", "show_config", "minimize", "MinimizeResult",
+    "solvers", "functions", "line_search",
 }  # fmt: skip
 OUTERMOST = ("sklearn", "plots")  # modules that need optional packages
 README = REPOSITORY / "README.md"
@@ -94,17 +95,17 @@ def test_doctests(module, tmp_path, monkeypatch):
 
 def test_options_are_keyword_only():
     """Specs of losses and optimizers, and everything behind the first arguments of the trainer, have names."""
-    for module, names in ((fo.losses, fo.losses.names()), (fo.optimizers, fo.optimizers.names())):
+    for module, names in ((fo.losses, fo.losses.names()), (fo.optimizers, fo.optimizers.names()), (fo.solvers, fo.solvers.names())):
         for name in names:
             for parameter in list(inspect.signature(type(module.get(name))).parameters.values()):
                 assert parameter.kind is parameter.KEYWORD_ONLY, f"{name}: {parameter.name} can be given by position"
-    for function, positional in ((fo.Trainer, 3), (fo.Trainer.fit, 3), (fo.Network, 2), (fo.mlp, 3)):
+    for function, positional in ((fo.Trainer, 3), (fo.Trainer.fit, 3), (fo.Network, 2), (fo.mlp, 3), (fo.minimize, 4)):
         for parameter in list(inspect.signature(function).parameters.values())[positional:]:
             assert parameter.kind is parameter.KEYWORD_ONLY, f"{function.__qualname__}: {parameter.name} can be given by position"
 
 
 def test_specs_are_frozen_values():
-    for module in (fo.losses, fo.optimizers):
+    for module in (fo.losses, fo.optimizers, fo.solvers):
         for name in module.names():
             spec = module.get(name)
             assert spec == module.get(name), f"{name}: two specs with the same options differ"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastopt import losses
 from fastopt._backend import core
+from fastopt._method import Method
 from fastopt._native import FLOAT64, native_loss
 from fastopt.losses import Loss, Quantile
 
@@ -20,7 +21,7 @@ AnyLoss = Loss | PythonLoss
 
 def resolve(loss: Any) -> AnyLoss:
     """A loss as given, by its name, or a function `(prediction, target) -> (value, gradient)`."""
-    if isinstance(loss, str | Loss | type) or not callable(loss):
+    if isinstance(loss, str | Loss | type | Method) or not callable(loss):
         return losses.get(loss)
     return loss  # type: ignore[no-any-return]
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 
+from fastopt._method import Method
+
 ConfigValue: TypeAlias = bool | int | float | str | Sequence[float]
 Check: TypeAlias = Callable[[str, Any], Any]
 Schedule: TypeAlias = Callable[[int], float]
@@ -213,7 +215,7 @@ def learning_rate(default: float) -> Any:
     """A learning rate: a float of at least 0, or a callable of the step number."""
 
     def check(name: str, value: Any) -> Any:
-        if callable(value):
+        if callable(value) and not isinstance(value, Method):
             return value
         return check_number(name, value, low=0.0, high=math.inf, low_open=False, high_open=True)
 

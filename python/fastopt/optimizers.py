@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import _specs
+from fastopt._method import Method
 from fastopt._specs import NamedSpec, Schedule, spec
 
 __all__ = [
@@ -61,8 +62,8 @@ class OptimizerEngine(Protocol):
     def evaluation_point(self, optimizer: "Optimizer", params: Arrays, state: OptimizerState) -> list[Array]: ...
 
 
-class Optimizer(NamedSpec):
-    """Base of all optimizers.
+class Optimizer(NamedSpec, Method):
+    """Base of all optimizers, each also a method of `fastopt.minimize` and of `scipy.optimize.minimize`.
 
     Examples
     --------

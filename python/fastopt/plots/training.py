@@ -1,18 +1,15 @@
-"""Pictures of training runs, drawn with matplotlib (`pip install 'fastopt[plot]'`), which is imported when one is asked for.
-
-Every function draws into `ax` when it is given, else into a new figure, and returns the axes.
-"""
+"""Pictures of training runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastopt.errors import missing_package
 from fastopt.history import History
+from fastopt.plots._axes import finish, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,43 +17,6 @@ if TYPE_CHECKING:
     from fastopt.callbacks import GradientMonitor, LearningRateRange
 
 __all__ = ["gradient_norms", "learning_curves", "learning_rate_range", "optimizer_comparison"]
-
-
-def _axes(ax: Axes | None, width: float = 7.0, height: float = 4.2) -> Axes:
-    if ax is not None:
-        return ax
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise missing_package("matplotlib", "plot", "Drawing") from None
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Axes = figure.add_subplot()
-    return axes
-
-
-def _finish(ax: Axes, *, legend: bool = True, **legend_options: Any) -> Axes:
-    ax.grid(True, which="major", alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    if legend and ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, **legend_options)
-    return ax
-
-
-def save(ax: Axes, path: str) -> None:
-    """Write the figure of these axes to a file.
-
-    Examples
-    --------
-    >>> import fastopt as fo
-    >>> from fastopt import plots
-    >>> ax = plots.learning_curves(fo.History([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": 1.0}]))
-    >>> ax.get_xlabel()
-    'epoch'
-    """
-    figure: Any = ax.get_figure()
-    figure.savefig(path)
 
 
 def learning_curves(history: History, *, columns: Sequence[str] | None = None, ax: Axes | None = None, title: str = "") -> Axes:
@@ -81,7 +41,7 @@ def learning_curves(history: History, *, columns: Sequence[str] | None = None, a
     if not history:
         raise ValueError("history has no epochs to draw")
     chosen = list(columns) if columns is not None else [c for c in ("loss", "val_loss") if c in history]
-    axes = _axes(ax)
+    axes = new_axes(ax)
     epochs = np.array(history["epoch"]) + 1
     names = {"loss": "training", "val_loss": "validation"}
     for column in chosen:
@@ -98,7 +58,7 @@ def learning_curves(history: History, *, columns: Sequence[str] | None = None, a
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss" if all("loss" in c for c in chosen) else ", ".join(chosen))
     axes.set_title(title)
-    return _finish(axes)
+    return finish(axes)
 
 
 def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: str = "", epoch: int | None = None) -> Axes:
@@ -115,7 +75,7 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
     """
     if not monitor.gradient_norms:
         raise ValueError("the monitor has seen no epoch")
-    axes = _axes(ax)
+    axes = new_axes(ax)
     names = list(monitor.gradient_norms)
     if epoch is not None:
         norms = [monitor.gradient_norms[name][epoch] for name in names]
@@ -123,7 +83,7 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
         axes.set_xlabel("dense layer, counted from the input")
         axes.set_ylabel("norm of the gradient of its weights")
         axes.set_yscale("log")
-        return _finish(axes)
+        return finish(axes)
     from matplotlib import colormaps
 
     colours = colormaps["viridis"](np.linspace(0.0, 0.92, len(names)))
@@ -134,7 +94,7 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
     axes.set_xlabel("epoch")
     axes.set_ylabel("norm of the gradient of the weights")
     axes.set_title(title)
-    return _finish(axes, fontsize="small", ncols=1 + len(names) // 8)
+    return finish(axes, fontsize="small", ncols=1 + len(names) // 8)
 
 
 def learning_rate_range(found: LearningRateRange, *, ax: Axes | None = None, title: str = "") -> Axes:
@@ -147,7 +107,7 @@ def learning_rate_range(found: LearningRateRange, *, ax: Axes | None = None, tit
     ax : Axes, optional
     title : str
     """
-    axes = _axes(ax)
+    axes = new_axes(ax)
     axes.plot(found.rates, found.losses, color="0.75", linewidth=1.0, label="loss of the batch")
     axes.plot(found.rates, found.smoothed, linewidth=2.0, label="smoothed")
     if math.isfinite(found.suggestion):
@@ -158,7 +118,7 @@ def learning_rate_range(found: LearningRateRange, *, ax: Axes | None = None, tit
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.set_title(title)
-    return _finish(axes)
+    return finish(axes)
 
 
 def optimizer_comparison(
@@ -187,7 +147,7 @@ def optimizer_comparison(
     """
     if not histories:
         raise ValueError("histories must not be empty")
-    axes = _axes(ax, 8.0, 4.8)
+    axes = new_axes(ax, 8.0, 4.8)
 
     def last(name: str) -> float:
         value = float(histories[name][column][-1])
@@ -206,4 +166,4 @@ def optimizer_comparison(
     axes.set_xlabel("epoch")
     axes.set_ylabel(column.replace("_", " "))
     axes.set_title(title)
-    return _finish(axes, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5), title=f"last {column.replace('_', ' ')}")
+    return finish(axes, fontsize="small", beside=True, title=f"last {column.replace('_', ' ')}")

@@ -1,0 +1,97 @@
+"""Directions of descent from curvature, on plain float64 vectors: the limited memory of L-BFGS, Newton with damping."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector: TypeAlias = NDArray[np.float64]
+Matrix: TypeAlias = NDArray[np.float64]
+
+
+class CurvaturePairs:
+    """The last `history` pairs `s = x_new - x_old`, `y = g_new - g_old` with `y's > threshold`, in buffers that are used in turn."""
+
+    def __init__(self, history: int, size: int, threshold: float = 1e-10) -> None:
+        self.s, self.y = np.zeros((history, size)), np.zeros((history, size))
+        self.rho = np.zeros(history)
+        self.threshold = threshold
+        self.count = self.skipped = 0
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.rho))
+
+    def clear(self) -> None:
+        """Forget all pairs."""
+        self.count = 0
+
+    def add(self, s: Vector, y: Vector) -> bool:
+        """Keep a pair, unless its curvature is not safely positive (then False)."""
+        curvature = float(y @ s)
+        if not (curvature > self.threshold and np.isfinite(curvature) and np.isfinite(float(y @ y))):
+            self.skipped += 1
+            return False
+        slot = self.count % len(self.rho)
+        self.s[slot], self.y[slot], self.rho[slot] = s, y, 1.0 / curvature
+        self.count += 1
+        return True
+
+    def newest_first(self) -> list[int]:
+        """Slots in use."""
+        return [(self.count - 1 - i) % len(self.rho) for i in range(len(self))]
+
+
+def lbfgs_direction(grad: Vector, pairs: CurvaturePairs) -> Vector:
+    """`-H g` by the two-loop recursion, H starting from `s'y / y'y` times the identity (Nocedal 1980; Nocedal and Wright, algorithm 7.4).
+
+    Steepest descent when there is no pair.
+    """
+    direction: Vector = -grad
+    slots = pairs.newest_first()
+    if not slots:
+        return direction
+    alphas = []
+    for i in slots:
+        alpha = pairs.rho[i] * float(pairs.s[i] @ direction)
+        direction -= alpha * pairs.y[i]
+        alphas.append(alpha)
+    newest = pairs.y[slots[0]]
+    direction *= 1.0 / (pairs.rho[slots[0]] * float(newest @ newest))
+    for i, alpha in zip(reversed(slots), reversed(alphas), strict=True):
+        direction += (alpha - pairs.rho[i] * float(pairs.y[i] @ direction)) * pairs.s[i]
+    return direction
+
+
+def newton_direction(hessian: Matrix, grad: Vector, damping: float = 1e-3) -> tuple[Vector, float]:
+    """Solve `(H + lam I) d = -g`; lam is 0 when H is positive definite, else the first of a growing row that makes it so.
+
+    The row starts at `damping max|H_ii|` above what makes the diagonal positive and grows fourfold (Levenberg 1944; Nocedal and Wright,
+    algorithm 3.3). Returns d and lam.
+
+    Raises
+    ------
+    ValueError
+        When the Hessian is not finite.
+    """
+    if not np.isfinite(hessian).all():
+        raise ValueError("the Hessian is not finite")
+    diagonal = np.diagonal(hessian)
+    scale = max(float(np.abs(hessian).max()), 1e-300)
+    lam = 0.0
+    identity = np.eye(len(grad))
+    while True:
+        damped = hessian + lam * identity if lam > 0.0 else hessian
+        if _positive_definite(damped, scale):
+            direction: Vector = np.linalg.solve(damped, -grad).astype(np.float64, copy=False)
+            return direction, lam
+        lam = max(4.0 * lam, damping * scale - min(0.0, float(diagonal.min())))
+
+
+def _positive_definite(matrix: Matrix, scale: float) -> bool:
+    try:
+        factor = np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return float(np.diagonal(factor).min()) ** 2 > 1e-14 * scale

@@ -1,0 +1,49 @@
+"""What every method of `fastopt.minimize` has in common: it can be called the way `scipy.optimize.minimize` calls a method."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+
+class Method:
+    """Mix-in of optimizers and solvers; `fastopt` gives it the driver when it is imported."""
+
+    minimizer: ClassVar[Callable[..., Any]]
+
+    def __call__(
+        self,
+        fun: Callable[..., Any],
+        x0: Any,
+        args: tuple[Any, ...] = (),
+        *,
+        jac: Any = None,
+        hess: Any = None,
+        hessp: Any = None,
+        bounds: Any = None,
+        constraints: Any = (),
+        callback: Callable[[Any], Any] | None = None,
+        maxiter: int = 1000,
+        tol: float = 1e-8,
+        relative_tol: float = 1e-12,
+        record: bool = False,
+    ) -> Any:
+        """As `scipy.optimize.minimize(fun, x0, args, method=self, jac=..., options={"maxiter": ..., "tol": ..., "record": ...})` calls it.
+
+        Raises
+        ------
+        ValueError
+            When bounds or constraints are given, which no method here takes.
+        """
+        if bounds is not None or (constraints is not None and len(constraints) > 0):
+            raise ValueError(f"{type(self).__name__} minimizes without bounds and constraints; take one of SciPy's own methods for these")
+        bound = [_bind(function, args) for function in (fun, jac, hess)]
+        return type(self).minimizer(
+            bound[0], x0, grad=bound[1], hess=bound[2], method=self, max_steps=maxiter, tol=tol, relative_tol=relative_tol, record=record,
+            callback=callback,
+        )  # fmt: skip
+
+
+def _bind(function: Any, args: tuple[Any, ...]) -> Any:
+    """The function of x alone; what is no function (None, or the name of a difference scheme) means differences."""
+    if not callable(function):
+        return None
+    return (lambda x: function(x, *args)) if args else function

@@ -1,0 +1,52 @@
+"""What every picture shares: axes, frame, legend, file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastopt.errors import missing_package
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def new_axes(ax: Axes | None, width: float = 7.0, height: float = 4.2) -> Axes:
+    """`ax` as given, or the axes of a new figure that no window shows."""
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_package("matplotlib", "plot", "Drawing") from None
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Axes = figure.add_subplot()
+    return axes
+
+
+def finish(ax: Axes, *, fontsize: str = "medium", ncols: int = 1, beside: bool = False, title: str | None = None) -> Axes:
+    """Grid, frame and legend (inside, or beside the axes) as every picture here has them."""
+    ax.grid(True, which="major", alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    if ax.get_legend_handles_labels()[0]:
+        legend = ax.legend(frameon=False, fontsize=fontsize, ncols=ncols, title=title)
+        if beside:
+            legend.set_loc("center left")
+            legend.set_bbox_to_anchor((1.0, 0.5), transform=ax.transAxes)
+    return ax
+
+
+def save(ax: Axes, path: str) -> None:
+    """Write the figure of these axes to a file.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> from fastopt import plots
+    >>> ax = plots.learning_curves(fo.History([{"epoch": 0, "loss": 2.0}, {"epoch": 1, "loss": 1.0}]))
+    >>> ax.get_xlabel()
+    'epoch'
+    """
+    figure: Any = ax.get_figure()
+    figure.savefig(path)
