@@ -29,20 +29,30 @@ inline bool same_shape(const py::array& a, const py::array& b) {
     return a.ndim() == b.ndim() && std::equal(a.shape(), a.shape() + a.ndim(), b.shape());
 }
 
-inline void check_type(bool condition, const std::string& message) {
+template <class... Parts>
+void check_type(bool condition, const Parts&... parts) {
     if (!condition) {
-        throw py::type_error(message);
+        throw py::type_error(sentence(parts...));
     }
+}
+
+inline std::string dtype_text(const py::dtype& dtype) { return py::str(dtype).cast<std::string>(); }
+
+// One comparison of pointers in the common case: NumPy has one object per native dtype.
+template <class T>
+bool is_dtype(const py::array& array) {
+    static const py::dtype wanted = py::dtype::of<T>();
+    return array.dtype().is(wanted) || array.dtype().equal(wanted);
 }
 
 // A C-contiguous array of T, by handle; `writable` when it is an output.
 template <class T>
 py::array exact(const py::handle& object, const char* name, bool writable = false) {
-    check_type(py::isinstance<py::array>(object), sentence(name, " must be a NumPy array"));
+    check_type(py::isinstance<py::array>(object), name, " must be a NumPy array");
     const auto array = py::reinterpret_borrow<py::array>(object);
-    check_type(array.dtype().is(py::dtype::of<T>()) || array.dtype().equal(py::dtype::of<T>()),
-               sentence(name, " must have dtype ", py::str(py::dtype::of<T>()).cast<std::string>(), "; got ",
-                        py::str(array.dtype()).cast<std::string>()));
+    if (!is_dtype<T>(array)) {
+        throw py::type_error(sentence(name, " must have dtype ", dtype_text(py::dtype::of<T>()), "; got ", dtype_text(array.dtype())));
+    }
     check((array.flags() & py::array::c_style) != 0, name, " must be C-contiguous; its shape is ", shape_text(array));
     check(reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) == 0, name, " must be aligned");
     check(!writable || array.writeable(), name, " is read-only, but it is written in place");
@@ -173,10 +183,10 @@ class PaddedVector {
 
 // Rows of the caller's table in one of the element types that `gather` converts.
 inline Source source_of(const py::handle& object, const char* name) {
-    check_type(py::isinstance<py::array>(object), sentence(name, " must be a NumPy array"));
+    check_type(py::isinstance<py::array>(object), name, " must be a NumPy array");
     const auto array = py::reinterpret_borrow<py::array>(object);
     check(array.ndim() == 2, name, " must have 2 dimensions; its shape is ", shape_text(array));
-    const auto is = [&](auto value) { return array.dtype().equal(py::dtype::of<decltype(value)>()); };
+    const auto is = [&](auto value) { return is_dtype<decltype(value)>(array); };
     Source source;
     if (is(float{})) {
         source.type = SourceType::float32;
@@ -187,8 +197,7 @@ inline Source source_of(const py::handle& object, const char* name) {
     } else if (is(std::int16_t{})) {
         source.type = SourceType::int16;
     } else {
-        throw py::type_error(
-            sentence(name, " must have dtype float32, float64, uint8 or int16; got ", py::str(array.dtype()).cast<std::string>()));
+        throw py::type_error(sentence(name, " must have dtype float32, float64, uint8 or int16; got ", dtype_text(array.dtype())));
     }
     const py::ssize_t item = array.itemsize();
     source.data = array.data();

@@ -18,8 +18,22 @@ namespace {
 using Release = py::gil_scoped_release;
 
 bool is_double(const py::handle& object) {
-    return py::isinstance<py::array>(object) && py::reinterpret_borrow<py::array>(object).dtype().equal(py::dtype::of<double>());
+    return py::isinstance<py::array>(object) && is_dtype<double>(py::reinterpret_borrow<py::array>(object));
 }
+
+// Scratch of the calling thread, kept between calls: getting and clearing memory would take longer than a small product.
+template <class T>
+class ScratchOf {
+   public:
+    explicit ScratchOf(Index size) { kept().reserve(size); }
+    T* data() const { return kept().data(); }
+
+   private:
+    static Buffer<T>& kept() {
+        thread_local Buffer<T> buffer;
+        return buffer;
+    }
+};
 
 // Call f with a value of the element type of `object`; anything but float64 is checked as float32.
 template <class F>
@@ -47,7 +61,7 @@ void matmul(const py::object& a, const py::object& b, const py::object& out, boo
         product.b = transpose_b ? transposed(mb) : operand(mb);
         product.c = mc;
         const Release release;
-        const Buffer<T> scratch(product_scratch<T>(product.m, product.n, product.k, get_num_threads()));
+        const ScratchOf<T> scratch(product_scratch<T>(product.m, product.n, product.k, get_num_threads()));
         multiply(product, scratch.data());
     });
 }
@@ -71,7 +85,7 @@ void dense_forward_array(const py::object& x, const py::object& weight, const py
         }
         const Activation g = activation_from_name(activation);
         const Release release;
-        const Buffer<T> scratch(dense_scratch<T>(mx.rows, mw.rows, mw.cols, get_num_threads()));
+        const ScratchOf<T> scratch(dense_scratch<T>(mx.rows, mw.rows, mw.cols, get_num_threads()));
         dense_forward<T>(mx, mw, padded_bias.data(), g, my, mp, scratch.data());
     });
 }
@@ -95,7 +109,7 @@ void dense_backward_array(const py::object& x, const py::object& weight, const p
             check_apart(mgx, mg, "grad_x", "grad_pre");
         }
         const Release release;
-        const Buffer<T> scratch(dense_scratch<T>(mx.rows, mw.rows, mw.cols, get_num_threads()));
+        const ScratchOf<T> scratch(dense_scratch<T>(mx.rows, mw.rows, mw.cols, get_num_threads()));
         dense_backward_weight<T>(mx, mg, mgw, gb, scratch.data());
         if (mgx.data != nullptr) {
             dense_backward_input<T>(mg, mw, mgx, Activation::identity, {}, scratch.data());
@@ -148,7 +162,7 @@ void batchnorm_forward_array(const py::object& x, const py::object& gamma, const
         const PaddedOutput<T> py_(my);
         const Index width = round_up(mx.cols, line_elements<T>);
         const Buffer<T> statistics(3 * width);
-        const Buffer<T> scratch(batchnorm_scratch<T>(mx.rows, mx.cols));
+        const ScratchOf<T> scratch(batchnorm_scratch<T>(mx.rows, mx.cols));
         T* m = statistics.data();
         T* v = m + width;
         T* inverse = v + width;
@@ -209,7 +223,7 @@ void batchnorm_backward_array(const py::object& x, const py::object& gamma, cons
         const PaddedInput<T> px(mx);
         const PaddedInput<T> pg(mg);
         const PaddedOutput<T> pgx(mgx);
-        const Buffer<T> scratch(batchnorm_scratch<T>(mx.rows, mx.cols));
+        const ScratchOf<T> scratch(batchnorm_scratch<T>(mx.rows, mx.cols));
         batchnorm_backward<T>(px.view(), {g.data(), nullptr, T(0)}, m.data(), inverse.data(), pg.view(), pgx.view(), gg, gb,
                               Activation::identity, {}, scratch.data());
         pgx.finish();

@@ -14,7 +14,7 @@ namespace fastopt {
 namespace {
 
 py::list list_of(const py::handle& object, const char* name) {
-    check_type(py::isinstance<py::list>(object), sentence(name, " must be a list of NumPy arrays"));
+    check_type(py::isinstance<py::list>(object), name, " must be a list of NumPy arrays");
     return py::reinterpret_borrow<py::list>(object);
 }
 

@@ -33,7 +33,7 @@ Config::Value value_from(const std::string& name, const py::handle& value) {
     if (py::isinstance<py::str>(value)) {
         return value.cast<std::string>();
     }
-    check_type(py::isinstance<py::sequence>(value), sentence("option '", name, "' must be a bool, number, string or sequence of numbers"));
+    check_type(py::isinstance<py::sequence>(value), "option '", name, "' must be a bool, number, string or sequence of numbers");
     return value.cast<std::vector<double>>();
 }
 

@@ -19,8 +19,10 @@ template <class T>
 constexpr Index panel_width = max_vecs* lanes<T>;
 
 // Sizes found by bench/run.py --only kernels: a k block of A (row_block x k_block) stays in half of a 1 MiB L2 while the panels of B pass.
-constexpr Index k_block_bytes = 2048;
+// Blocks of k: with them a panel of B and the rows of a tile stay near, and C is seldom read again.
+constexpr Index k_block_bytes = max_vecs == 1 ? 512 : 2048;
 constexpr Index row_block = 112;
+constexpr Index pack_slice = 8;
 // A panel that is read straight from B must stay in L1 between row tiles.
 constexpr Index direct_bytes = Index{1} << 15;
 constexpr Index page = 4096;
@@ -123,17 +125,20 @@ class Block {
     }
 
     void pack_b() {
-        const Index k = p1_ - p0_;
-        T* to = s_.packed_b;
-        for (Index j = cols_.begin; j < cols_.end; j += panel_width<T>) {
-            const Index cols = std::min(panel_width<T>, cols_.end - j);
-            const Index width = round_up(cols, lanes<T>);
-            if (q_.b.col == 1) {
-                pack_rows(q_.b.data + p0_ * q_.b.row + j, q_.b.row, k, cols, width, to);
-            } else {
-                pack_columns(q_.b.data + p0_ + j * q_.b.col, q_.b.col, k, cols, width, to);
+        // A slice of k at a time for all panels: long rows of B are then read from end to end, not a line from each page.
+        const Index slice = q_.b.col == 1 ? pack_slice : p1_ - p0_;
+        for (Index p = p0_; p < p1_; p += slice) {
+            const Index rows = std::min(slice, p1_ - p);
+            for (Index j = cols_.begin; j < cols_.end; j += panel_width<T>) {
+                const Index cols = std::min(panel_width<T>, cols_.end - j);
+                const Index width = round_up(cols, lanes<T>);
+                T* to = s_.packed_b + (j - cols_.begin) * (p1_ - p0_) + (p - p0_) * width;
+                if (q_.b.col == 1) {
+                    pack_rows(q_.b.data + p * q_.b.row + j, q_.b.row, rows, cols, width, to);
+                } else {
+                    pack_columns(q_.b.data + p + j * q_.b.col, q_.b.col, rows, cols, width, to);
+                }
             }
-            to += k * width;
         }
     }
 
@@ -141,11 +146,13 @@ class Block {
     void pack_a(Index i0, Index i1, Index block_begin) {
         const Index height = i1 - i0;
         T* to = s_.packed_a + (i0 - block_begin) * (p1_ - p0_);
-        for (Index p = p0_; p < p1_; ++p) {
-            const T* from = q_.a.data + i0 * q_.a.row + p * q_.a.col;
-            for (Index i = 0; i < height; ++i) {
-                *to++ = from[i * q_.a.row];
-            }
+        const T* from = q_.a.data + i0 * q_.a.row + p0_ * q_.a.col;
+        if (q_.a.col == 1) {
+            pack_tile_rows(from, q_.a.row, height, p1_ - p0_, to);
+            return;
+        }
+        for (Index p = p0_; p < p1_; ++p, from += q_.a.col, to += height) {
+            std::memcpy(to, from, static_cast<std::size_t>(height) * sizeof(T));
         }
     }
 

@@ -36,8 +36,9 @@ template <class T>
 T fma_loop(Index repeats, T seed) {
     using Packet = typename simd::Vec<T>::Packet;
     Packet sums[chains];
-    for (auto& sum : sums) {
-        sum = simd::ei::pset1<Packet>(seed);
+    for (int i = 0; i < chains; ++i) {
+        // Equal chains would be merged.
+        sums[i] = simd::ei::pset1<Packet>(seed + static_cast<T>(i));
     }
     const Packet a = simd::ei::pset1<Packet>(T(0.999));
     const Packet b = simd::ei::pset1<Packet>(T(1e-9));
@@ -60,10 +61,12 @@ double fma_rate(double seconds) {
     constexpr Index repeats = 100000;
     const int threads = get_num_threads();
     const double amount = 2.0 * repeats * chains * simd::Vec<T>::packet_lanes * threads;
+    // The compiler must not see that every repetition computes the same.
+    volatile T seed = 1;
     volatile T sink = 0;
     return best_rate(seconds, amount, [&] {
         parallel(threads, [&](int thread, int) {
-            const T result = fma_loop<T>(repeats, T(1));
+            const T result = fma_loop<T>(repeats, seed);
             if (thread == 0) {
                 sink = result;
             }

@@ -5,6 +5,8 @@
 // comment says, and none is contracted by the compiler (-ffp-contract=off): what is fused is written as fma.
 #pragma once
 
+// Without this Eigen takes square roots from approximate reciprocals, which differ between instruction sets.
+#define EIGEN_FAST_MATH 0
 #include <Eigen/Core>
 #include <cstring>
 #include <limits>

@@ -20,7 +20,8 @@ CASES = [
     ("adagrad", 0.1, {"weight_decay": 0.02}, "weights"),
     ("rmsprop", 0.01, {}, "all"),
     ("rmsprop", 0.01, {"rho": 0.8, "eps": 1e-4}, "all"),
-    ("rmsprop", 0.01, {"momentum": 0.9}, "all"),
+    # At 0.01 this trajectory is chaotic: a last-bit change of the start grows to 3e-10 in 300 steps.
+    ("rmsprop", 0.003, {"momentum": 0.9}, "all"),
     ("rmsprop", 0.01, {"centered": True, "eps": 1e-2}, "all"),
     ("rmsprop", 0.005, {"centered": True, "momentum": 0.5, "weight_decay": 0.02, "eps": 1e-2}, "weights"),
     ("adadelta", 1.0, {}, "all"),
