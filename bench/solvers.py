@@ -67,7 +67,7 @@ def to_the_loss_of_adam(context: Context, problem: Problem, dtype: str) -> list[
     goal = adam.evaluate(problem.x, problem.y)["loss"]
     fast, history = [], None
     for _ in range(context.plan.repeats):
-        trainer = fo.Trainer(problem.network(fo, dtype), "mse", fo.solvers.LevenbergMarquardt(geodesic=True))
+        trainer = fo.Trainer(problem.network(fo, dtype), "mse", fo.solvers.LevenbergMarquardt())
         start = time.perf_counter()
         history = trainer.fit(
             problem.x, problem.y, epochs=500, batch_size=None, callbacks=[lambda _, row: row["loss"] <= goal], progress=False

@@ -58,7 +58,7 @@ class LevenbergMarquardt(Solver):
 
     name: ClassVar[str] = "levenberg_marquardt"
     aliases: ClassVar[tuple[str, ...]] = ("lm",)
-    damping: float = _specs.positive(1e-2)
+    damping: float = _specs.positive(0.1)
     floor: float = _specs.non_negative(1.0)
     geodesic: bool = _specs.flag(False)
     max_parameters: int = _specs.integer(3000, low=1)
