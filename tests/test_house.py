@@ -19,7 +19,8 @@ FLOORS = {
     "bindings": {"core", "kernels", "losses", "optimizers", "nn"},
 }
 OPTIONAL = ("matplotlib", "sklearn", "pandas", "torch", "scipy")
-PURE = ("layers", "losses", "optimizers", "schedules", "history", "solvers", "functions", "line_search", "network_solvers")  # they import nothing compiled
+# Modules that import nothing compiled.
+PURE = ("layers", "losses", "optimizers", "schedules", "history", "solvers", "functions", "line_search", "network_solvers")
 ON_THE_PUBLIC_API = ("sklearn", "plots", "examples")  # modules that nobody imports
 
 needs_sources = pytest.mark.skipif(not CPP.is_dir(), reason="the tests run without the repository around them")
