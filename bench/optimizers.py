@@ -1,6 +1,7 @@
 """Every registered optimizer: bytes per second of its fused update against the copy loop on a working set of the same size.
 
-The bytes are those the rule cannot avoid: read weight, gradient and its slots, write weight and slots.
+The bytes are those the rule cannot avoid: read weight, gradient and its slots, write weight and slots; a rule that needs the norm of the
+whole gradient first (adagrad_norm) reads the gradient twice.
 """
 
 import gc
@@ -32,12 +33,13 @@ class Subject:
     native: Callable[[], None]
     public: Callable[[], object]
     slots: int
+    norm_passes: int
     parameters: Array
     gradients: Array
 
     @property
     def traffic(self) -> int:
-        return self.parameters.nbytes * (3 + 2 * self.slots)
+        return self.parameters.nbytes * (3 + 2 * self.slots + self.norm_passes)
 
     @property
     def working_set(self) -> int:
@@ -70,7 +72,7 @@ def make_subject(context: Context, spec: Any, size: int) -> Subject:
 
     own = parameters.copy()
     state = spec.init(own)
-    return Subject(native, lambda: spec.step(own, gradients, state), len(slots), parameters, gradients)
+    return Subject(native, lambda: spec.step(own, gradients, state), len(slots), int(spec.name == "adagrad_norm"), parameters, gradients)
 
 
 def run(context: Context) -> None:

@@ -170,6 +170,19 @@ def test_accumulated_micro_batches_equal_one_batch():
             close(view, nets[0].parameters[name], 1e-10, f"{name} after accumulated updates")
 
 
+def test_micro_batches_left_at_the_end_of_an_epoch_are_used():
+    rng = np.random.default_rng(126)
+    x, y = rng.standard_normal((40, 6)), rng.standard_normal((40, 2))
+    nets = [fo.mlp(6, [7], 2, activation="tanh", dtype="float64", seed=3) for _ in range(2)]
+    whole = fo.Trainer(nets[0], "mse", fo.optimizers.Adam(learning_rate=fo.schedules.inverse_time_decay(0.01, delta=0.3)))
+    parts = fo.Trainer(nets[1], "mse", fo.optimizers.Adam(learning_rate=fo.schedules.inverse_time_decay(0.01, delta=0.3)), accumulate=3)
+    whole.fit(x, y, epochs=3, batch_size=12, shuffle=False)  # batches of 12, 12, 12 and 4
+    parts.fit(x, y, epochs=3, batch_size=4, shuffle=False)
+    assert parts.steps == whole.steps == 12
+    for name, view in nets[1].parameters.items():
+        close(view, nets[0].parameters[name], 1e-10, f"{name} after accumulated updates")
+
+
 def test_exponential_average():
     """The average starts at the weights after the first update, follows every update, and is what evaluation and prediction use."""
     rng = np.random.default_rng(124)

@@ -122,6 +122,13 @@ void bind(py::module_& m) {
         .def("reset", &Step::reset)
         .def("step", &step<T>)
         .def("run_steps", &run_steps<T>)
+        .def("flush",
+             [](Step& self, double learning_rate) {
+                 check_rate(learning_rate);
+                 const py::gil_scoped_release release;
+                 const std::lock_guard<std::mutex> lock(self.network().mutex());
+                 return self.flush(learning_rate);
+             })
         .def("update",
              [](Step& self, double learning_rate) {
                  check_rate(learning_rate);

@@ -1,6 +1,7 @@
 #include "kernels/batchnorm.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/threads.hpp"
 #include "kernels/reduce.hpp"
@@ -23,11 +24,15 @@ double work(const ConstMatrix<T>& x, double per_element) {
     return per_element * static_cast<double>(x.rows * x.cols);
 }
 
-// f(v, vecs) over the cache lines of a row in groups; the last group may be narrower.
+// f(v, count) over the cache lines of a row, `count` of them at a time and known to the compiler, so that sums stay in registers.
 template <class F>
 void for_groups(Index vecs, F&& f) {
-    for (Index v = 0; v < vecs; v += group) {
-        f(v, std::min<Index>(group, vecs - v));
+    Index v = 0;
+    for (; v + group <= vecs; v += group) {
+        f(v, std::integral_constant<int, group>{});
+    }
+    for (; v < vecs; ++v) {
+        f(v, std::integral_constant<int, 1>{});
     }
 }
 
@@ -51,30 +56,35 @@ void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, 
             T* chunk_mean = scratch + 2 * c * width;
             T* chunk_squares = chunk_mean + width;
             const Vec<T> inverse_rows = set1(T(1) / static_cast<T>(rows));
-            for_groups(vecs, [&](Index v, Index count) {
-                Vec<T> sum[group];
-                Vec<T> squares[group];
-                for (Index g = 0; g < count; ++g) {
+            for_groups(vecs, [&](Index v, auto count) {
+                Vec<T> sum[count];
+                Vec<T> squares[count];
+#pragma GCC unroll 4
+                for (int g = 0; g < count; ++g) {
                     sum[g] = zero<T>();
                     squares[g] = zero<T>();
                 }
                 for (Index i = 0; i < rows; ++i) {
                     const T* row = x.row(first + i) + v * lanes<T>;
-                    for (Index g = 0; g < count; ++g) {
+#pragma GCC unroll 4
+                    for (int g = 0; g < count; ++g) {
                         sum[g] = sum[g] + load(row + g * lanes<T>);
                     }
                 }
-                for (Index g = 0; g < count; ++g) {
+#pragma GCC unroll 4
+                for (int g = 0; g < count; ++g) {
                     sum[g] = sum[g] * inverse_rows;
                 }
                 for (Index i = 0; i < rows; ++i) {
                     const T* row = x.row(first + i) + v * lanes<T>;
-                    for (Index g = 0; g < count; ++g) {
+#pragma GCC unroll 4
+                    for (int g = 0; g < count; ++g) {
                         const Vec<T> d = load(row + g * lanes<T>) - sum[g];
                         squares[g] = fma(d, d, squares[g]);
                     }
                 }
-                for (Index g = 0; g < count; ++g) {
+#pragma GCC unroll 4
+                for (int g = 0; g < count; ++g) {
                     store(chunk_mean + (v + g) * lanes<T>, sum[g]);
                     store(chunk_squares + (v + g) * lanes<T>, squares[g]);
                 }
@@ -107,13 +117,10 @@ void batchnorm_apply(In<T> x, const BatchNorm<T>& norm, const T* mean, const T* 
         const Index step = std::max<Index>(1, 4096 / std::max<Index>(1, vecs * lanes<T>));
         for (Index i0 = begin; i0 < end; i0 += step) {
             const Index i1 = std::min(end, i0 + step);
-            for (Index v = 0; v < vecs; ++v) {
-                const Index at = v * lanes<T>;
-                const Vec<T> scale = load(norm.gamma + at) * load(inverse_std + at);
-                const Vec<T> centre = load(mean + at);
-                const Vec<T> shift = load(norm.beta + at);
-                for (Index i = i0; i < i1; ++i) {
-                    const Vec<T> a = fma(load(x.row(i) + at) - centre, scale, shift);
+            for (Index i = i0; i < i1; ++i) {
+                for (Index at = 0; at < vecs * lanes<T>; at += lanes<T>) {
+                    const Vec<T> scale = load(norm.gamma + at) * load(inverse_std + at);
+                    const Vec<T> a = fma(load(x.row(i) + at) - load(mean + at), scale, load(norm.beta + at));
                     store(y.row(i) + at, a);
                     if (pre.data != nullptr) {
                         store(pre.row(i) + at, a);
@@ -139,11 +146,12 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
             const Index last = std::min(x.rows, first + reduction_rows);
             T* chunk_beta = scratch + 2 * c * width;
             T* chunk_gamma = chunk_beta + width;
-            for_groups(vecs, [&](Index v, Index count) {
-                Vec<T> beta[group];
-                Vec<T> gamma[group];
-                Vec<T> centre[group];
-                for (Index g = 0; g < count; ++g) {
+            for_groups(vecs, [&](Index v, auto count) {
+                Vec<T> beta[count];
+                Vec<T> gamma[count];
+                Vec<T> centre[count];
+#pragma GCC unroll 4
+                for (int g = 0; g < count; ++g) {
                     beta[g] = zero<T>();
                     gamma[g] = zero<T>();
                     centre[g] = load(mean + (v + g) * lanes<T>);
@@ -151,13 +159,15 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
                 for (Index i = first; i < last; ++i) {
                     const T* row = x.row(i) + v * lanes<T>;
                     const T* grad = grad_y.row(i) + v * lanes<T>;
-                    for (Index g = 0; g < count; ++g) {
+#pragma GCC unroll 4
+                    for (int g = 0; g < count; ++g) {
                         const Vec<T> d = load(grad + g * lanes<T>);
                         beta[g] = beta[g] + d;
                         gamma[g] = fma(d, load(row + g * lanes<T>) - centre[g], gamma[g]);
                     }
                 }
-                for (Index g = 0; g < count; ++g) {
+#pragma GCC unroll 4
+                for (int g = 0; g < count; ++g) {
                     store(chunk_beta + (v + g) * lanes<T>, beta[g]);
                     store(chunk_gamma + (v + g) * lanes<T>, gamma[g]);
                 }
@@ -188,16 +198,13 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
         const Index step = std::max<Index>(1, 2048 / std::max<Index>(1, width));
         for (Index i0 = begin; i0 < end; i0 += step) {
             const Index i1 = std::min(end, i0 + step);
-            for (Index v = 0; v < vecs; ++v) {
-                const Index at = v * lanes<T>;
-                const Vec<T> inverse = load(inverse_std + at);
-                const Vec<T> scale = load(norm.gamma + at) * inverse;
-                const Vec<T> centre = load(mean + at);
-                const Vec<T> mean_grad = load(scratch + at) * inverse_rows;
-                const Vec<T> tilt = load(scratch + width + at) * inverse_rows * inverse;
-                for (Index i = i0; i < i1; ++i) {
-                    const Vec<T> d = load(grad_y.row(i) + at) - mean_grad;
-                    store(grad_x.row(i) + at, scale * fma(-(load(x.row(i) + at) - centre), tilt, d));
+            for (Index i = i0; i < i1; ++i) {
+                for (Index at = 0; at < width; at += lanes<T>) {
+                    const Vec<T> inverse = load(inverse_std + at);
+                    const Vec<T> d = load(grad_y.row(i) + at) - load(scratch + at) * inverse_rows;
+                    const Vec<T> tilt = load(scratch + width + at) * inverse_rows * inverse;
+                    const Vec<T> deviation = load(x.row(i) + at) - load(mean + at);
+                    store(grad_x.row(i) + at, load(norm.gamma + at) * inverse * fma(-deviation, tilt, d));
                 }
             }
             activation_backward_tile<T>(slope, slope_source.data == nullptr ? nullptr : slope_source.row(i0), slope_source.ld,

@@ -44,7 +44,9 @@ Plan<T> make_plan(const Product<T>& q) {
     const Index blocks = std::max<Index>(1, ceil_div(q.k, 2 * k_block<T>));
     plan.k_step = std::max<Index>(1, ceil_div(q.k, blocks));
     const bool whole_lines = q.n % lanes<T> == 0 || q.b.padded;
-    plan.pack_b = q.b.col != 1 || !whole_lines || (q.m >= 2 * max_rows && q.k * q.n * bytes > direct_bytes && !q.b.padded);
+    // Rows of B a multiple of a quarter page apart share few cache sets; a long column of them touches a page for every k.
+    const bool scattered = !q.b.padded || (q.b.row * bytes) % (page / 4) == 0 || q.k >= 512;
+    plan.pack_b = q.b.col != 1 || !whole_lines || (q.m >= 2 * max_rows && q.k * q.n * bytes > direct_bytes && scattered);
     // Rows of A a multiple of a page apart fall into one cache set; columns of A in a long product touch a new page for every k.
     const bool long_product = q.n >= 2 * panel_width<T> && q.k >= 32;
     plan.pack_a =

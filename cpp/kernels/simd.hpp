@@ -126,6 +126,20 @@ template <class T>
 FASTOPT_INLINE Vec<T> min(const Vec<T>& a, const Vec<T>& b) {
     return map<T>([&](int i) { return ei::pmin<Eigen::PropagateNaN>(a.p[i], b.p[i]); });
 }
+// value between low and high, neither NaN; a NaN value becomes one of the two.
+template <class T>
+FASTOPT_INLINE Vec<T> clamp(const Vec<T>& value, const Vec<T>& low, const Vec<T>& high) {
+    return map<T>([&](int i) { return ei::pmin(ei::pmax(value.p[i], low.p[i]), high.p[i]); });
+}
+// size >= 0 with the sign of `direction`, 0 where that is 0.
+template <class T>
+FASTOPT_INLINE Vec<T> along(const Vec<T>& direction, const Vec<T>& size) {
+    const Vec<T> sign_bit = set1(T(-0.0));
+    return map<T>([&](int i) {
+        const auto signed_size = ei::por(size.p[i], ei::pand(direction.p[i], sign_bit.p[i]));
+        return ei::pandnot(signed_size, ei::pcmp_eq(direction.p[i], ei::pzero(direction.p[i])));
+    });
+}
 
 template <class T>
 FASTOPT_INLINE Vec<T> operator*(T a, const Vec<T>& b) {

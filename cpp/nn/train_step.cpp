@@ -144,9 +144,24 @@ bool TrainStep<T>::accumulate(double weight) {
     if (++accumulated_count_ < options_.accumulate) {
         return false;
     }
+    finish_accumulation();
+    return true;
+}
+
+template <class T>
+void TrainStep<T>::finish_accumulation() {
     accumulated_count_ = 0;
     const double inverse = accumulated_weight_ > 0 ? 1 / accumulated_weight_ : 0;
-    mix(network_->gradients(), T(0), accumulated_.data(), static_cast<T>(inverse), total);
+    mix(network_->gradients(), T(0), accumulated_.data(), static_cast<T>(inverse), network_->parameter_layout().total());
+}
+
+template <class T>
+bool TrainStep<T>::flush(double learning_rate) {
+    if (accumulated_count_ == 0) {
+        return false;
+    }
+    finish_accumulation();
+    apply(learning_rate);
     return true;
 }
 

@@ -41,6 +41,8 @@ class TrainStep {
     // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned without an
     // update.
     LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate);
+    // Update with the micro-batches that wait for more to come; false when none do.
+    bool flush(double learning_rate);
     // Penalties, clipping and the update with what is in the network's gradients.
     void update(double learning_rate);
     double penalty() const;
@@ -63,6 +65,7 @@ class TrainStep {
     Segment<T> segment(const Run& run) const;
     double gradient_norm_squared();
     bool accumulate(double weight);
+    void finish_accumulation();
     void apply(double learning_rate);
     void move_averages();
 

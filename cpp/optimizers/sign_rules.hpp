@@ -67,12 +67,12 @@ class Rprop : public RuleBase {
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
-        const Vec<T> product = sign(g) * sign(s[0]);
+        const Vec<T> product = g * s[0];
         const Vec<T> turned = less(product, zero<T>());
         const Vec<T> factor = select(turned, c.shrink, select(less(zero<T>(), product), c.grow, set1(T(1))));
-        s[1] = min(max(select(c.first, c.rate, s[1]) * factor, c.smallest), c.largest);
+        s[1] = clamp(select(c.first, c.rate, s[1]) * factor, c.smallest, c.largest);
         s[0] = select(turned, zero<T>(), g);
-        w = w - sign(s[0]) * s[1];
+        w = w - along(s[0], s[1]);
     }
 
    private:

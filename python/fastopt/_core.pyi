@@ -47,7 +47,7 @@ class Loss_float32:
     def check_outputs(self, outputs: int) -> None:
         """Raise ValueError when the loss cannot read this number of outputs."""
     def target_kind(self, outputs: int) -> str:
-        """"dense", "classes" or "either"."""
+        """ "dense", "classes" or "either"."""
     def target_columns(self, outputs: int) -> int:
         """Columns of a dense target for this number of outputs."""
     def value(self, prediction: Real, target: NDArray[Any], weight: Real | None) -> float: ...
@@ -178,6 +178,9 @@ class TrainStep_float32:
         Writes each batch's data loss and total sample weight; returns the number of steps done, fewer when a loss was not finite
         (that step is not applied). Releases the GIL.
         """
+    def flush(self, learning_rate: float) -> bool:
+        """Update with the micro-batches that wait for more to come (`accumulate`); False when none do."""
+
     def update(self, learning_rate: float) -> None:
         """Penalties, clipping and the fused update with what is in `Network.gradients` (for losses written in Python)."""
     def penalty(self) -> float:
@@ -216,15 +219,22 @@ def matmul(a: Real, b: Real, out: Real, transpose_a: bool, transpose_b: bool) ->
 def dense_forward(x: Real, weight: Real, bias: Real | None, activation: str, out: Real, pre: Real | None) -> None:
     """out = g(x W + b); `pre` receives x W + b for activations whose derivative needs it (activation_needs_input)."""
 
-def dense_backward(
-    x: Real, weight: Real, grad_pre: Real, grad_weight: Real, grad_bias: Real | None, grad_x: Real | None
-) -> None: ...
+def dense_backward(x: Real, weight: Real, grad_pre: Real, grad_weight: Real, grad_bias: Real | None, grad_x: Real | None) -> None: ...
 def activation_needs_input(name: str) -> bool: ...
 def activation_forward(name: str, x: Real, out: Real) -> None: ...
 def activation_backward(name: str, x: Real, out: Real, grad_out: Real, grad_x: Real) -> None: ...
 def batchnorm_forward(
-    x: Real, gamma: Real, beta: Real, running_mean: Real, running_variance: Real, momentum: float, eps: float, first: bool,
-    out: Real, mean: Real, inverse_std: Real,
+    x: Real,
+    gamma: Real,
+    beta: Real,
+    running_mean: Real,
+    running_variance: Real,
+    momentum: float,
+    eps: float,
+    first: bool,
+    out: Real,
+    mean: Real,
+    inverse_std: Real,
 ) -> None:
     """Training mode; updates the running values in place and writes the batch mean and 1/sqrt(var+eps)."""
 

@@ -176,6 +176,11 @@ class Epochs:
         step = self.trainer.steps
         return NonFiniteLossError(f"the loss is {loss} at step {step} (epoch {self.trainer.epoch})", step=step, epoch=self.trainer.epoch)
 
+    def _flush(self) -> None:
+        """The last micro-batches of an epoch make an update of their own when they are fewer than `accumulate`."""
+        if self.trainer._native.flush(self.rate):
+            self.trainer._micro_steps = self.trainer._native.t * self.trainer._options["accumulate"]
+
 
 class ArrayEpochs(Epochs):
     """Epochs over arrays: an order and one rate per step, then native runs."""
@@ -210,6 +215,7 @@ class ArrayEpochs(Epochs):
                 self.bar.update(min(stop * self._batch, self._data.count) - done * self._batch)
             done = stop
         self.rate = float(rates[-1])
+        self._flush()
         total = self._weights.sum()
         return float(self._losses @ self._weights / total) if total > 0.0 else 0.0
 
@@ -249,6 +255,7 @@ class StreamEpochs(Epochs):
             weights.append(float(len(x)) if weight is None else float(weight.sum(dtype=np.float64)))
             if self.bar is not None:
                 self.bar.update(len(x))
+        self._flush()
         return float(np.average(losses, weights=weights)) if sum(weights) > 0.0 else 0.0
 
 

@@ -45,7 +45,7 @@ class Trainer:
     ema : float
         Decay in [0, 1) of an exponential average of the weights, which evaluation and prediction use; 0 for none.
     accumulate : int
-        Micro-batches per update.
+        Micro-batches per update, each weighing as much as its rows; those left at the end of an epoch make an update of their own.
     seed : int, optional
         Of shuffling and validation split; the network's seed by default.
 
