@@ -23,7 +23,7 @@ namespace {
 
 // Work is counted in floating-point operations that a core does about 50 to 100 of per nanosecond; memory-bound callers convert
 // their bytes. One thread more is worth it when each gets this much: a region costs 0.4 us and its end another 0.2 us.
-constexpr double work_per_thread = 5e5;
+constexpr double work_per_thread = 1e6;
 
 int positive_number(const char* text) {
     if (text == nullptr) {

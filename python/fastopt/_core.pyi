@@ -199,9 +199,7 @@ class SecondOrder_float32:
     def __init__(self, network: Network_float32) -> None: ...
     def gradient(self, loss: Loss_float32, x: NDArray[Any], y: NDArray[Any], weight: Real | None, out: Real | None) -> float:
         """Weighted mean loss; its gradient to `out`."""
-    def hessian_vector(
-        self, loss: Loss_float32, x: NDArray[Any], y: NDArray[Any], weight: Real | None, v: Real, out: Real
-    ) -> None:
+    def hessian_vector(self, loss: Loss_float32, x: NDArray[Any], y: NDArray[Any], weight: Real | None, v: Real, out: Real) -> None:
         """out = H v by the R-operator; ValueError for a loss without second derivative."""
     def hessian(self, loss: Loss_float32, x: NDArray[Any], y: NDArray[Any], weight: Real | None, out: Real) -> None:
         """The Hessian, symmetric to the bit."""

@@ -66,9 +66,7 @@ class Memory:
         )  # fmt: skip
 
 
-def levenberg_marquardt_steps(
-    method: LevenbergMarquardt, objective: Objective, x: Vector, memory: NDArray[np.float64]
-) -> Iterator[Point]:
+def levenberg_marquardt_steps(method: LevenbergMarquardt, objective: Objective, x: Vector, memory: NDArray[np.float64]) -> Iterator[Point]:
     """Damped Gauss-Newton; `memory` holds the damping. Points carry half of the gradient at their start."""
     while True:
         value, grad, matrix = objective.gauss_newton(x)

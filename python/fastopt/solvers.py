@@ -12,6 +12,7 @@ from fastopt.network_solvers import LevenbergMarquardt, NewtonCG
 
 __all__ = ["GradientDescent", "LBFGS", "LevenbergMarquardt", "Newton", "NewtonCG", "Solver", "get", "names", "table"]
 
+
 @spec
 class GradientDescent(Solver):
     """Steepest descent `x <- x - t g`.
