@@ -46,15 +46,27 @@ void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, Index* out) {
         out[i] = i;
     }
     std::uint32_t words[64];
-    for (Index i = n - 1; i > 0; --i) {
-        const auto draw = static_cast<std::uint64_t>(n - 1 - i);
-        if (draw % 32 == 0) {
-            random_chunk(stream, draw / 32, words);
+    Index partner[64];
+    // A random number scaled to 0..i by a product. With 32 bits the bias is below 2^-16 up to 65 536 rows; longer ones take 64 bits.
+    const bool short_draws = n <= 65536;
+    const Index batch = short_draws ? 64 : 32;
+    std::uint64_t chunk = 0;
+    for (Index high = n - 1; high > 0; high -= batch, ++chunk) {
+        const Index count = high < batch ? high : batch;
+        random_chunk(stream, chunk, words);
+        if (short_draws) {
+            for (Index d = 0; d < 64; ++d) {
+                partner[d] = static_cast<Index>((std::uint64_t{words[d]} * static_cast<std::uint64_t>(high - d + 1)) >> 32);
+            }
+        } else {
+            for (Index d = 0; d < count; ++d) {
+                const std::uint64_t random = std::uint64_t{words[2 * d]} << 32 | words[2 * d + 1];
+                partner[d] = static_cast<Index>((static_cast<unsigned __int128>(random) * static_cast<std::uint64_t>(high - d + 1)) >> 64);
+            }
         }
-        // 64 random bits scaled to 0..i by a 128-bit product: the bias is below 2^-60 for any array that fits in memory.
-        const std::uint64_t random = std::uint64_t{words[2 * (draw % 32)]} << 32 | words[2 * (draw % 32) + 1];
-        const auto j = static_cast<Index>((static_cast<unsigned __int128>(random) * static_cast<std::uint64_t>(i + 1)) >> 64);
-        std::swap(out[i], out[j]);
+        for (Index d = 0; d < count; ++d) {
+            std::swap(out[high - d], out[partner[d]]);
+        }
     }
 }
 
