@@ -50,6 +50,7 @@ def test_interrupt_by_a_signal():
     """Ctrl-C in the middle of a fit that would run for hours; the child ends by itself soon after, or the runner's limit ends it."""
     out = run_python("""
         import os, signal, threading
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have had it ignored
         import numpy as np, fastopt as fo
         rng = np.random.default_rng(0)
         x, y = rng.standard_normal((2000, 8)), rng.standard_normal((2000, 1))
