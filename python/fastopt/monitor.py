@@ -213,7 +213,7 @@ class LearningRateFinder:
         finally:
             trainer.load_state_dict(state)
         smoothed = _smooth(losses, self.smoothing)
-        return LearningRateRange(rates[: len(losses)], np.array(losses), smoothed, _steepest(rates[: len(losses)], smoothed))
+        return LearningRateRange(rates[: len(losses)], np.array(losses), smoothed, _steepest(rates, losses, self.smoothing))
 
     def _train(self, trainer: Trainer, train: _prepare.ArrayData, size: int, rates: NDArray[np.float64], losses: list[float]) -> None:
         per_epoch = -(-train.count // size)
@@ -235,24 +235,29 @@ class LearningRateFinder:
                 break
 
 
+def _average(values: list[float], smoothing: float) -> NDArray[np.float64]:
+    """Bias-corrected exponential averages from the left."""
+    average, out = 0.0, np.empty(len(values))
+    for i, value in enumerate(values):
+        average = smoothing * average + (1 - smoothing) * value
+        out[i] = average / (1 - smoothing ** (i + 1))
+    return out
+
+
 def _smooth(losses: list[float], smoothing: float) -> NDArray[np.float64]:
-    """Exponential averages from both ends, averaged, so that the curve does not lag behind the rate."""
-
-    def one_way(values: list[float]) -> NDArray[np.float64]:
-        average, out = 0.0, np.empty(len(values))
-        for i, value in enumerate(values):
-            average = smoothing * average + (1 - smoothing) * value
-            out[i] = average / (1 - smoothing ** (i + 1))
-        return out
-
-    return 0.5 * (one_way(losses) + one_way(losses[::-1])[::-1])
+    """Averages from both ends, averaged, so that the curve does not lag behind the rate."""
+    return 0.5 * (_average(losses, smoothing) + _average(losses[::-1], smoothing)[::-1])
 
 
-def _steepest(rates: NDArray[np.float64], smoothed: NDArray[np.float64]) -> float:
-    """The rate at which the smoothed loss falls fastest per decade, in the two decades before its minimum (below it is noise)."""
-    if len(smoothed) < 10:
+def _steepest(rates: NDArray[np.float64], losses: list[float], smoothing: float) -> float:
+    """The rate at which the loss falls fastest per decade, in the two decades before its minimum (below it is noise).
+
+    What comes after the minimum is left out before smoothing: a loss that diverges would otherwise lift the curve to its left.
+    """
+    if len(losses) < 10:
         return math.nan
-    slope = np.gradient(smoothed, np.log(rates))
-    stop = max(int(np.argmin(smoothed)), 1)
-    first = min(int(np.searchsorted(rates, rates[stop] / 100)), stop - 1)
+    stop = max(int(np.argmin(_average(losses, smoothing))) + 1, 10)
+    curve = _smooth(losses[:stop], smoothing)
+    slope = np.gradient(curve, np.log(rates[:stop]))
+    first = min(int(np.searchsorted(rates, rates[stop - 1] / 100)), stop - 2)
     return float(rates[first + int(np.argmin(slope[first:stop]))])
