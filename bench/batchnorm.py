@@ -5,6 +5,7 @@ from context import Context
 from harness import Contestant, Summary, repeat
 from kernels import normal
 from report import micros, number, peer, percent
+from workloads import aligned
 
 SHAPES = ((4096, 256), (1024, 1024), (8192, 512), (65536, 512))  # rows, columns: 4 MiB to 128 MiB per array
 QUICK_SHAPES = ((1024, 256),)
@@ -26,7 +27,7 @@ def one_shape(context: Context, m: int, n: int) -> list[list[str]]:
     gamma, beta = np.ones(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
     running_mean, running_variance = np.zeros(n, dtype=np.float32), np.ones(n, dtype=np.float32)
     mean, inverse_std, grad_gamma, grad_beta = (np.empty(n, dtype=np.float32) for _ in range(4))
-    out, grad_x = np.empty_like(x), np.empty_like(x)
+    out, grad_x = aligned(m, n), aligned(m, n)
 
     def forward() -> None:
         context.core.batchnorm_forward(x, gamma, beta, running_mean, running_variance, 0.1, 1e-5, False, out, mean, inverse_std)

@@ -7,6 +7,7 @@ from context import Context
 from harness import Contestant, Summary, repeat
 from numpy.typing import NDArray
 from report import micros, number, peer, percent, plus_minus
+from workloads import aligned
 
 Array = NDArray[np.float32]
 
@@ -84,7 +85,9 @@ def run(context: Context) -> None:
 
 
 def normal(*shape: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    out = aligned(*shape)
+    out[...] = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    return out
 
 
 def products(context: Context) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from context import Context
 from harness import Contestant, Summary, repeat
 from report import micros, number, peer, percent
-from workloads import Array
+from workloads import Array, aligned
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 QUICK_SIZES = (10_000,)
@@ -46,22 +46,19 @@ class Subject:
         return self.parameters.nbytes * (2 + self.slots)
 
 
-def aligned(size: int, value: float = 0.0) -> Array:
-    """A filled array on a cache line, as the flat buffers of a network are."""
-    raw = np.empty(size + 16, dtype=np.float32)
-    start = (-raw.ctypes.data % 64) // 4
-    out = raw[start : start + size]
+def filled(size: int, value: float = 0.0) -> Array:
+    out = aligned(size)
     out[...] = value
     return out
 
 
 def make_subject(context: Context, spec: Any, size: int) -> Subject:
     rule = context.core.Optimizer_float32(spec.name, spec.config())
-    parameters, gradients = aligned(size), aligned(size)
+    parameters, gradients = filled(size), filled(size)
     generator = np.random.default_rng(0)
     parameters[...] = generator.standard_normal(size, dtype=np.float32)
     gradients[...] = generator.standard_normal(size, dtype=np.float32)
-    slots = [[aligned(size, rule.initial_slot(index))] for index in range(len(rule.slot_names))]
+    slots = [[filled(size, rule.initial_slot(index))] for index in range(len(rule.slot_names))]
     scalars = rule.initial_scalars()
     steps = 0
 

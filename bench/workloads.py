@@ -72,6 +72,14 @@ Array = NDArray[np.float32]
 Weights = list[tuple[Array, Array]]  # (inputs, outputs) matrix and bias of every layer
 
 
+def aligned(*shape: int) -> Array:
+    """An empty array that starts on a cache line, as the flat buffers of a network do."""
+    size = int(np.prod(shape))
+    raw = np.empty(size + 16, dtype=np.float32)
+    start = (-raw.ctypes.data % 64) // 4
+    return raw[start : start + size].reshape(shape)
+
+
 def make_data(workload: Workload, seed: int = 0) -> tuple[Array, NDArray[np.float32] | NDArray[np.int64]]:
     """Rows of noise and a noisy rule: gradients stay alive however long the benchmark trains."""
     generator = np.random.default_rng(seed)

@@ -16,23 +16,135 @@ using namespace simd;
 template <class T>
 constexpr Index lanes = Vec<T>::lanes;
 
-// Column groups of this many cache lines keep a chunk of reduction_rows rows inside L1.
-constexpr int group = 4;
+// Rows that a pass takes together: the factors of a column are read once for all of them, and every row is read from end to end.
+constexpr Index rows_together = 4;
+// Rows whose mean and squared deviations are found together, and columns of one such strip: 8 x 1024 floats stay in L1.
+constexpr Index strip_rows = 8;
+constexpr Index strip_columns = 1024;
 
 template <class T>
 double work(const ConstMatrix<T>& x, double per_element) {
     return per_element * static_cast<double>(x.rows * x.cols);
 }
 
-// f(v, count) over the cache lines of a row, `count` of them at a time and known to the compiler, so that sums stay in registers.
-template <class F>
-void for_groups(Index vecs, F&& f) {
-    Index v = 0;
-    for (; v + group <= vecs; v += group) {
-        f(v, std::integral_constant<int, group>{});
+// f(first row, its number of rows as a constant) over begin..end.
+template <Index Together, class F>
+void for_rows(Index begin, Index end, F&& f) {
+    Index i = begin;
+    for (; i + Together <= end; i += Together) {
+        f(i, std::integral_constant<Index, Together>{});
     }
-    for (; v < vecs; ++v) {
-        f(v, std::integral_constant<int, 1>{});
+    for (; i < end; ++i) {
+        f(i, std::integral_constant<Index, 1>{});
+    }
+}
+
+// f(first column, width) over strips of columns, whole cache lines.
+template <class T, class F>
+void for_strips(Index vecs, F&& f) {
+    const Index width = vecs * lanes<T>;
+    for (Index from = 0; from < width; from += strip_columns) {
+        f(from, std::min(strip_columns, width - from));
+    }
+}
+
+// In the loops below every row is loaded before one is stored: rows of a power of two of bytes would look like each other's addresses.
+
+// y = (x - mean) inverse_std gamma + beta
+template <Index Rows, class T>
+void normalize_rows(const T* x, Index ldx, const T* mean, const T* inverse_std, const T* gamma, const T* beta, T* y, Index ldy,
+                    Index width) {
+    for (Index at = 0; at < width; at += lanes<T>) {
+        const Vec<T> scale = load(gamma + at) * load(inverse_std + at);
+        const Vec<T> centre = load(mean + at);
+        const Vec<T> shift = load(beta + at);
+        Vec<T> out[Rows];
+#pragma GCC unroll 4
+        for (Index r = 0; r < Rows; ++r) {
+            out[r] = fma(load(x + r * ldx + at) - centre, scale, shift);
+        }
+#pragma GCC unroll 4
+        for (Index r = 0; r < Rows; ++r) {
+            store(y + r * ldy + at, out[r]);
+        }
+    }
+}
+
+// beta += grad; gamma += grad (x - mean)
+template <Index Rows, class T>
+void add_gradients(const T* x, Index ldx, const T* grad, Index ldg, const T* mean, T* beta, T* gamma, Index width) {
+    for (Index at = 0; at < width; at += lanes<T>) {
+        Vec<T> sum = load(beta + at);
+        Vec<T> product = load(gamma + at);
+        const Vec<T> centre = load(mean + at);
+#pragma GCC unroll 4
+        for (Index r = 0; r < Rows; ++r) {
+            const Vec<T> d = load(grad + r * ldg + at);
+            sum = sum + d;
+            product = fma(d, load(x + r * ldx + at) - centre, product);
+        }
+        store(beta + at, sum);
+        store(gamma + at, product);
+    }
+}
+
+// grad_x = scale (grad - shift - (x - mean) tilt)
+template <Index Rows, class T>
+void gradient_rows(const T* x, Index ldx, const T* grad, Index ldg, const T* mean, const T* shift, const T* tilt, const T* scale, T* grad_x,
+                   Index ldo, Index width) {
+    for (Index at = 0; at < width; at += lanes<T>) {
+        const Vec<T> centre = load(mean + at);
+        const Vec<T> slope = load(tilt + at);
+        const Vec<T> offset = load(shift + at);
+        const Vec<T> factor = load(scale + at);
+        Vec<T> out[Rows];
+#pragma GCC unroll 4
+        for (Index r = 0; r < Rows; ++r) {
+            const Vec<T> deviation = load(x + r * ldx + at) - centre;
+            out[r] = factor * fma(-deviation, slope, load(grad + r * ldg + at) - offset);
+        }
+#pragma GCC unroll 4
+        for (Index r = 0; r < Rows; ++r) {
+            store(grad_x + r * ldo + at, out[r]);
+        }
+    }
+}
+
+// Mean and sum of squared deviations of `before` rows become those of these `Rows` rows too (Chan, Golub, LeVeque 1979).
+template <Index Rows, class T>
+void merge_rows(const T* x, Index ld, Index before, Index vecs, T* mean, T* squares) {
+    const Vec<T> inverse = set1(T(1) / static_cast<T>(Rows));
+    const T share = static_cast<T>(Rows) / static_cast<T>(before + Rows);
+    const Vec<T> both = set1(static_cast<T>(before) * share);
+    for (Index at = 0; at < vecs * lanes<T>; at += lanes<T>) {
+        Vec<T> sum[Rows];
+#pragma GCC unroll 8
+        for (Index r = 0; r < Rows; ++r) {
+            sum[r] = load(x + r * ld + at);
+        }
+#pragma GCC unroll 3
+        for (Index half = Rows / 2; half > 0; half /= 2) {
+#pragma GCC unroll 4
+            for (Index r = 0; r < half; ++r) {
+                sum[r] = sum[r] + sum[r + half];
+            }
+        }
+        const Vec<T> centre = sum[0] * inverse;
+        Vec<T> deviation = zero<T>();
+#pragma GCC unroll 8
+        for (Index r = 0; r < Rows; ++r) {
+            const Vec<T> d = load(x + r * ld + at) - centre;
+            deviation = fma(d, d, deviation);
+        }
+        if (before == 0) {
+            store(mean + at, centre);
+            store(squares + at, deviation);
+        } else {
+            const Vec<T> old = load(mean + at);
+            const Vec<T> d = centre - old;
+            store(squares + at, fma(d * d, both, load(squares + at) + deviation));
+            store(mean + at, fma(d, set1(share), old));
+        }
     }
 }
 
@@ -40,7 +152,8 @@ void for_groups(Index vecs, F&& f) {
 
 template <class T>
 Index batchnorm_scratch(Index rows, Index cols) {
-    return 2 * std::max<Index>(1, ceil_div(rows, reduction_rows)) * round_up(cols, lanes<T>);
+    // Two sums a chunk, and one row more.
+    return (2 * std::max<Index>(1, ceil_div(rows, reduction_rows)) + 1) * round_up(cols, lanes<T>);
 }
 
 template <class T>
@@ -48,46 +161,14 @@ void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, 
     const Index vecs = ceil_div(x.cols, lanes<T>);
     const Index width = vecs * lanes<T>;
     const Index chunks = ceil_div(x.rows, reduction_rows);
-    // Per chunk: its mean and its sum of squared deviations, while its rows are in L1.
+    // Per chunk: its mean and its sum of squared deviations.
     parallel_for(chunks, 1, work<T>(x, 6), [=](Index begin, Index end) {
         for (Index c = begin; c < end; ++c) {
             const Index first = c * reduction_rows;
-            const Index rows = std::min(reduction_rows, x.rows - first);
+            const Index last = std::min(x.rows, first + reduction_rows);
             T* chunk_mean = scratch + 2 * c * width;
-            T* chunk_squares = chunk_mean + width;
-            const Vec<T> inverse_rows = set1(T(1) / static_cast<T>(rows));
-            for_groups(vecs, [&](Index v, auto count) {
-                Vec<T> sum[count];
-                Vec<T> squares[count];
-#pragma GCC unroll 4
-                for (int g = 0; g < count; ++g) {
-                    sum[g] = zero<T>();
-                    squares[g] = zero<T>();
-                }
-                for (Index i = 0; i < rows; ++i) {
-                    const T* row = x.row(first + i) + v * lanes<T>;
-#pragma GCC unroll 4
-                    for (int g = 0; g < count; ++g) {
-                        sum[g] = sum[g] + load(row + g * lanes<T>);
-                    }
-                }
-#pragma GCC unroll 4
-                for (int g = 0; g < count; ++g) {
-                    sum[g] = sum[g] * inverse_rows;
-                }
-                for (Index i = 0; i < rows; ++i) {
-                    const T* row = x.row(first + i) + v * lanes<T>;
-#pragma GCC unroll 4
-                    for (int g = 0; g < count; ++g) {
-                        const Vec<T> d = load(row + g * lanes<T>) - sum[g];
-                        squares[g] = fma(d, d, squares[g]);
-                    }
-                }
-#pragma GCC unroll 4
-                for (int g = 0; g < count; ++g) {
-                    store(chunk_mean + (v + g) * lanes<T>, sum[g]);
-                    store(chunk_squares + (v + g) * lanes<T>, squares[g]);
-                }
+            for_rows<strip_rows>(first, last, [&](Index i, auto rows) {
+                merge_rows<decltype(rows)::value>(x.row(i), x.ld, i - first, vecs, chunk_mean, chunk_mean + width);
             });
         }
     });
@@ -112,25 +193,17 @@ void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, 
 template <class T>
 void batchnorm_apply(In<T> x, const BatchNorm<T>& norm, const T* mean, const T* inverse_std, Activation activation, Out<T> y, Out<T> pre) {
     const Index vecs = ceil_div(x.cols, lanes<T>);
-    parallel_for(x.rows, 1, work<T>(x, activation == Activation::identity ? 6 : 30), [=](Index begin, Index end) {
-        // Blocks of rows that fit L1, so that the activation finds them there.
-        const Index step = std::max<Index>(1, 4096 / std::max<Index>(1, vecs * lanes<T>));
-        for (Index i0 = begin; i0 < end; i0 += step) {
-            const Index i1 = std::min(end, i0 + step);
-            for (Index i = i0; i < i1; ++i) {
-                for (Index at = 0; at < vecs * lanes<T>; at += lanes<T>) {
-                    const Vec<T> scale = load(norm.gamma + at) * load(inverse_std + at);
-                    const Vec<T> a = fma(load(x.row(i) + at) - load(mean + at), scale, load(norm.beta + at));
-                    store(y.row(i) + at, a);
-                    if (pre.data != nullptr) {
-                        store(pre.row(i) + at, a);
-                    }
+    const Matrix<T> to = pre.data != nullptr ? pre : y;
+    parallel_for(x.rows, rows_together, work<T>(x, activation == Activation::identity ? 6 : 30), [=](Index begin, Index end) {
+        for_rows<rows_together>(begin, end, [&](Index i, auto rows) {
+            for_strips<T>(vecs, [&](Index at, Index width) {
+                normalize_rows<decltype(rows)::value>(x.row(i) + at, x.ld, mean + at, inverse_std + at, norm.gamma + at, norm.beta + at,
+                                                      to.row(i) + at, to.ld, width);
+                if (activation != Activation::identity || to.data != y.data) {
+                    activation_forward_tile<T>(activation, to.row(i) + at, to.ld, y.row(i) + at, y.ld, rows, width / lanes<T>);
                 }
-            }
-            if (activation != Activation::identity) {
-                activation_forward_tile<T>(activation, y.row(i0), y.ld, y.row(i0), y.ld, i1 - i0, vecs);
-            }
-        }
+            });
+        });
     });
 }
 
@@ -146,35 +219,18 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
             const Index last = std::min(x.rows, first + reduction_rows);
             T* chunk_beta = scratch + 2 * c * width;
             T* chunk_gamma = chunk_beta + width;
-            for_groups(vecs, [&](Index v, auto count) {
-                Vec<T> beta[count];
-                Vec<T> gamma[count];
-                Vec<T> centre[count];
-#pragma GCC unroll 4
-                for (int g = 0; g < count; ++g) {
-                    beta[g] = zero<T>();
-                    gamma[g] = zero<T>();
-                    centre[g] = load(mean + (v + g) * lanes<T>);
-                }
-                for (Index i = first; i < last; ++i) {
-                    const T* row = x.row(i) + v * lanes<T>;
-                    const T* grad = grad_y.row(i) + v * lanes<T>;
-#pragma GCC unroll 4
-                    for (int g = 0; g < count; ++g) {
-                        const Vec<T> d = load(grad + g * lanes<T>);
-                        beta[g] = beta[g] + d;
-                        gamma[g] = fma(d, load(row + g * lanes<T>) - centre[g], gamma[g]);
-                    }
-                }
-#pragma GCC unroll 4
-                for (int g = 0; g < count; ++g) {
-                    store(chunk_beta + (v + g) * lanes<T>, beta[g]);
-                    store(chunk_gamma + (v + g) * lanes<T>, gamma[g]);
-                }
+            std::fill(chunk_beta, chunk_gamma + width, T(0));
+            for_rows<rows_together>(first, last, [&](Index i, auto rows) {
+                add_gradients<decltype(rows)::value>(x.row(i), x.ld, grad_y.row(i), grad_y.ld, mean, chunk_beta, chunk_gamma, width);
             });
         }
     });
-    // Sums over chunks end in the first chunk's place.
+    // Sums over chunks; then what the gradient of x needs of each column takes their place: shift = grad_beta / m, tilt = inverse_std
+    // grad_gamma / m, scale = gamma inverse_std.
+    const Vec<T> inverse_rows = set1(T(1) / static_cast<T>(x.rows));
+    T* shift = scratch;
+    T* tilt = scratch + width;
+    T* scale = scratch + 2 * chunks * width;
     for (Index v = 0; v < vecs; ++v) {
         const Index at = v * lanes<T>;
         Vec<T> beta = zero<T>();
@@ -183,33 +239,27 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
             beta = beta + load(scratch + 2 * c * width + at);
             gamma = gamma + load(scratch + (2 * c + 1) * width + at);
         }
-        gamma = gamma * load(inverse_std + at);
-        store(scratch + at, beta);
-        store(scratch + width + at, gamma);
+        const Vec<T> inverse = load(inverse_std + at);
+        gamma = gamma * inverse;
         const Index count = std::min(lanes<T>, x.cols - at);
         store_partial(grad_beta + at, beta, count);
         store_partial(grad_gamma + at, gamma, count);
+        store(shift + at, beta * inverse_rows);
+        store(tilt + at, gamma * inverse_rows * inverse);
+        store(scale + at, load(norm.gamma + at) * inverse);
     }
     if (grad_x.data == nullptr) {
         return;
     }
-    const Vec<T> inverse_rows = set1(T(1) / static_cast<T>(x.rows));
-    parallel_for(x.rows, 1, work<T>(x, slope == Activation::identity ? 8 : 16), [=](Index begin, Index end) {
-        const Index step = std::max<Index>(1, 2048 / std::max<Index>(1, width));
-        for (Index i0 = begin; i0 < end; i0 += step) {
-            const Index i1 = std::min(end, i0 + step);
-            for (Index i = i0; i < i1; ++i) {
-                for (Index at = 0; at < width; at += lanes<T>) {
-                    const Vec<T> inverse = load(inverse_std + at);
-                    const Vec<T> d = load(grad_y.row(i) + at) - load(scratch + at) * inverse_rows;
-                    const Vec<T> tilt = load(scratch + width + at) * inverse_rows * inverse;
-                    const Vec<T> deviation = load(x.row(i) + at) - load(mean + at);
-                    store(grad_x.row(i) + at, load(norm.gamma + at) * inverse * fma(-deviation, tilt, d));
-                }
-            }
-            activation_backward_tile<T>(slope, slope_source.data == nullptr ? nullptr : slope_source.row(i0), slope_source.ld,
-                                        grad_x.row(i0), grad_x.ld, i1 - i0, vecs);
-        }
+    parallel_for(x.rows, rows_together, work<T>(x, slope == Activation::identity ? 8 : 16), [=](Index begin, Index end) {
+        for_rows<rows_together>(begin, end, [&](Index i, auto rows) {
+            for_strips<T>(vecs, [&](Index at, Index strip) {
+                gradient_rows<decltype(rows)::value>(x.row(i) + at, x.ld, grad_y.row(i) + at, grad_y.ld, mean + at, shift + at, tilt + at,
+                                                     scale + at, grad_x.row(i) + at, grad_x.ld, strip);
+                const T* source = slope_source.data == nullptr ? nullptr : slope_source.row(i) + at;
+                activation_backward_tile<T>(slope, source, slope_source.ld, grad_x.row(i) + at, grad_x.ld, rows, strip / lanes<T>);
+            });
+        });
     });
 }
 
