@@ -17,12 +17,13 @@ namespace fastopt {
 
 namespace py = pybind11;
 
-inline std::string shape_text(const py::array& array) {
-    std::string text = "(";
-    for (py::ssize_t i = 0; i < array.ndim(); ++i) {
-        text += (i > 0 ? ", " : "") + std::to_string(array.shape(i));
-    }
-    return text + (array.ndim() == 1 ? ",)" : ")");
+// The shape of an array as a part of a sentence; the text is made only when the sentence is.
+struct ShapeText {
+    py::handle array;
+};
+inline ShapeText shape_text(const py::handle& array) { return {array}; }
+inline std::ostream& operator<<(std::ostream& out, const ShapeText& text) {
+    return out << py::str(text.array.attr("shape")).cast<std::string>();
 }
 
 inline bool same_shape(const py::array& a, const py::array& b) {

@@ -27,11 +27,12 @@ struct Matrix {
     Index cols = 0;
     Index ld = 0;
     bool padded = false;
+    bool slack = padded;  // a whole cache line may be read from any element on: rows of a flat buffer, whose ends are others' beginnings
 
     T* row(Index i) const { return data + i * ld; }
     bool empty() const { return rows == 0 || cols == 0; }
-    Matrix top(Index count) const { return {data, count, cols, ld, padded}; }
-    operator Matrix<const T>() const { return {data, rows, cols, ld, padded}; }
+    Matrix top(Index count) const { return {data, count, cols, ld, padded, slack}; }
+    operator Matrix<const T>() const { return {data, rows, cols, ld, padded, slack}; }
 };
 
 template <class T>

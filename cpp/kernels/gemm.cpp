@@ -43,7 +43,7 @@ Plan<T> make_plan(const Product<T>& q) {
     Plan<T> plan{};
     const Index blocks = std::max<Index>(1, ceil_div(q.k, 2 * k_block<T>));
     plan.k_step = std::max<Index>(1, ceil_div(q.k, blocks));
-    const bool whole_lines = q.n % lanes<T> == 0 || q.b.padded;
+    const bool whole_lines = q.n % lanes<T> == 0 || q.b.slack;
     // Rows of B a multiple of a quarter page apart share few cache sets; a long column of them touches a page for every k.
     const bool scattered = !q.b.padded || (q.b.row * bytes) % (page / 4) == 0 || q.k >= 512;
     plan.pack_b = q.b.col != 1 || !whole_lines || (q.m >= 2 * max_rows && q.k * q.n * bytes > direct_bytes && scattered);
@@ -56,14 +56,16 @@ Plan<T> make_plan(const Product<T>& q) {
 
 template <class T>
 struct Scratch {
-    T* zeros;     // one panel row of zeros
+    T* zeros;     // the widest panel row, of zeros
     T* edge;      // one tile
     T* packed_a;  // row_block x k block
     T* packed_b;  // k block x columns of this thread
 };
 
 template <class T>
-constexpr Index fixed_scratch = panel_width<T> + max_rows* panel_width<T>;
+constexpr Index zeros_width = tile_vecs(1) * lanes<T>;
+template <class T>
+constexpr Index fixed_scratch = zeros_width<T> + max_rows* panel_width<T>;
 
 template <class T>
 Index thread_scratch(Index n, Index k) {
@@ -78,15 +80,15 @@ template <class T>
 class Block {
    public:
     Block(const Product<T>& product, const Plan<T>& plan, Range rows, Range cols, T* scratch)
-        : q_(product), plan_(plan), rows_(rows), cols_(cols) {
+        : q_(product), plan_(plan), rows_(rows), cols_(cols), panel_(tile_vecs(product.m) * lanes<T>) {
         s_.zeros = scratch;
-        s_.edge = s_.zeros + panel_width<T>;
+        s_.edge = s_.zeros + zeros_width<T>;
         s_.packed_a = s_.edge + max_rows * panel_width<T>;
         s_.packed_b = s_.packed_a + (row_block + max_rows) * std::min(q_.k, 2 * k_block<T>);
     }
 
     void run() {
-        std::memset(s_.zeros, 0, sizeof(T) * static_cast<std::size_t>(panel_width<T>));
+        std::memset(s_.zeros, 0, sizeof(T) * static_cast<std::size_t>(panel_));
         if (q_.k == 0) {
             k_range(0, 0);
             return;
@@ -119,7 +121,7 @@ class Block {
                 pack_a(rows.begin + height * t / tiles, rows.begin + height * (t + 1) / tiles, rows.begin);
             }
         }
-        for (Index j = cols_.begin; j < cols_.end; j += panel_width<T>) {
+        for (Index j = cols_.begin; j < cols_.end; j += panel_) {
             for (Index t = 0; t < tiles; ++t) {
                 one_tile(rows.begin + height * t / tiles, rows.begin + height * (t + 1) / tiles, rows.begin, j);
             }
@@ -131,8 +133,8 @@ class Block {
         const Index slice = q_.b.col == 1 ? pack_slice : p1_ - p0_;
         for (Index p = p0_; p < p1_; p += slice) {
             const Index rows = std::min(slice, p1_ - p);
-            for (Index j = cols_.begin; j < cols_.end; j += panel_width<T>) {
-                const Index cols = std::min(panel_width<T>, cols_.end - j);
+            for (Index j = cols_.begin; j < cols_.end; j += panel_) {
+                const Index cols = std::min(panel_, cols_.end - j);
                 const Index width = round_up(cols, lanes<T>);
                 T* to = s_.packed_b + (j - cols_.begin) * (p1_ - p0_) + (p - p0_) * width;
                 if (q_.b.col == 1) {
@@ -160,7 +162,7 @@ class Block {
 
     void one_tile(Index i0, Index i1, Index block_begin, Index j) {
         const Index height = i1 - i0;
-        const Index cols = std::min(panel_width<T>, cols_.end - j);
+        const Index cols = std::min(panel_, cols_.end - j);
         const Index vecs = ceil_div(cols, lanes<T>);
         const Index width = vecs * lanes<T>;
         const bool first = p0_ == 0 && !q_.accumulate;
@@ -189,7 +191,7 @@ class Block {
             args.ldb = q_.b.row;
         }
         args.c = edge ? s_.edge : c;
-        args.ldc = edge ? panel_width<T> : q_.c.ld;
+        args.ldc = edge ? panel_ : q_.c.ld;
         if (first) {
             args.init = q_.bias != nullptr ? q_.bias + j : s_.zeros;
             args.ldi = 0;
@@ -197,7 +199,7 @@ class Block {
             args.init = args.c;
             args.ldi = args.ldc;
             if (edge) {
-                copy(c, q_.c.ld, s_.edge, panel_width<T>, height, cols);
+                copy(c, q_.c.ld, s_.edge, panel_, height, cols);
             }
         }
         // relu ends in registers; the other activations follow while the tile is in L1.
@@ -214,7 +216,7 @@ class Block {
             finish(args, i0, j, height, vecs, cols);
         }
         if (edge) {
-            copy(s_.edge, panel_width<T>, c, q_.c.ld, height, cols);
+            copy(s_.edge, panel_, c, q_.c.ld, height, cols);
         }
     }
 
@@ -242,6 +244,7 @@ class Block {
     const Plan<T> plan_;
     Range rows_;
     Range cols_;
+    const Index panel_;  // columns of a panel
     Scratch<T> s_;
     Index p0_ = 0;
     Index p1_ = 0;

@@ -15,16 +15,17 @@ struct Operand {
     const T* data;
     Index row;
     Index col;
-    bool padded = false;  // whole cache lines may be read along the unit stride
+    bool padded = false;  // rows along the unit stride start on cache lines
+    bool slack = false;   // whole cache lines may be read along the unit stride
 };
 
 template <class T>
 Operand<T> operand(ConstMatrix<T> m) {
-    return {m.data, m.ld, 1, m.padded};
+    return {m.data, m.ld, 1, m.padded, m.slack};
 }
 template <class T>
 Operand<T> transposed(ConstMatrix<T> m) {
-    return {m.data, 1, m.ld, m.padded};
+    return {m.data, 1, m.ld, m.padded, m.slack};
 }
 
 template <class T>

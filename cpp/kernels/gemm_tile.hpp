@@ -51,7 +51,7 @@ void tile(const TileArgs<T>& args) {
     Vec<T> sum[Rows][Vecs];
 #pragma GCC unroll 14
     for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 8
         for (int j = 0; j < Vecs; ++j) {
             sum[i][j] = simd::load(args.init + i * args.ldi + j * lanes);
         }
@@ -63,14 +63,14 @@ void tile(const TileArgs<T>& args) {
     const Index ldb = args.ldb;
     for (Index p = args.k; p > 0; --p) {
         Vec<T> panel[Vecs];
-#pragma GCC unroll 2
+#pragma GCC unroll 8
         for (int j = 0; j < Vecs; ++j) {
             panel[j] = simd::load(b + j * lanes);
         }
 #pragma GCC unroll 14
         for (int i = 0; i < Rows; ++i) {
             const Vec<T> x = simd::set1(a[i * a_row]);
-#pragma GCC unroll 2
+#pragma GCC unroll 8
             for (int j = 0; j < Vecs; ++j) {
                 sum[i][j] = simd::fma(x, panel[j], sum[i][j]);
             }
@@ -81,7 +81,7 @@ void tile(const TileArgs<T>& args) {
     const auto finish = [&](auto&& last) {
 #pragma GCC unroll 14
         for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 8
             for (int j = 0; j < Vecs; ++j) {
                 simd::store(args.c + i * args.ldc + j * lanes, last(sum[i][j], i, j));
             }
@@ -110,19 +110,40 @@ constexpr std::array<TileFunction<T>, sizeof...(Rows)> tile_column(std::integer_
     return {&tile<T, Rows + 1, Vecs, UnitRow>...};
 }
 
-// Tiles of 1..max_rows rows.
+template <class T, int Rows, bool UnitRow, int... Vecs>
+constexpr std::array<TileFunction<T>, sizeof...(Vecs)> tile_row(std::integer_sequence<int, Vecs...>) {
+    return {&tile<T, Rows, Vecs + 1, UnitRow>...};
+}
+
+// Vecs of a tile of so many rows: one or two rows alone take wider tiles, or they would wait for each multiply-add.
+constexpr int tile_vecs(Index rows) { return rows == 1 ? 4 * max_vecs : rows == 2 ? 2 * max_vecs : max_vecs; }
+
+// Tiles of 1..max_rows rows and 1 or max_vecs Vecs, of 1 and 2 rows up to tile_vecs.
 template <class T>
 TileFunction<T> find_tile(int rows, int vecs, bool unit_row) {
     using All = std::make_integer_sequence<int, max_rows>;
+    using One = std::make_integer_sequence<int, tile_vecs(1)>;
+    using Two = std::make_integer_sequence<int, tile_vecs(2)>;
     static constexpr auto narrow = tile_column<T, 1, false>(All{});
     static constexpr auto narrow_unit = tile_column<T, 1, true>(All{});
     static constexpr auto wide = tile_column<T, max_vecs, false>(All{});
     static constexpr auto wide_unit = tile_column<T, max_vecs, true>(All{});
-    const auto at = static_cast<std::size_t>(rows - 1);
-    if (vecs == 1) {
-        return unit_row ? narrow_unit[at] : narrow[at];
+    static constexpr auto one = tile_row<T, 1, false>(One{});
+    static constexpr auto one_unit = tile_row<T, 1, true>(One{});
+    static constexpr auto two = tile_row<T, 2, false>(Two{});
+    static constexpr auto two_unit = tile_row<T, 2, true>(Two{});
+    const auto row = static_cast<std::size_t>(rows - 1);
+    const auto vec = static_cast<std::size_t>(vecs - 1);
+    if (rows == 1) {
+        return unit_row ? one_unit[vec] : one[vec];
     }
-    return unit_row ? wide_unit[at] : wide[at];
+    if (rows == 2) {
+        return unit_row ? two_unit[vec] : two[vec];
+    }
+    if (vecs == 1) {
+        return unit_row ? narrow_unit[row] : narrow[row];
+    }
+    return unit_row ? wide_unit[row] : wide[row];
 }
 
 }  // namespace fastopt::gemm

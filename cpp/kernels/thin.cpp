@@ -25,7 +25,7 @@ typename Vec<T>::Packet dots(const T* const* rows, const T* column, Index cols, 
     for (int r = 0; r < count; ++r) {
         sum[r] = simd::zero<T>();
     }
-    const Index whole = padded ? round_up(cols, lanes<T>) : cols / lanes<T> * lanes<T>;
+    const Index whole = cols / lanes<T> * lanes<T>;
     for (Index p = 0; p < whole; p += lanes<T>) {
         const Vec<T> w = simd::load(column + p);
 #pragma GCC unroll 16
@@ -34,9 +34,13 @@ typename Vec<T>::Packet dots(const T* const* rows, const T* column, Index cols, 
         }
     }
     if (whole < cols) {
+        // What lies in the padding is anybody's.
         const Vec<T> w = simd::load(column + whole);
+        const Vec<T> inside = simd::first_lanes<T>(cols - whole);
+#pragma GCC unroll 16
         for (int r = 0; r < count; ++r) {
-            sum[r] = simd::fma(simd::load_partial(rows[r] + whole, cols - whole), w, sum[r]);
+            const T* rest = rows[r] + whole;
+            sum[r] = simd::fma(padded ? simd::keep(inside, simd::load(rest)) : simd::load_partial(rest, cols - whole), w, sum[r]);
         }
     }
     return simd::sum_lanes_together(sum);

@@ -56,7 +56,7 @@ class DenseLayer final : public Layer<T> {
         }
     }
     void bind(T* parameters, T* gradients, T*) override {
-        weight_ = {parameters + weight_at_, this->inputs_, units_, units_, false};
+        weight_ = {parameters + weight_at_, this->inputs_, units_, units_, false, true};
         grad_weight_ = {gradients + weight_at_, this->inputs_, units_, units_, false};
         bias_ = has_bias_ ? parameters + bias_at_ : nullptr;
         grad_bias_ = has_bias_ ? gradients + bias_at_ : nullptr;
