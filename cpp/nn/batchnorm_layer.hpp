@@ -81,9 +81,13 @@ class BatchNormLayer final : public Layer<T> {
     }
     Index scratch(Index rows, int) const override { return batchnorm_scratch<T>(rows, this->inputs_); }
 
-    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) override {
+    void prepare(const Pass& pass) override {
         if (!pass.training) {
             update_inverse();
+        }
+    }
+    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) override {
+        if (!pass.training) {
             batchnorm_apply<T>(x, norm_, mean_, inverse_.data(), activation_, y, {});
             return;
         }

@@ -85,6 +85,9 @@ class Layer {
 
     // True when the output is the input.
     virtual bool transparent(const Pass&) const { return false; }
+    // Before the forwards of a pass: values that follow from parameters or statistics.
+    virtual void prepare(const Pass&) {}
+    // In inference it writes nothing but y and scratch: several threads may run it on rows of their own.
     virtual void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) = 0;
     // The activation at the end of this layer, whose last training output is y.
     virtual Slope<T> slope(ConstMatrix<T> y) const {

@@ -11,6 +11,12 @@ namespace {
 
 // Rows of one block of inference: activations stay in cache, memory stays constant.
 constexpr Index inference_rows = 512;
+// Threads take rows of their own through all layers when each has so many, or when all weights stay in a core's cache; else they share
+// every product.
+constexpr Index rows_of_a_thread = 256;
+constexpr Index cached_bytes = Index{1} << 20;
+// Rows of a thread in multiples of the tallest register tile.
+constexpr Index inference_grain = 14;
 
 }  // namespace
 
@@ -135,6 +141,7 @@ ConstMatrix<T> Network<T>::forward(Index rows, bool training) {
     T* temporary = scratch(rows);
     ConstMatrix<T> x = input_.view(rows);
     for (Stage& stage : stages_) {
+        stage.layer->prepare(pass_);
         if (stage.layer->transparent(pass_)) {
             stage.view = x;
         } else {
@@ -208,39 +215,71 @@ ConstMatrix<T> Network<T>::layer_output(Index layer) const {
     return {};
 }
 
+// Threads that take rows of their own; 1: the layers decide.
+template <class T>
+int Network<T>::inference_threads(Index rows) const {
+    const auto work = 2.0 * static_cast<double>(parameter_layout_.total()) * static_cast<double>(rows);
+    const int threads = static_cast<int>(std::min<Index>(threads_for(work), ceil_div(rows, inference_grain)));
+    const bool cached = parameter_layout_.total() * static_cast<Index>(sizeof(T)) <= cached_bytes;
+    return cached || rows >= threads * rows_of_a_thread ? threads : 1;
+}
+
 template <class T>
 void Network<T>::infer(const Source& source, Matrix<T> out) {
     check(adapted(), "the Standardize layer has not seen data yet");
+    if (source.rows == 0) {
+        return;
+    }
     const Pass pass{};
-    const Index block = std::min(inference_rows, source.rows);
-    T* temporary = scratch(block);
     Index widest = inputs_;
     for (const Stage& stage : stages_) {
+        stage.layer->prepare(pass);
         widest = std::max(widest, stage.layer->outputs());
     }
-    for (PaddedMatrix<T>& m : inference_) {
-        m.reserve(block, widest);
+    const int threads = inference_threads(source.rows);
+    const Index block = std::min(inference_rows, round_up(ceil_div(source.rows, threads), inference_grain));
+    const Index blocks = ceil_div(source.rows, block);
+    Index scratch = 0;
+    for (const Stage& stage : stages_) {
+        scratch = std::max(scratch, round_up(stage.layer->scratch(block, threads > 1 ? 1 : get_num_threads()), line_elements<T>));
     }
-    for (Index first = 0; first < source.rows; first += block) {
-        const Index rows = std::min(block, source.rows - first);
-        int turn = 0;
-        Matrix<T> x = inference_[0].view(rows);
-        x.cols = inputs_;
-        gather<T>(source, nullptr, first, x);
-        for (std::size_t s = 0; s < stages_.size(); ++s) {
-            Layer<T>& layer = *stages_[s].layer;
-            if (layer.transparent(pass)) {
-                continue;
-            }
-            turn = 1 - turn;
-            Matrix<T> y = inference_[turn].view(rows);
-            y.cols = layer.outputs();
-            layer.forward(pass, x, y, temporary);
-            x = y;
+    inference_scratch_.reserve(threads * scratch);
+    if (inference_.size() < static_cast<std::size_t>(2 * threads)) {
+        inference_.resize(static_cast<std::size_t>(2 * threads));
+    }
+    for (int m = 0; m < 2 * threads; ++m) {
+        inference_[static_cast<std::size_t>(m)].reserve(block, widest);
+    }
+    parallel(threads, [&](int thread, int all) {
+        const Range range = share(blocks, thread, all);
+        for (Index b = range.begin; b < range.end; ++b) {
+            const Index first = b * block;
+            infer_block(source, first, std::min(block, source.rows - first), out, &inference_[static_cast<std::size_t>(2 * thread)],
+                        inference_scratch_.data() + thread * scratch);
         }
-        for (Index i = 0; i < rows; ++i) {
-            std::copy(x.row(i), x.row(i) + outputs_, out.row(first + i));
+    });
+}
+
+template <class T>
+void Network<T>::infer_block(const Source& source, Index first, Index rows, Matrix<T> out, PaddedMatrix<T>* memory, T* temporary) {
+    const Pass pass{};
+    int turn = 0;
+    Matrix<T> x = memory[0].view(rows);
+    x.cols = inputs_;
+    gather<T>(source, nullptr, first, x);
+    for (const Stage& stage : stages_) {
+        Layer<T>& layer = *stage.layer;
+        if (layer.transparent(pass)) {
+            continue;
         }
+        turn = 1 - turn;
+        Matrix<T> y = memory[turn].view(rows);
+        y.cols = layer.outputs();
+        layer.forward(pass, x, y, temporary);
+        x = y;
+    }
+    for (Index i = 0; i < rows; ++i) {
+        std::copy(x.row(i), x.row(i) + outputs_, out.row(first + i));
     }
 }
 

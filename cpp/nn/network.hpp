@@ -51,7 +51,7 @@ class Network {
     // Rows and output of a layer in the last forward.
     ConstMatrix<T> layer_output(Index layer) const;
 
-    // Inference in blocks of rows with memory of its own; does not disturb a training forward.
+    // Inference in blocks of rows, each through all layers, with memory of its own; does not disturb a training forward.
     void infer(const Source& source, Matrix<T> out);
 
     // Held during any call that touches workspace or parameters.
@@ -70,6 +70,8 @@ class Network {
     void reserve(Index rows);
     Activation next_activation(std::size_t stage) const;
     T* scratch(Index rows);
+    int inference_threads(Index rows) const;
+    void infer_block(const Source& source, Index first, Index rows, Matrix<T> out, PaddedMatrix<T>* memory, T* temporary);
 
     Index inputs_;
     Index outputs_;
@@ -89,7 +91,8 @@ class Network {
     PaddedMatrix<T> input_;
     PaddedMatrix<T> gradient_[2];  // gradients of activations, taking turns
     Buffer<T> scratch_;
-    PaddedMatrix<T> inference_[2];
+    std::vector<PaddedMatrix<T>> inference_;  // two for every thread
+    Buffer<T> inference_scratch_;
     std::mutex mutex_;
 };
 

@@ -94,10 +94,8 @@ class StandardizeLayer final : public Layer<T> {
     }
     void initialize(std::uint64_t, Activation) override { *count_ = T(0); }
 
-    void forward(const Pass&, ConstMatrix<T> x, Matrix<T> y, T*) override {
-        update_scale();
-        shift_and_scale<T>(x, mean_, scale_.data(), y);
-    }
+    void prepare(const Pass&) override { update_scale(); }
+    void forward(const Pass&, ConstMatrix<T> x, Matrix<T> y, T*) override { shift_and_scale<T>(x, mean_, scale_.data(), y); }
     void backward(const Pass&, ConstMatrix<T>, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
         if (grad_x.data != nullptr) {
             shift_and_scale<T>(grad, nullptr, scale_.data(), grad_x);
@@ -105,7 +103,10 @@ class StandardizeLayer final : public Layer<T> {
         }
     }
 
-    void affine(ConstMatrix<T> x, Matrix<T> a, T* scratch) override { forward({}, x, a, scratch); }
+    void affine(ConstMatrix<T> x, Matrix<T> a, T* scratch) override {
+        update_scale();
+        forward({}, x, a, scratch);
+    }
     void affine_tangent(const Dual<T>& x, const T*, Matrix<T> a, T*) override { shift_and_scale<T>(x.tangent, nullptr, scale_.data(), a); }
     void affine_backward(ConstMatrix<T>, ConstMatrix<T> grad, T*, Matrix<T> grad_x, T*) override {
         if (grad_x.data != nullptr) {
