@@ -63,6 +63,10 @@ class Context:
         seconds = self.plan.block_seconds
         return Contestant(name, lambda _: self.core.fma_rate("float32", seconds), is_rate=True)
 
+    def divider_limit(self, name: str = "divider limit") -> Contestant:
+        seconds = self.plan.block_seconds
+        return Contestant(name, lambda _: self.core.divider_rate("float32", seconds), is_rate=True)
+
     def copy_limit(self, num_bytes: int, name: str = "copy limit") -> Contestant:
         seconds = self.plan.block_seconds
         return Contestant(name, lambda _: self.core.copy_rate(num_bytes, seconds), is_rate=True)

@@ -1,7 +1,8 @@
 """Every registered optimizer: bytes per second of its fused update against the copy loop on a working set of the same size.
 
 The bytes are those the rule cannot avoid: read weight, gradient and its slots, write weight and slots; a rule that needs the norm of the
-whole gradient first (adagrad_norm) reads the gradient twice.
+whole gradient first (adagrad_norm) reads the gradient twice. A rule with a square root and a quotient for every parameter is also bound by
+the divider of the cores: the rate of such pairs in registers, measured in the same rounds, times the bytes of a parameter.
 """
 
 import gc
@@ -24,6 +25,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "adam_amsgrad": ("adam", {"amsgrad": True}),
     "rmsprop_centered": ("rmsprop", {"momentum": 0.9, "centered": True}),
 }
+# Rules without a square root and a quotient for every parameter.
+WITHOUT_DIVIDER = ("adagrad_norm", "adamax", "lion", "rprop", "sgd", "sgd_nesterov")
 
 
 @dataclass
@@ -80,7 +83,7 @@ def run(context: Context) -> None:
         for size in QUICK_SIZES if context.quick else SIZES:
             rows.append(one(context, label, spec, size))
             gc.collect()
-    headers = ["update", "bytes", "native µs", "GB/s", "copy GB/s", "of copy", "through Python µs", "torch µs", "NumPy µs"]
+    headers = ["update", "bytes", "native µs", "GB/s", "copy GB/s", "of copy", "divider GB/s", "through Python µs", "torch µs", "NumPy µs"]
     context.report.table(headers, rows)
 
 
@@ -100,6 +103,8 @@ def one(context: Context, label: str, spec: Any, size: int) -> list[str]:
         Contestant("fastopt public step", repeat(subject.public)),
         context.copy_limit(subject.working_set),
     ]
+    if label not in WITHOUT_DIVIDER:
+        contestants.append(context.divider_limit())
     if (torch := context.peer("torch")) and (function := torch.optimizer_step(label, subject.parameters, subject.gradients)):
         contestants.append(Contestant("torch", repeat(function)))
     if label == "adam" and (numpy := context.peer("numpy")):
@@ -111,10 +116,15 @@ def one(context: Context, label: str, spec: Any, size: int) -> list[str]:
 
 def row(context: Context, case: str, subject: Subject, times: dict[str, Summary]) -> list[str]:
     limit = times.pop("copy limit")
+    divider = times.pop("divider limit", None)
     context.report.add(case, "copy limit", limit, "B/s", higher_is_better=True)
     for name, summary in times.items():
         context.report.add(case, name, summary, "s", bytes=subject.traffic, of_limit=summary.fraction_of(limit, subject.traffic))
     ours = times["fastopt"]
+    bound = "-"
+    if divider is not None:
+        rate = divider.median * subject.traffic / subject.parameters.size
+        bound = f"{number(rate * 1e-9)} ({percent(subject.traffic / ours.median / rate)})"
     return [
         case,
         str(subject.traffic // subject.parameters.size),
@@ -122,6 +132,7 @@ def row(context: Context, case: str, subject: Subject, times: dict[str, Summary]
         number(subject.traffic / ours.median * 1e-9),
         number(limit.median * 1e-9),
         percent(ours.fraction_of(limit, subject.traffic)),
+        bound,
         number(times["fastopt public step"].median * 1e6),
         peer(times.get("torch"), ours),
         peer(times.get("NumPy"), ours),

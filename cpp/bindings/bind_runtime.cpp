@@ -51,10 +51,14 @@ py::dict build_info() {
     return info;
 }
 
-double fma_rate_of(const std::string& dtype, double seconds) {
-    check(dtype == "float32" || dtype == "float64", "dtype must be 'float32' or 'float64'; got '", dtype, "'");
-    const py::gil_scoped_release release;
-    return dtype == "float32" ? fma_rate<float>(seconds) : fma_rate<double>(seconds);
+// A rate of the machine for float32 or float64.
+using Rate = double (*)(double seconds);
+void def_rate(py::module_& m, const char* name, Rate rate32, Rate rate64) {
+    m.def(name, [rate32, rate64](const std::string& dtype, double seconds) {
+        check(dtype == "float32" || dtype == "float64", "dtype must be 'float32' or 'float64'; got '", dtype, "'");
+        const py::gil_scoped_release release;
+        return dtype == "float32" ? rate32(seconds) : rate64(seconds);
+    });
 }
 
 }  // namespace
@@ -90,7 +94,8 @@ void bind_runtime(py::module_& m) {
     m.def("optimizer_names", [] { return optimizer_registry<float>().names(); });
     m.def("layer_names", [] { return layer_registry<float>().names(); });
     m.def("initializer_names", &initializer_names);
-    m.def("fma_rate", &fma_rate_of);
+    def_rate(m, "fma_rate", &fma_rate<float>, &fma_rate<double>);
+    def_rate(m, "divider_rate", &divider_rate<float>, &divider_rate<double>);
     m.def("copy_rate", &copy_rate, py::call_guard<py::gil_scoped_release>());
     m.def("uniform", [](Index n, std::uint64_t seed, std::uint64_t step, std::uint32_t layer) {
         check(n >= 0, "n must not be negative; got ", n);

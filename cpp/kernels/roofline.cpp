@@ -54,24 +54,61 @@ T fma_loop(Index repeats, T seed) {
     return simd::ei::pfirst(sums[0]);
 }
 
-}  // namespace
-
+// Values that stay near 1: denormals would be slower.
 template <class T>
-double fma_rate(double seconds) {
-    constexpr Index repeats = 100000;
+T divider_loop(Index repeats, T seed) {
+    using Packet = typename simd::Vec<T>::Packet;
+    constexpr int pairs = chains / 2;
+    Packet roots[pairs];
+    Packet quotients[pairs];
+    for (int i = 0; i < pairs; ++i) {
+        roots[i] = simd::ei::pset1<Packet>(seed + static_cast<T>(i));
+        quotients[i] = roots[i];
+    }
+    for (Index r = 0; r < repeats; ++r) {
+#pragma GCC unroll 6
+        for (int i = 0; i < pairs; ++i) {
+            roots[i] = simd::ei::psqrt(roots[i]);
+            quotients[i] = simd::ei::pdiv(roots[i], quotients[i]);
+        }
+    }
+    for (int i = 1; i < pairs; ++i) {
+        quotients[0] = simd::ei::padd(quotients[0], quotients[i]);
+    }
+    return simd::ei::pfirst(quotients[0]);
+}
+
+// Repetitions of loop(repeats, seed) on all threads; `amount` is what one thread does in one.
+template <class T, class F>
+double loop_rate(double seconds, double amount, F&& loop) {
     const int threads = get_num_threads();
-    const double amount = 2.0 * repeats * chains * simd::Vec<T>::packet_lanes * threads;
     // The compiler must not see that every repetition computes the same.
     volatile T seed = 1;
     volatile T sink = 0;
-    return best_rate(seconds, amount, [&] {
+    return best_rate(seconds, amount * threads, [&] {
         parallel(threads, [&](int thread, int) {
-            const T result = fma_loop<T>(repeats, seed);
+            const T result = loop(static_cast<T>(seed));
             if (thread == 0) {
                 sink = result;
             }
         });
     });
+}
+
+}  // namespace
+
+template <class T>
+double fma_rate(double seconds) {
+    constexpr Index repeats = 100000;
+    constexpr double amount = 2.0 * repeats * chains * simd::Vec<T>::packet_lanes;
+    return loop_rate<T>(seconds, amount, [](T seed) { return fma_loop<T>(repeats, seed); });
+}
+
+template <class T>
+double divider_rate(double seconds) {
+    constexpr Index repeats = 10000;
+    constexpr double amount = 0.5 * repeats * chains * simd::Vec<T>::packet_lanes;
+    return loop_rate<T>(seconds, amount, [](T seed) { return divider_loop<T>(repeats, seed); });
 }
 
 double copy_rate(Index bytes, double seconds) {
@@ -97,5 +134,7 @@ double copy_rate(Index bytes, double seconds) {
 
 template double fma_rate<float>(double);
 template double fma_rate<double>(double);
+template double divider_rate<float>(double);
+template double divider_rate<double>(double);
 
 }  // namespace fastopt

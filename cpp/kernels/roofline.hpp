@@ -9,6 +9,11 @@ namespace fastopt {
 template <class T>
 double fma_rate(double seconds);
 
+// Square roots and quotients per second, as many of the one as of the other, in registers: what Adam and its kin need of the divider for
+// every parameter.
+template <class T>
+double divider_rate(double seconds);
+
 // Bytes read and written per second by a copy between two halves of `bytes`, on get_num_threads() threads.
 double copy_rate(Index bytes, double seconds);
 

@@ -33,6 +33,9 @@ def initializer_names() -> list[str]: ...
 def fma_rate(dtype: str, seconds: float) -> float:
     """Floating-point operations per second of a register-only FMA loop on the calling thread count (see set_num_threads)."""
 
+def divider_rate(dtype: str, seconds: float) -> float:
+    """Pairs of a square root and a quotient per second in registers, on all threads."""
+
 def copy_rate(num_bytes: int, seconds: float) -> float:
     """Bytes per second (read + written) of a copy loop over two buffers of `num_bytes` in total."""
 
