@@ -1,5 +1,6 @@
 #include "core/aligned.hpp"
 
+#include <cstdint>
 #include <cstring>
 #include <new>
 
@@ -15,14 +16,24 @@ constexpr Index huge_page = Index{1} << 21;
 
 void* allocate_aligned(Index bytes) {
 #if defined(__linux__)
-    if (bytes >= 2 * huge_page) {
-        // Anonymous pages come zeroed and are only paid for when touched.
-        void* memory = mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) {
+    if (bytes >= huge_page) {
+        // Anonymous pages come zeroed and are only paid for when touched. Whole huge pages: what lies around them is given back.
+        const auto size = static_cast<std::size_t>(round_up(bytes, huge_page));
+        const auto spare = static_cast<std::size_t>(huge_page);
+        void* mapped = mmap(nullptr, size + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mapped == MAP_FAILED) {
             throw std::bad_alloc();
         }
-        madvise(memory, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);
-        return memory;
+        auto* memory = static_cast<char*>(mapped);
+        const std::size_t before = (spare - reinterpret_cast<std::uintptr_t>(memory) % spare) % spare;
+        if (before > 0) {
+            munmap(memory, before);
+        }
+        if (before < spare) {
+            munmap(memory + before + size, spare - before);
+        }
+        madvise(memory + before, size, MADV_HUGEPAGE);
+        return memory + before;
     }
 #endif
     void* memory = ::operator new (static_cast<std::size_t>(bytes), std::align_val_t{cache_line});
@@ -32,8 +43,8 @@ void* allocate_aligned(Index bytes) {
 
 void release_aligned(void* memory, Index bytes) noexcept {
 #if defined(__linux__)
-    if (bytes >= 2 * huge_page) {
-        munmap(memory, static_cast<std::size_t>(bytes));
+    if (bytes >= huge_page) {
+        munmap(memory, static_cast<std::size_t>(round_up(bytes, huge_page)));
         return;
     }
 #endif

@@ -34,6 +34,7 @@ template <class T>
 struct Plan {
     bool pack_a;
     bool pack_b;
+    bool pack_on_the_way;  // by the first tile of each panel of B
     Index k_step;
 };
 
@@ -47,6 +48,7 @@ Plan<T> make_plan(const Product<T>& q) {
     // Rows of B a multiple of a quarter page apart share few cache sets; a long column of them touches a page for every k.
     const bool scattered = !q.b.padded || (q.b.row * bytes) % (page / 4) == 0 || q.k >= 512;
     plan.pack_b = q.b.col != 1 || !whole_lines || (q.m >= 2 * max_rows && q.k * q.n * bytes > direct_bytes && scattered);
+    plan.pack_on_the_way = plan.pack_b && q.b.col == 1 && whole_lines && q.m > 2;
     // Rows of A a multiple of a page apart fall into one cache set; columns of A in a long product touch a new page for every k.
     const bool long_product = q.n >= 2 * panel_width<T> && q.k >= 32;
     plan.pack_a =
@@ -102,7 +104,7 @@ class Block {
     void k_range(Index p0, Index p1) {
         p0_ = p0;
         p1_ = p1;
-        if (plan_.pack_b) {
+        if (plan_.pack_b && !plan_.pack_on_the_way) {
             pack_b();
         }
         const Index height = rows_.end - rows_.begin;
@@ -183,12 +185,15 @@ class Block {
             args.a_k = q_.a.col;
             args.a_row = q_.a.row;
         }
-        if (plan_.pack_b) {
-            args.b = s_.packed_b + (j - cols_.begin) * args.k;
+        T* packed = s_.packed_b + (j - cols_.begin) * args.k;
+        const bool packs = plan_.pack_on_the_way && i0 == rows_.begin;
+        if (plan_.pack_b && !packs) {
+            args.b = packed;
             args.ldb = width;
         } else {
             args.b = q_.b.data + p0_ * q_.b.row + j;
             args.ldb = q_.b.row;
+            args.packed = packed;
         }
         args.c = edge ? s_.edge : c;
         args.ldc = edge ? panel_ : q_.c.ld;
@@ -211,7 +216,8 @@ class Block {
         } else if (last && q_.activation == Activation::relu && q_.pre.data == nullptr) {
             args.end = TileEnd::relu;
         }
-        find_tile<T>(static_cast<int>(height), static_cast<int>(vecs), unit_row)(args);
+        const auto find = packs ? &find_packing_tile<T> : &find_tile<T>;
+        find(static_cast<int>(height), static_cast<int>(vecs), unit_row)(args);
         if (last && args.end == TileEnd::store) {
             finish(args, i0, j, height, vecs, cols);
         }

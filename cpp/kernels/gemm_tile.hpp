@@ -39,12 +39,17 @@ struct TileArgs {
     Index ldi;
     T* c;  // written in whole Vecs
     Index ldc;
+    T* packed;  // where a packing tile leaves the panel, rows of Vecs * lanes
     TileEnd end;
     const T* slope;
     Index lds;
 };
 
-template <class T, int Rows, int Vecs, bool UnitRow>
+// Rows of B that a packing tile asks for ahead: they lie too far apart for the hardware to guess.
+constexpr Index prefetch_rows = 8;
+
+// `Pack`: the first tile of a panel leaves a packed copy for the others; its stores hide behind the multiply-adds.
+template <class T, int Rows, int Vecs, bool UnitRow, bool Pack = false>
 void tile(const TileArgs<T>& args) {
     using simd::Vec;
     constexpr int lanes = Vec<T>::lanes;
@@ -61,11 +66,20 @@ void tile(const TileArgs<T>& args) {
     const Index a_row = UnitRow ? 1 : args.a_row;
     const Index a_k = UnitRow ? args.a_k : 1;
     const Index ldb = args.ldb;
+    [[maybe_unused]] T* packed = args.packed;
     for (Index p = args.k; p > 0; --p) {
         Vec<T> panel[Vecs];
 #pragma GCC unroll 8
         for (int j = 0; j < Vecs; ++j) {
             panel[j] = simd::load(b + j * lanes);
+        }
+        if constexpr (Pack) {
+#pragma GCC unroll 8
+            for (int j = 0; j < Vecs; ++j) {
+                simd::store(packed + j * lanes, panel[j]);
+                __builtin_prefetch(b + prefetch_rows * ldb + j * lanes);
+            }
+            packed += Vecs * lanes;
         }
 #pragma GCC unroll 14
         for (int i = 0; i < Rows; ++i) {
@@ -105,9 +119,9 @@ void tile(const TileArgs<T>& args) {
 template <class T>
 using TileFunction = void (*)(const TileArgs<T>&);
 
-template <class T, int Vecs, bool UnitRow, int... Rows>
+template <class T, int Vecs, bool UnitRow, bool Pack, int... Rows>
 constexpr std::array<TileFunction<T>, sizeof...(Rows)> tile_column(std::integer_sequence<int, Rows...>) {
-    return {&tile<T, Rows + 1, Vecs, UnitRow>...};
+    return {&tile<T, Rows + 1, Vecs, UnitRow, Pack>...};
 }
 
 template <class T, int Rows, bool UnitRow, int... Vecs>
@@ -124,10 +138,10 @@ TileFunction<T> find_tile(int rows, int vecs, bool unit_row) {
     using All = std::make_integer_sequence<int, max_rows>;
     using One = std::make_integer_sequence<int, tile_vecs(1)>;
     using Two = std::make_integer_sequence<int, tile_vecs(2)>;
-    static constexpr auto narrow = tile_column<T, 1, false>(All{});
-    static constexpr auto narrow_unit = tile_column<T, 1, true>(All{});
-    static constexpr auto wide = tile_column<T, max_vecs, false>(All{});
-    static constexpr auto wide_unit = tile_column<T, max_vecs, true>(All{});
+    static constexpr auto narrow = tile_column<T, 1, false, false>(All{});
+    static constexpr auto narrow_unit = tile_column<T, 1, true, false>(All{});
+    static constexpr auto wide = tile_column<T, max_vecs, false, false>(All{});
+    static constexpr auto wide_unit = tile_column<T, max_vecs, true, false>(All{});
     static constexpr auto one = tile_row<T, 1, false>(One{});
     static constexpr auto one_unit = tile_row<T, 1, true>(One{});
     static constexpr auto two = tile_row<T, 2, false>(Two{});
@@ -140,6 +154,21 @@ TileFunction<T> find_tile(int rows, int vecs, bool unit_row) {
     if (rows == 2) {
         return unit_row ? two_unit[vec] : two[vec];
     }
+    if (vecs == 1) {
+        return unit_row ? narrow_unit[row] : narrow[row];
+    }
+    return unit_row ? wide_unit[row] : wide[row];
+}
+
+// The same, packing.
+template <class T>
+TileFunction<T> find_packing_tile(int rows, int vecs, bool unit_row) {
+    using All = std::make_integer_sequence<int, max_rows>;
+    static constexpr auto narrow = tile_column<T, 1, false, true>(All{});
+    static constexpr auto narrow_unit = tile_column<T, 1, true, true>(All{});
+    static constexpr auto wide = tile_column<T, max_vecs, false, true>(All{});
+    static constexpr auto wide_unit = tile_column<T, max_vecs, true, true>(All{});
+    const auto row = static_cast<std::size_t>(rows - 1);
     if (vecs == 1) {
         return unit_row ? narrow_unit[row] : narrow[row];
     }
