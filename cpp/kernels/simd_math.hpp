@@ -11,15 +11,18 @@ FASTOPT_INLINE Vec<T> exp(const Vec<T>& x) {
     // Eigen clamps its argument; beyond the range that the type can hold the answer is 0 or infinity, and NaN stays NaN.
     constexpr T high = sizeof(T) == 4 ? T(88.72283) : T(709.782712893384);
     constexpr T low = sizeof(T) == 4 ? T(-87.33654) : T(-708.3964185322641);
+    const Vec<T> below = less(x, set1(low));
+    // What ends as 0 must not pass through denormal numbers, which cost a hundred cycles each.
+    const Vec<T> inside = select(below, zero<T>(), x);
     Vec<T> e = map<T>([&](int i) {
         if constexpr (sizeof(T) == 4) {
-            return ei::pexp_float(x.p[i]);
+            return ei::pexp_float(inside.p[i]);
         } else {
-            return ei::pexp_double(x.p[i]);
+            return ei::pexp_double(inside.p[i]);
         }
     });
     e = select(less(set1(high), x), set1(std::numeric_limits<T>::infinity()), e);
-    e = select(less(x, set1(low)), zero<T>(), e);
+    e = select(below, zero<T>(), e);
     return select(equal(x, x), e, x);
 }
 
