@@ -15,8 +15,8 @@ constexpr Index inference_rows = 512;
 // every product.
 constexpr Index rows_of_a_thread = 256;
 constexpr Index cached_bytes = Index{1} << 20;
-// Rows of a thread in multiples of the tallest register tile.
-constexpr Index inference_grain = 14;
+// A thread takes rows in multiples of this many.
+constexpr Index inference_grain = 8;
 
 }  // namespace
 
