@@ -80,6 +80,7 @@ void bind_runtime(py::module_& m) {
         set_num_threads(n);
     });
     m.def("get_num_threads", &get_num_threads);
+    m.def("set_work_per_thread", &set_work_per_thread);
     m.def("release_threads", &release_threads);
     m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) {
         check(n >= 0, "n must not be negative; got ", n);

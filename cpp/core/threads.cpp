@@ -23,7 +23,8 @@ namespace {
 
 // Work is counted in floating-point operations that a core does about 50 to 100 of per nanosecond; memory-bound callers convert
 // their bytes. One thread more is worth it when each gets this much: a region costs 0.4 us and its end another 0.2 us.
-constexpr double work_per_thread = 1e6;
+constexpr double default_work_per_thread = 1e6;
+std::atomic<double> work_per_thread{default_work_per_thread};
 
 int positive_number(const char* text) {
     if (text == nullptr) {
@@ -76,6 +77,17 @@ int default_threads() {
     return threads;
 }
 
+// The number that omp_get_max_threads gives while nobody has asked OpenMP for another one.
+int openmp_threads() {
+    const int asked = positive_number(std::getenv("OMP_NUM_THREADS"));
+    return asked > 0 ? asked : omp_get_num_procs();
+}
+
+// threadpoolctl limits an OpenMP library by omp_set_num_threads, for the calling thread, and puts the old number back afterwards. We never
+// call that function: a number other than this one is a limit from outside. What cannot be told apart is a limit of exactly this number
+// where the user asked us for more.
+const int unlimited = openmp_threads();
+
 std::atomic<int> num_threads{0};
 std::atomic<bool> pool_started{false};
 thread_local bool inside_region = false;
@@ -109,15 +121,18 @@ int get_num_threads() {
         threads = default_threads();
         num_threads.store(threads);
     }
-    return threads;
+    const int limit = omp_get_max_threads();
+    return limit == unlimited ? threads : std::min(threads, limit);
 }
 
+void set_work_per_thread(double work) { work_per_thread.store(work > 0 ? work : default_work_per_thread); }
+
 int threads_for(double work) {
-    const int threads = get_num_threads();
-    if (threads == 1 || inside_region || work < 2 * work_per_thread) {
+    const double share = work_per_thread.load(std::memory_order_relaxed);
+    if (work < 2 * share || inside_region) {
         return 1;
     }
-    return static_cast<int>(std::min<double>(threads, work / work_per_thread));
+    return static_cast<int>(std::min<double>(get_num_threads(), work / share));
 }
 
 void release_threads() {

@@ -10,10 +10,14 @@
 namespace fastopt {
 
 void set_num_threads(int threads);
+// The number set, or chosen at the first call; a limit that threadpoolctl sets on OpenMP in the calling thread lowers it.
 int get_num_threads();
 
 // Threads worth using for `work` (see threads.cpp for the unit): 1 inside a region and for small work.
 int threads_for(double work);
+
+// Change how much work a thread must get, so that a test cuts small shapes too; 0: as built.
+void set_work_per_thread(double work);
 
 // Tell the pool that no work is near: idle workers end instead of spinning. The next region starts them again.
 void release_threads();

@@ -71,6 +71,11 @@ else:
 def set_num_threads(n: int) -> None:
     """Set how many threads the native code may use; results do not depend on it.
 
+    The number is the first of: what this function set; the environment variable FASTOPT_NUM_THREADS; OMP_NUM_THREADS; the processors that
+    this process may run on, or its control group's CPU quota when that is less. `threadpoolctl` lowers it: `threadpool_limits(1)` holds
+    for the calls that its thread makes inside the block, whoever chose the number, and ends with it. (Only a limit equal to OpenMP's own
+    number, OMP_NUM_THREADS or the processors, cannot lower an explicit choice above that number.) Small work uses fewer threads.
+
     Parameters
     ----------
     n : int
@@ -98,9 +103,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads the native code may use.
-
-    At the start: the environment variable FASTOPT_NUM_THREADS if set, else the processors that this process may run on.
+    """How many threads the native code may use when called from this thread; `set_num_threads` says where the number comes from.
 
     Examples
     --------

@@ -19,6 +19,9 @@ Config: TypeAlias = Mapping[str, bool | int | float | str | Sequence[float]]
 def build_info() -> dict[str, Any]: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
+def set_work_per_thread(work: float) -> None:
+    """For tests: how many operations a thread must get; 0 is the built-in number."""
+
 def release_threads() -> None:
     """End the idle workers of the pool; the next parallel region starts them again."""
 
