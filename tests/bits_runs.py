@@ -1,23 +1,29 @@
 """Kernels and whole training runs, hashed: run in a child by test_bits.py, which compares the hashes over threads and instruction sets.
 
-Prints one JSON object, name -> hash. Everything is a function of fixed seeds; sizes are such that several threads have work.
+Prints one JSON object, name -> hash. Everything is a function of fixed seeds. Large shapes run with the library's own choice of threads,
+where several have work; the kernels and networks of odd shapes run with every piece of work cut for as many threads as it has pieces. The
+hash of a training run covers weights, statistics, optimizer state, averages, counters, history and predictions.
 """
 
 import hashlib
 import json
+import os
 
 import fastopt as fo
 import numpy as np
-from helpers import LOSS_TARGETS, make_target
+from helpers import LOSS_TARGETS, loss_cases, make_target
 from native import DTYPES, core, native
+from networks import batch_for, every_layer
 
+CUT_EVERYTHING, AS_BUILT = 1, 0  # operations per thread
 HASHES = {}
 
 
 def record(name, *arrays):
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
     assert name not in HASHES, name
     HASHES[name] = digest.hexdigest()[:16]
 
@@ -88,13 +94,58 @@ def optimizers(dtype):
         record(f"optimizer {name}", w, *(slot[0] for slot in state.slots.values()))
 
 
+def record_training(name, trainer, history, x):
+    """Everything that a fit leaves behind."""
+    state = trainer.state_dict()
+    rows = [np.array([row[key] for key in sorted(row)], dtype=np.float64) for row in history.rows]
+    with np.errstate(over="ignore"):  # the exponential of a Poisson loss
+        predictions = trainer.predict(x)
+    record(name, *(state[key] for key in sorted(state)), *rows, trainer.network(x), predictions)
+
+
 def train(name, net, loss, optimizer, rows, outputs, batch, epochs=2, weighted=False, **options):
     rng = np.random.default_rng(4)
     x = draw(rng, rows, net.inputs, dtype="float64")
     y = x[:, :outputs] * 2 if loss == "mse" else np.abs(x[:, 0] * 10).astype(int) % outputs
     trainer = fo.Trainer(net, loss, optimizer, **options)
     history = trainer.fit(x, y, epochs=epochs, batch_size=batch, validation=0.2, sample_weight=rng.random(rows) + 0.1 if weighted else None)
-    record(name, *trainer.state_arrays().values(), np.array(history["loss"]), np.array(history["val_loss"]), trainer.predict(x[:50]))
+    record_training(name, trainer, history, x[:50])
+
+
+def odd(name, loss, optimizer, *, inputs, units, outputs, rows, batch, dtype, activation="tanh", kind=None, **options):
+    """A network with every kind of layer on an odd shape, with weights; the last batch is short unless `batch` divides `rows`."""
+    x, y, weight = batch_for(loss.name, outputs, rows, inputs, np.random.default_rng(14), dtype=dtype, kind=kind)
+    trainer = fo.Trainer(every_layer(inputs, units, outputs, activation=activation, dtype=dtype, seed=14), loss, optimizer, **options)
+    history = trainer.fit(x, y, epochs=2, batch_size=batch, sample_weight=weight)
+    record_training(name, trainer, history, x)
+
+
+def odd_networks(dtype):
+    """Every loss, optimizer and activation, between them every odd size, with batches of 1, 3, 17 and 65 rows."""
+    sizes, turn = (1, 3, 17, 65), 0
+    entropy, names = fo.losses.get("softmax_cross_entropy"), core.activation_names()
+
+    def shape():
+        nonlocal turn
+        turn += 1
+        batch = sizes[turn % 4]
+        return {"inputs": sizes[turn // 4 % 4], "units": sizes[(turn + 1) % 4], "rows": 2 * batch + 1, "batch": batch, "dtype": dtype}
+
+    for name in core.loss_names():
+        for options, outputs, kind in loss_cases(name):
+            loss = fo.losses.table()[name](**options)
+            odd(f"odd loss {name} {options} {outputs} {kind}", loss, "adam", outputs=outputs, kind=kind, **shape())
+    for name in core.optimizer_names():
+        odd(f"odd optimizer {name}", entropy, name, outputs=3, **shape())
+        options = {"l1": 1e-3, "l2": 1e-3, "clip_norm": 0.5, "clip_value": 0.1, "ema": 0.9, "accumulate": 2}
+        odd(f"odd optimizer {name}, all options", entropy, name, outputs=3, **shape(), **options)
+    for name in names:
+        odd(f"odd activation {name}", entropy, "sgd", outputs=17, activation=name, **shape())
+    for inputs in sizes:
+        for units in sizes:
+            case = {"inputs": inputs, "units": units, "rows": 18, "batch": 17, "dtype": dtype}
+            odd(f"odd shape {inputs}-{units}", fo.losses.get("mse"), "adam", outputs=sizes[turn % 4], **case)
+            turn += 1
 
 
 def networks(dtype):
@@ -131,11 +182,31 @@ def second_order(dtype):
         record(f"train {name}", *net.parameters.values(), np.array(history["loss"]))
 
 
+PARTS = {AS_BUILT: (kernels, losses, optimizers, networks, second_order), CUT_EVERYTHING: (kernels, losses, optimizers, odd_networks)}
+
+
+def run_all():
+    """Every part in both dtypes, name -> hash."""
+    found = {}
+    for work, parts in PARTS.items():
+        core.set_work_per_thread(work)
+        for dtype in DTYPES:
+            for part in parts:
+                HASHES.clear()
+                part(dtype)
+                cut = ", cut" if work == CUT_EVERYTHING else ""
+                found.update({f"{dtype} {name}{cut}": value for name, value in HASHES.items()})
+    return found
+
+
+def threads_started():
+    """How many threads this process has after a product that is cut for all of them; None where /proc does not say."""
+    core.set_work_per_thread(CUT_EVERYTHING)
+    a = np.ones((256, 256), np.float32)
+    core.matmul(a, a, np.empty_like(a), False, False)
+    return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else None
+
+
 if __name__ == "__main__":
-    for each in DTYPES:
-        for part in (kernels, losses, optimizers, networks, second_order):
-            before = dict(HASHES)
-            HASHES.clear()
-            part(each)
-            HASHES.update({**before, **{f"{each} {name}": value for name, value in HASHES.items()}})
-    print(json.dumps({"isa": fo.build_info()["isa"], "threads": fo.get_num_threads(), "hashes": HASHES}))
+    result = {"isa": fo.build_info()["isa"], "threads": fo.get_num_threads(), "hashes": run_all(), "started": threads_started()}
+    print(json.dumps(result))
