@@ -6,7 +6,8 @@ import fastopt as fo
 import numpy as np
 import pytest
 from children import run_python
-from helpers import close
+from fastopt import _snapshot
+from helpers import close, refuses
 
 
 def data(rows=40):
@@ -98,8 +99,18 @@ def test_early_stopping_restores_the_best_weights():
         np.testing.assert_array_equal(view, best["weights"][name], err_msg=name)
 
 
+@pytest.fixture(params=["memory", "file"])
+def snapshot(request, monkeypatch, tmp_path):
+    """Where the copy of the state lies during a fit: in memory for a small network, in a file for a large one."""
+    if request.param == "file":
+        monkeypatch.setattr(_snapshot, "IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr(_snapshot, "PIECE_BYTES", 100)  # several writes, the last one short
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return request.param
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_loss_that_is_not_finite(dtype):
+def test_a_loss_that_is_not_finite(dtype, snapshot):
     """Three good epochs, then a rate that blows everything up: the state is that after the third epoch."""
     x, y = data()
     steps = 5
@@ -118,6 +129,72 @@ def test_a_loss_that_is_not_finite(dtype):
     good.fit(x, y, epochs=3, batch_size=8)
     assert_same_state(state(trainer), state(good), "after the error")
     assert len(trainer.history.rows) == trainer.epoch == 3
+    trainer.step(x, y)
+
+
+def test_the_copy_of_a_large_state_leaves_no_file(snapshot, tmp_path):
+    x, y = data()
+    seen = []
+    trainer_of().fit(x, y, epochs=2, callbacks=[lambda trainer, row: seen.extend(tmp_path.iterdir())])
+    assert not seen, "the file has no name during the fit"
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_room_for_the_copy_of_a_large_state(monkeypatch, tmp_path):
+    """The fit is refused before its first step, with the folder and the way out."""
+    monkeypatch.setattr(_snapshot, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    x, y = data()
+    trainer = trainer_of()
+    before = state(trainer)
+    with pytest.raises(OSError, match=r"missing.*set TMPDIR"):
+        trainer.fit(x, y, epochs=2)
+    assert_same_state(state(trainer), before, "after the refusal")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    trainer.fit(x, y, epochs=1)
+
+
+def test_a_weight_that_is_not_finite_after_the_last_step():
+    """The loss of an epoch's last step says nothing about its update: the weights are looked at, wherever the bad one is."""
+    x, y = data()
+    for value in (np.nan, np.inf, -np.inf):
+        for place in ("0.weight", "1.bias"):
+            trainer = trainer_of()
+
+            def spoil(trainer, row, place=place, value=value):
+                trainer.network.parameters[place].flat[-1] = value if row["epoch"] == 1 else 0.0
+
+            assert trainer.network._native.finite()
+            spoil(trainer, {"epoch": 1})
+            assert not trainer.network._native.finite(), f"{value} in {place}"
+            with pytest.raises(fo.NonFiniteLossError):
+                trainer.fit(x, y)
+
+
+def test_huge_weights_are_finite():
+    """Their sum overflows."""
+    net = fo.mlp(3, [6], 1, dtype="float32")
+    for view in net.parameters.values():
+        view[...] = np.finfo(np.float32).max
+    assert net._native.finite()
+
+
+@pytest.mark.parametrize("options", [{"ema": 0.5}, {"optimizer": "schedule_free_adamw"}])
+def test_weights_to_evaluate_at(options):
+    """They come and go without a trace, also one context within another; nothing trains in between."""
+    x, y = data()
+    trainer = trainer_of(**options)
+    trainer.fit(x, y, epochs=2)
+    before, prediction = state(trainer), trainer.predict(x)
+    with trainer.evaluation_weights() as network:
+        inside = network(x)
+        np.testing.assert_array_equal(trainer.predict(x), inside[:, 0], err_msg="predict opens a context of its own")
+        np.testing.assert_array_equal(network(x), inside)
+        refuses("a step on the average", trainer.step, x, y, match="evaluate")
+        refuses("a fit on the average", trainer.fit, x, y, match="evaluate")
+    np.testing.assert_array_equal(prediction, inside[:, 0])
+    assert_same_state(state(trainer), before, "after the context")
+    assert not np.array_equal(trainer.network(x), inside), "the training weights are others"
     trainer.step(x, y)
 
 

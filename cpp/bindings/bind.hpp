@@ -13,6 +13,7 @@ namespace fastopt {
 namespace py = pybind11;
 
 void bind_runtime(py::module_& m);
+void bind_copies(py::module_& m);
 void bind_kernels(py::module_& m);
 void bind_losses(py::module_& m);
 void bind_optimizers(py::module_& m);

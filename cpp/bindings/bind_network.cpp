@@ -5,6 +5,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
+#include "kernels/reduce.hpp"
 #include "nn/network.hpp"
 
 namespace fastopt {
@@ -152,6 +153,7 @@ void bind(py::module_& m) {
                                })
         .def_property("training_step", &Net::training_step, &Net::set_training_step)
         .def("initialize", [](Net& net, std::uint64_t seed) { net.initialize(seed); })
+        .def("finite", [](const Net& net) { return all_finite(net.parameters(), net.parameter_layout().total()); })
         .def("adapted", &Net::adapted)
         .def("adapt",
              [](Net& net, const py::object& x) {

@@ -137,8 +137,7 @@ void bind(py::module_& m) {
                  self.update(learning_rate);
              })
         .def("penalty", &Step::penalty)
-        .def("load_evaluation_point", &Step::load_evaluation_point)
-        .def("restore_training_point", &Step::restore_training_point);
+        .def("swap_evaluation_point", &Step::swap_evaluation_point);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 PYBIND11_MODULE(FASTOPT_JOIN(_core_, FASTOPT_ISA), m) {
     m.doc() = "The native core of fastopt for one instruction set; use it through the fastopt package.";
     fastopt::bind_runtime(m);
+    fastopt::bind_copies(m);
     fastopt::bind_kernels(m);
     fastopt::bind_losses(m);
     fastopt::bind_optimizers(m);

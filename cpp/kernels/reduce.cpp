@@ -1,6 +1,9 @@
 #include "kernels/reduce.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <type_traits>
 
 #include "core/threads.hpp"
 #include "kernels/simd.hpp"
@@ -63,9 +66,29 @@ double tree_sum(const T* values, Index count) {
     return tree_sum(values, half) + tree_sum(values + half, count - half);
 }
 
+template <class T>
+bool all_finite(const T* values, Index count) {
+    using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+    constexpr Bits exponent = sizeof(T) == 4 ? Bits{0x7f800000u} : static_cast<Bits>(0x7ff0000000000000u);
+    std::atomic<bool> finite{true};
+    parallel_for(count, line_elements<T>, 4.0 * static_cast<double>(count), [&](Index begin, Index end) {
+        Bits found = 0;  // no early end: the loop is vectorised, and the answer is nearly always yes
+        for (Index i = begin; i < end; ++i) {
+            Bits bits;
+            std::memcpy(&bits, values + i, sizeof(T));
+            found |= static_cast<Bits>((bits & exponent) == exponent);
+        }
+        if (found != 0) {
+            finite.store(false, std::memory_order_relaxed);
+        }
+    });
+    return finite.load();
+}
+
 #define FASTOPT_INSTANTIATE(T)                        \
     template void column_sums<T>(ConstMatrix<T>, T*); \
-    template double tree_sum<T>(const T*, Index);
+    template double tree_sum<T>(const T*, Index);     \
+    template bool all_finite<T>(const T*, Index);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
 

@@ -13,6 +13,10 @@ void column_sums(In<T> x, T* out);
 template <class T>
 double tree_sum(const T* values, Index count);
 
+// Whether no value is a NaN or an infinity.
+template <class T>
+bool all_finite(const T* values, Index count);
+
 // Rows of one chunk of a sum over the batch; partial results of chunks are combined in order.
 constexpr Index reduction_rows = 64;
 

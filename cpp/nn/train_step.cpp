@@ -10,9 +10,9 @@ namespace fastopt {
 namespace {
 
 template <class T>
-void copy(const T* from, Index count, T* to) {
+void swap(T* a, T* b, Index count) {
     parallel_for(count, line_elements<T>, 4.0 * static_cast<double>(count),
-                 [=](Index begin, Index end) { std::copy(from + begin, from + end, to + begin); });
+                 [=](Index begin, Index end) { std::swap_ranges(a + begin, a + end, b + begin); });
 }
 
 // to = keep to + share from
@@ -94,6 +94,7 @@ void TrainStep<T>::reset() {
 template <class T>
 LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows, double learning_rate) {
     check(loss_ != nullptr, "this trainer has a loss written in Python");
+    check_training_point();
     gather<T>(data.x, order, 0, network_->input(rows));
     Target<T> target;
     if (data.labels != nullptr) {
@@ -191,6 +192,7 @@ double TrainStep<T>::gradient_norm_squared() {
 
 template <class T>
 void TrainStep<T>::update(double learning_rate) {
+    check_training_point();
     apply(learning_rate);
 }
 
@@ -248,40 +250,30 @@ double TrainStep<T>::penalty() const {
 }
 
 template <class T>
-bool TrainStep<T>::load_evaluation_point() {
+void TrainStep<T>::check_training_point() const {
+    check(!swapped_, "the network holds the weights to evaluate at; training goes on when that ends");
+}
+
+// The average and the weights change places, so that evaluation needs no third copy; twice is back to the bit.
+template <class T>
+bool TrainStep<T>::swap_evaluation_point() {
     if (t_ == 0) {
         return false;
     }
-    const Index total = network_->parameter_layout().total();
-    const auto save = [&] {
-        saved_parameters_.reserve(total);
-        copy(network_->parameters(), total, saved_parameters_.data());
-    };
     if (options_.ema > 0) {
-        save();
-        const Index buffers = network_->buffer_layout().total();
-        saved_buffers_.reserve(buffers);
-        copy(network_->buffers(), buffers, saved_buffers_.data());
-        copy(average_parameters_.data(), total, network_->parameters());
-        copy(average_buffers_.data(), buffers, network_->buffers());
+        swap(network_->parameters(), average_parameters_.data(), average_parameters_.size());
+        swap(network_->buffers(), average_buffers_.data(), average_buffers_.size());
+        swapped_ = !swapped_;
         return true;
     }
     if (const int slot = optimizer_->evaluation_slot(); slot >= 0) {
-        save();
         for (const Run& run : runs_) {
-            copy(slots_[static_cast<std::size_t>(slot)].data() + run.offset, run.size, network_->parameters() + run.offset);
+            swap(network_->parameters() + run.offset, slots_[static_cast<std::size_t>(slot)].data() + run.offset, run.size);
         }
+        swapped_ = !swapped_;
         return true;
     }
     return false;
-}
-
-template <class T>
-void TrainStep<T>::restore_training_point() {
-    copy(saved_parameters_.data(), network_->parameter_layout().total(), network_->parameters());
-    if (options_.ema > 0) {
-        copy(saved_buffers_.data(), network_->buffer_layout().total(), network_->buffers());
-    }
 }
 
 template class TrainStep<float>;

@@ -47,8 +47,8 @@ class TrainStep {
     void update(double learning_rate);
     double penalty() const;
 
-    bool load_evaluation_point();
-    void restore_training_point();
+    // Exchange the weights in the network and those to evaluate at (an average); false when they are the same.
+    bool swap_evaluation_point();
 
    private:
     // Neighbouring segments that are treated alike.
@@ -68,6 +68,7 @@ class TrainStep {
     void finish_accumulation();
     void apply(double learning_rate);
     void move_averages();
+    void check_training_point() const;
 
     std::shared_ptr<Network<T>> network_;
     std::shared_ptr<const Loss<T>> loss_;
@@ -79,11 +80,10 @@ class TrainStep {
     Index t_ = 0;
     Buffer<T> average_parameters_;
     Buffer<T> average_buffers_;
-    Buffer<T> saved_parameters_;  // the training point, while the evaluation point is loaded
-    Buffer<T> saved_buffers_;
     Buffer<T> accumulated_;
     double accumulated_weight_ = 0;
     Index accumulated_count_ = 0;
+    bool swapped_ = false;  // the network holds the evaluation point
     Buffer<double> partial_norms_;
     PaddedMatrix<T> targets_;
     std::vector<std::int32_t> labels_;

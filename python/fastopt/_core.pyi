@@ -42,6 +42,12 @@ def divider_rate(dtype: str, seconds: float) -> float:
 def copy_rate(num_bytes: int, seconds: float) -> float:
     """Bytes per second (read + written) of a copy loop over two buffers of `num_bytes` in total."""
 
+class ArrayCopies:
+    """Copies of C-contiguous arrays that change; `restore` writes them back. Both release the GIL."""
+    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None: ...
+    def take(self) -> None: ...
+    def restore(self) -> None: ...
+
 class Loss_float32:
     """One loss. `target` is float (n, target_columns) or int32 class indices (n,); `weight` is (n,) float or None."""
     def __init__(self, name: str, config: Config) -> None: ...
@@ -129,6 +135,8 @@ class Network_float32:
     @training_step.setter
     def training_step(self, value: int) -> None: ...
     def initialize(self, seed: int) -> None: ...
+    def finite(self) -> bool:
+        """Whether all parameters are finite."""
     def adapted(self) -> bool:
         """False when a Standardize layer still waits for `adapt`."""
     def adapt(self, x: NDArray[Any]) -> None:
@@ -191,9 +199,8 @@ class TrainStep_float32:
         """Penalties, clipping and the fused update with what is in `Network.gradients` (for losses written in Python)."""
     def penalty(self) -> float:
         """l1 and l2 penalties of the present weights."""
-    def load_evaluation_point(self) -> bool:
-        """Swap the weights to evaluate at (average of ema or of a schedule-free rule) into the network; False when there are none."""
-    def restore_training_point(self) -> None: ...
+    def swap_evaluation_point(self) -> bool:
+        """Exchange the network's weights and those to evaluate at (average of ema or of a schedule-free rule); False without any."""
 
 class TrainStep_float64(TrainStep_float32): ...
 

@@ -14,6 +14,7 @@ from fastopt import _prepare, _progress, _validate
 from fastopt._backend import core
 from fastopt._callback import Callback, as_callback
 from fastopt._evaluate import Evaluator, metric_table
+from fastopt._snapshot import Snapshot
 from fastopt.errors import NonFiniteLossError
 from fastopt.history import History
 from fastopt.losses import Loss
@@ -28,40 +29,6 @@ ASSUMED_FLOPS = 2e10  # before the first measurement
 
 class FinishedError(Exception):
     """Raised by `Epochs.one_epoch` when there is nothing more to do; the text says why."""
-
-
-class Snapshot:
-    """A copy of everything that training changes, renewed each epoch into the same memory."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-        network, native = trainer.network._native, trainer._native
-        self._parameters = network.parameters
-        live = [network.parameters, network.buffers, *native.slots(), native.scalars, *(native.averages() or ())]
-        self._pairs = [(view, np.empty_like(view)) for view in live]
-        self._counters = (0, 0)
-
-    def finite(self) -> bool:
-        """Whether all weights are finite."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            if math.isfinite(np.add.reduce(self._parameters)):
-                return True
-        return bool(np.isfinite(self._parameters).all())
-
-    def take(self) -> None:
-        """Copy the present state."""
-        for view, copy in self._pairs:
-            np.copyto(copy, view)
-        trainer = self._trainer
-        self._counters = (trainer.steps, trainer.network.training_step)
-
-    def restore(self) -> None:
-        """Put the copied state back."""
-        for view, copy in self._pairs:
-            np.copyto(view, copy)
-        self._trainer._set_counters(*self._counters)
-        if self._trainer._memory is not None:
-            self._trainer._memory.forget()
 
 
 class Pace:

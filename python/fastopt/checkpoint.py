@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastopt import layers, losses, optimizers, schedules, solvers
+from fastopt import _state, layers, losses, optimizers, schedules, solvers
 from fastopt.errors import missing_package
 from fastopt.history import History
 from fastopt.losses import Loss
@@ -60,7 +61,8 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     except ImportError:
         raise missing_package("safetensors", "examples", "Saving a trainer") from None
     text = json.dumps(_describe(trainer), default=_plain)
-    arrays = {name: np.asarray(value, order="C") for name, value in trainer.state_dict().items()}
+    state = {**_state.arrays(trainer), **_state.counters(trainer)}  # views: a copy of a large network has no place beside it
+    arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
     target = Path(path)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     os.close(handle)
@@ -98,19 +100,37 @@ def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] 
         raise FileNotFoundError(f"no such file: {os.fspath(path)}")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            return _read(file, path, learning_rate)
     except SafetensorError as error:
         raise ValueError(f"{os.fspath(path)} is not a safetensors file: {error}") from None
+
+
+class _Tensors(Mapping[str, NDArray[Any]]):
+    """The arrays of an open file, each read when it is asked for: never all in memory at once."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._names = file, list(file.keys())
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._file.get_tensor(name)  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _read(file: Any, path: str | os.PathLike[str], learning_rate: Callable[[int], float] | None) -> Trainer:
     try:
-        spec = json.loads(metadata["fastopt"])
+        spec = json.loads((file.metadata() or {})["fastopt"])
         known = spec["format"] == FORMAT
     except (KeyError, ValueError, TypeError):
         known = False
     if not known:
         raise ValueError(f"{os.fspath(path)} was not written by Trainer.save of this version")
     trainer = _build(spec, learning_rate)
-    trainer.load_state_dict(arrays)
+    trainer.load_state_dict(_Tensors(file))
     trainer.epoch = int(spec["epoch"])
     trainer.history = History(spec["history"], spec["seconds"])
     return trainer

@@ -114,6 +114,7 @@ class Trainer:
         self._rates = Rates(1.0 if self._memory is not None else fused.learning_rate, self._options["accumulate"])
         self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
         self._fixed_rate = self._rates.fixed
+        self._evaluating = False
 
     # What it is made of
 
@@ -290,13 +291,18 @@ class Trainer:
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[Network]:
-        """Within this context the network holds the weights to evaluate at: the average of `ema` or of a schedule-free rule."""
-        swapped = self._native.load_evaluation_point()
+        """Within this context the network holds the weights to evaluate at: the average of `ema` or of a schedule-free rule.
+
+        Nothing can be trained within it; another one inside changes nothing.
+        """
+        swapped = not self._evaluating and self._native.swap_evaluation_point()
+        before, self._evaluating = self._evaluating, True
         try:
             yield self._network
         finally:
+            self._evaluating = before
             if swapped:
-                self._native.restore_training_point()
+                self._native.swap_evaluation_point()
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         net = self._network

@@ -1,0 +1,103 @@
+"""What a fit puts back when it fails: the state of the trainer at the start of an epoch, copied once per epoch."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastopt._backend import core
+
+if TYPE_CHECKING:
+    from fastopt.training import Trainer
+
+Arrays = Sequence[NDArray[Any]]
+
+IN_MEMORY_BYTES = 1 << 27  # a larger state is kept in a file: a second one in memory would nearly double what training needs
+PIECE_BYTES = 1 << 23  # of one write, so that Ctrl-C is seen in between
+
+
+class Copies(Protocol):
+    """Copies of arrays that change."""
+
+    def take(self) -> None: ...
+
+    def restore(self) -> None: ...
+
+
+class FileCopies:
+    """Copies in a temporary file without a name, in TMPDIR or else /var/tmp: /tmp is memory on many systems.
+
+    Raises
+    ------
+    OSError
+        When the folder has no room.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._bytes = [array.reshape(-1).view(np.uint8) for array in arrays]
+        size = sum(map(len, self._bytes))
+        folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed when this object goes
+            weakref.finalize(self, self._file.close)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), 0, size)
+        except OSError as error:
+            text = f"the state of the trainer is copied to a file each epoch, and {folder} does not take its {size / 1e9:.2f} GB"
+            raise OSError(error.errno, f"{text} ({error.strerror}); set TMPDIR to a folder that does") from None
+
+    def _pieces(self) -> Iterator[memoryview]:
+        self._file.seek(0)
+        for flat in self._bytes:
+            for start in range(0, len(flat), PIECE_BYTES):
+                yield flat[start : start + PIECE_BYTES].data
+
+    def take(self) -> None:
+        """Write all arrays."""
+        for piece in self._pieces():
+            while piece:
+                piece = piece[self._file.write(piece) :]
+
+    def restore(self) -> None:
+        """Read all arrays."""
+        for piece in self._pieces():
+            while piece:
+                count = self._file.readinto(piece)
+                if not count:
+                    raise OSError("the temporary file that holds the state of the trainer ends too early")
+                piece = piece[count:]
+
+
+class Snapshot:
+    """A copy of everything that training changes, renewed each epoch in the same place."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        network, native = trainer.network._native, trainer._native
+        live = [network.parameters, network.buffers, *native.slots(), native.scalars, *(native.averages() or ())]
+        large = sum(array.nbytes for array in live) > IN_MEMORY_BYTES
+        self._copies: Copies = FileCopies(live) if large else core.ArrayCopies(live)
+        self._counters = (0, 0)
+
+    def finite(self) -> bool:
+        """Whether all weights are finite."""
+        return self._trainer.network._native.finite()
+
+    def take(self) -> None:
+        """Copy the present state."""
+        self._copies.take()
+        trainer = self._trainer
+        self._counters = (trainer.steps, trainer.network.training_step)
+
+    def restore(self) -> None:
+        """Put the copied state back."""
+        self._copies.restore()
+        self._trainer._set_counters(*self._counters)
+        if self._trainer._memory is not None:
+            self._trainer._memory.forget()
