@@ -1,4 +1,7 @@
 // Losses on anybody's predictions.
+#include <algorithm>
+#include <type_traits>
+
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
 #include "bindings/named.hpp"
@@ -8,6 +11,55 @@
 namespace fastopt {
 
 namespace {
+
+// Rows of a matrix as padded blocks, one after the other in the same memory; an empty matrix has empty blocks.
+template <class E>
+class PaddedBlocks {
+    using T = std::remove_const_t<E>;
+
+   public:
+    PaddedBlocks(Matrix<E> m, Index block) : all_(m) {
+        if (!m.padded && m.data != nullptr) {
+            copy_.reserve(std::min(block, m.rows), m.cols);
+        }
+    }
+    // Space for rows [first, first + count).
+    Matrix<E> block(Index first, Index count) const {
+        if (all_.data == nullptr || all_.padded) {
+            return {all_.data == nullptr ? nullptr : all_.row(first), count, all_.cols, all_.ld, all_.padded};
+        }
+        return copy_.view(count);
+    }
+    // The same with their contents.
+    Matrix<E> read(Index first, Index count) const {
+        if (all_.data != nullptr && !all_.padded) {
+            const Matrix<T> to = copy_.view(count);
+            for (Index i = 0; i < count; ++i) {
+                std::copy(all_.row(first + i), all_.row(first + i) + all_.cols, to.row(i));
+            }
+        }
+        return block(first, count);
+    }
+    // What was computed in that space, to the matrix.
+    void write(Index first, Index count) const {
+        if (all_.data != nullptr && !all_.padded) {
+            const Matrix<T> from = copy_.view(count);
+            for (Index i = 0; i < count; ++i) {
+                std::copy(from.row(i), from.row(i) + all_.cols, all_.row(first + i));
+            }
+        }
+    }
+
+   private:
+    Matrix<E> all_;
+    PaddedMatrix<T> copy_;
+};
+
+// Padded copies of narrow outputs take up to sixteen times their room: about 4 MB of them at a time.
+template <class T>
+Index block_rows(Index cols) {
+    return std::max<Index>(512, (Index{1} << 20) / padded_ld<T>(cols));
+}
 
 template <class T>
 LossValue evaluate_array(const Loss<T>& loss, const py::object& prediction, const py::object& target, const py::object& weight,
@@ -19,17 +71,23 @@ LossValue evaluate_array(const Loss<T>& loss, const py::object& prediction, cons
     const Matrix<T> g = grad.is_none() ? Matrix<T>{} : output_matrix<T>(grad, "grad");
     T* rows_out = row_losses.is_none() ? nullptr : output_flat<T>(row_losses, "rows", p.rows).data;
     const py::gil_scoped_release release;
-    const PaddedInput<T> padded(p);
-    const PaddedInput<T> padded_target(y.dense);
-    const PaddedOutput<T> padded_grad(g);
+    const Index block = block_rows<T>(p.cols);
+    const PaddedBlocks<const T> predictions(p, block);
+    const PaddedBlocks<const T> targets(y.dense, block);
+    const PaddedBlocks<T> grads(g, block);
     const Buffer<T> scratch(2 * p.rows);
-    const Target<T> seen{padded_target.view(), y.labels};
-    const LossValue value = evaluate<T>(loss, padded.view(), seen, w, g.data == nullptr ? g : padded_grad.view(), scratch.data());
-    if (g.data != nullptr) {
-        padded_grad.finish();
+    T* row_loss = scratch.data();
+    T* row_scale = row_loss + p.rows;
+    const double total = scale_rows(w, p.rows, row_scale);
+    for (Index first = 0; first < p.rows; first += block) {
+        const Index count = std::min(block, p.rows - first);
+        const Target<T> seen{targets.read(first, count), y.labels == nullptr ? nullptr : y.labels + first};
+        evaluate_rows<T>(loss, predictions.read(first, count), seen, row_scale + first, row_loss + first, grads.block(first, count));
+        grads.write(first, count);
     }
+    const LossValue value = mean_of_rows(w, total, p.rows, row_loss, row_scale);
     if (rows_out != nullptr) {
-        std::copy(scratch.data(), scratch.data() + p.rows, rows_out);
+        std::copy(row_loss, row_loss + p.rows, rows_out);
     }
     return value;
 }

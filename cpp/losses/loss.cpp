@@ -6,17 +6,18 @@
 namespace fastopt {
 
 template <class T>
-LossValue evaluate(const Loss<T>& loss, In<T> prediction, const Target<T>& target, const T* weight, Out<T> grad, T* scratch) {
-    const Index rows = prediction.rows;
-    T* row_loss = scratch;
-    T* row_scale = scratch + rows;
+double scale_rows(const T* weight, Index rows, T* row_scale) {
     const double total = weight == nullptr ? static_cast<double>(rows) : tree_sum(weight, rows);
     const double inverse = total > 0 ? 1.0 / total : 0.0;
     for (Index i = 0; i < rows; ++i) {
         row_scale[i] = static_cast<T>((weight == nullptr ? 1.0 : static_cast<double>(weight[i])) * inverse);
     }
-    parallel_for(rows, 1, 40.0 * static_cast<double>(rows * prediction.cols),
-                 [&](Index begin, Index end) { loss.rows(begin, end, prediction, target, row_scale, row_loss, grad); });
+    return total;
+}
+
+template <class T>
+LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_loss, T* row_scale) {
+    const double inverse = total > 0 ? 1.0 / total : 0.0;
     if (weight != nullptr) {
         // A row without weight does not take part, whatever its loss is.
         for (Index i = 0; i < rows; ++i) {
@@ -27,8 +28,28 @@ LossValue evaluate(const Loss<T>& loss, In<T> prediction, const Target<T>& targe
     return {tree_sum(row_loss, rows) * inverse, total};
 }
 
-template LossValue evaluate<float>(const Loss<float>&, ConstMatrix<float>, const Target<float>&, const float*, Matrix<float>, float*);
-template LossValue evaluate<double>(const Loss<double>&, ConstMatrix<double>, const Target<double>&, const double*, Matrix<double>,
-                                    double*);
+template <class T>
+void evaluate_rows(const Loss<T>& loss, In<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss, Out<T> grad) {
+    parallel_for(prediction.rows, 1, 40.0 * static_cast<double>(prediction.rows * prediction.cols),
+                 [&](Index begin, Index end) { loss.rows(begin, end, prediction, target, row_scale, row_loss, grad); });
+}
+
+template <class T>
+LossValue evaluate(const Loss<T>& loss, In<T> prediction, const Target<T>& target, const T* weight, Out<T> grad, T* scratch) {
+    const Index rows = prediction.rows;
+    T* row_loss = scratch;
+    T* row_scale = scratch + rows;
+    const double total = scale_rows(weight, rows, row_scale);
+    evaluate_rows<T>(loss, prediction, target, row_scale, row_loss, grad);
+    return mean_of_rows(weight, total, rows, row_loss, row_scale);
+}
+
+#define FASTOPT_INSTANTIATE(T)                                                                                 \
+    template double scale_rows<T>(const T*, Index, T*);                                                        \
+    template LossValue mean_of_rows<T>(const T*, double, Index, const T*, T*);                                 \
+    template void evaluate_rows<T>(const Loss<T>&, ConstMatrix<T>, const Target<T>&, const T*, T*, Matrix<T>); \
+    template LossValue evaluate<T>(const Loss<T>&, ConstMatrix<T>, const Target<T>&, const T*, Matrix<T>, T*);
+FASTOPT_INSTANTIATE(float)
+FASTOPT_INSTANTIATE(double)
 
 }  // namespace fastopt

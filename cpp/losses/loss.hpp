@@ -56,6 +56,17 @@ struct LossValue {
     double weight;  // sum w
 };
 
+// A mean over rows that are evaluated in blocks: `scale_rows` writes what Loss::rows wants as row_scale and returns the sum of weights,
+// `mean_of_rows` combines the losses of all rows (and overwrites row_scale). `weight` null: all rows weigh 1.
+template <class T>
+double scale_rows(const T* weight, Index rows, T* row_scale);
+template <class T>
+LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_loss, T* row_scale);
+
+// Loss::rows on as many threads as the work is worth.
+template <class T>
+void evaluate_rows(const Loss<T>& loss, In<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss, Out<T> grad);
+
 // Value and, unless `grad` is empty, gradient of the weighted mean. `weight` null: all rows weigh 1. prediction and grad are padded;
 // `scratch` holds 2 * rows elements and keeps the loss of every row in its first half.
 template <class T>
