@@ -13,7 +13,7 @@ from pathlib import Path
 
 import machine
 
-SECTIONS = ("limits", "kernels", "optimizers", "batchnorm", "training", "inference", "overhead", "solvers")
+SECTIONS = ("limits", "kernels", "optimizers", "batchnorm", "training", "inference", "overhead", "memory", "solvers")
 
 BUSY_CORES = 0.1  # OpenMP barriers lose whole time slices to another process: more than this spoils a run
 
