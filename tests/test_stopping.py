@@ -1,5 +1,6 @@
 """How a fit ends: interrupts, callbacks, losses that are not finite. The trainer is usable afterwards."""
 
+import shutil
 import sys
 
 import fastopt as fo
@@ -143,14 +144,19 @@ def test_the_copy_of_a_large_state_leaves_no_file(snapshot, tmp_path):
 def test_no_room_for_the_copy_of_a_large_state(monkeypatch, tmp_path):
     """The fit is refused before its first step, with the folder and the way out."""
     monkeypatch.setattr(_snapshot, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
     x, y = data()
     trainer = trainer_of()
     before = state(trainer)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
     with pytest.raises(OSError, match=r"missing.*set TMPDIR"):
         trainer.fit(x, y, epochs=2)
-    assert_same_state(state(trainer), before, "after the refusal")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=100))
+        with pytest.raises(OSError, match=r"No space.*set TMPDIR"):
+            trainer.fit(x, y, epochs=2)
+    assert_same_state(state(trainer), before, "after the refusals")
     trainer.fit(x, y, epochs=1)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,17 +40,20 @@ class FileCopies:
     """
 
     def __init__(self, arrays: Arrays) -> None:
+        import shutil
+        import tempfile
+
         self._bytes = [array.reshape(-1).view(np.uint8) for array in arrays]
         size = sum(map(len, self._bytes))
         folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir())
         try:
+            if shutil.disk_usage(folder).free < size:  # asked, not reserved: ext4 writes into reserved space ten times slower
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed when this object goes
-            weakref.finalize(self, self._file.close)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._file.fileno(), 0, size)
         except OSError as error:
             text = f"the state of the trainer is copied to a file each epoch, and {folder} does not take its {size / 1e9:.2f} GB"
             raise OSError(error.errno, f"{text} ({error.strerror}); set TMPDIR to a folder that does") from None
+        weakref.finalize(self, self._file.close)
 
     def _pieces(self) -> Iterator[memoryview]:
         self._file.seek(0)
