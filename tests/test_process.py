@@ -35,6 +35,21 @@ def test_import_loads_no_optional_package():
     assert out == "[]"
 
 
+def test_names_that_are_imported_late():
+    """They are no part of `import fastopt`, yet they are listed, are there when asked for, and are what their modules say."""
+    out = run_python("""
+        import sys
+        import fastopt as fo
+
+        late = ["callbacks", "functions", "gradcheck", "kernels", "line_search", "_minimize", "plots", "schedules"]
+        print([name for name in late if f"fastopt.{name}" in sys.modules], sorted({*fo.__all__, "plots"} - set(dir(fo))))
+        from fastopt import *
+        print(minimize is fo.minimize, callable(fo.minimize), schedules.linear(0.1, 10) == fo.schedules.linear(0.1, 10))
+        print(sorted(name for name in fo.__all__ if name not in vars(fo)), isinstance(fo.__version__, str), hasattr(fo, "nothing"))
+    """)
+    assert out.splitlines() == ["[] []", "True True True", "[] True False"]
+
+
 FORK = """
     import os, sys
     import numpy as np, fastopt as fo

@@ -3,16 +3,19 @@
 NumPy in, NumPy out, one native call per epoch, the same bits on any number of threads.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastopt import _native, callbacks, data, functions, kernels, layers, line_search, losses, metrics, optimizers, schedules, solvers
+from fastopt import _native, data, layers, losses, metrics, optimizers, solvers
 from fastopt._backend import build_info, get_num_threads, set_num_threads, show_config
 from fastopt.errors import NonFiniteLossError
-from fastopt.gradcheck import check_gradients
 from fastopt.history import History
-from fastopt.minimize import MinimizeResult, minimize
 from fastopt.network import Network, mlp
 from fastopt.training import Trainer
+
+if TYPE_CHECKING:
+    from fastopt import callbacks, functions, kernels, line_search, schedules
+    from fastopt._minimize import MinimizeResult, minimize
+    from fastopt.gradcheck import check_gradients
 
 __all__ = [
     "History", "MinimizeResult", "Network", "NonFiniteLossError", "Trainer", "build_info", "callbacks", "check_gradients", "data",
@@ -22,13 +25,32 @@ __all__ = [
 
 _native.install()
 
+# What is imported only when it is asked for, a third of the import: name -> module that is it or has it.
+_LATE = {
+    "MinimizeResult": "_minimize",
+    "callbacks": "callbacks",
+    "check_gradients": "gradcheck",
+    "functions": "functions",
+    "kernels": "kernels",
+    "line_search": "line_search",
+    "minimize": "_minimize",
+    "plots": "plots",
+    "schedules": "schedules",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """What is imported only when it is asked for."""
-    import importlib
-
     if name == "__version__":
         return build_info()["version"]
-    if name == "plots":
-        return importlib.import_module("fastopt.plots")
-    raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
+    if name not in _LATE:
+        raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module(f"fastopt.{_LATE[name]}")
+    value = module if name == _LATE[name] else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE, "__version__"})

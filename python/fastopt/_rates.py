@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt import schedules
-
 AHEAD = 256  # rates of a schedule that are computed at once for single steps
 
 
@@ -34,6 +32,8 @@ class Rates:
         update = micro_step // self._accumulate
         ahead = update - self._start
         if not 0 <= ahead < len(self._ahead):
+            from fastopt import schedules
+
             count = AHEAD if isinstance(self._learning_rate, schedules.Schedule) else 1  # a plain function may look at the clock
             rates = schedules.values(self._learning_rate, update, count) * self.scale
             self._ahead, self._start, ahead = [float(rate) for rate in rates], update, 0
@@ -43,6 +43,8 @@ class Rates:
         """Rates of the next micro-batches."""
         if self.fixed is not None:
             return np.full(steps, self.fixed)
+        from fastopt import schedules  # here and above: most trainers never need them, and they are a tenth of the import
+
         if self._accumulate == 1:
             return schedules.values(self._learning_rate, micro_step, steps) * self.scale
         update = (micro_step + np.arange(steps)) // self._accumulate

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastopt import MinimizeResult
 from fastopt.history import History
-from fastopt.minimize import MinimizeResult
 from fastopt.plots._axes import finish, new_axes
 
 if TYPE_CHECKING:
