@@ -53,7 +53,12 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     check_rate(learning_rate);
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(self.network().mutex());
-    return self.step(data, nullptr, data.x.rows, learning_rate).value;
+    double loss = 0;
+    self.thread_choice().run(1, self.work(data.x.rows), [&](Index) {
+        loss = self.step(data, nullptr, data.x.rows, learning_rate).value;
+        return true;
+    });
+    return loss;
 }
 
 template <class T>
@@ -72,16 +77,13 @@ Index run_steps(TrainStep<T>& self, const py::object& x, const py::object& y, co
     std::for_each(rate.data, rate.data + rate.size, check_rate);
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(self.network().mutex());
-    for (Index s = 0; s < rate.size; ++s) {
+    return self.thread_choice().run(rate.size, self.work(batch_size), [&](Index s) {
         const Index first = s * batch_size;
         const LossValue loss = self.step(data, rows.data + first, std::min(batch_size, rows.size - first), rate.data[s]);
         loss_out.data[s] = loss.value;
         weight_out.data[s] = loss.weight;
-        if (!std::isfinite(loss.value)) {
-            return s;
-        }
-    }
-    return rate.size;
+        return std::isfinite(loss.value);
+    });
 }
 
 template <class T>

@@ -24,6 +24,8 @@ namespace {
 // Work is counted in floating-point operations that a core does about 50 to 100 of per nanosecond; memory-bound callers convert
 // their bytes. One thread more is worth it when each gets this much: a region costs 0.4 us and its end another 0.2 us.
 constexpr double default_work_per_thread = 1e6;
+// Of that, what a member of a team must get: its start and end cost 0.2 us together.
+constexpr double share_in_team = 0.1;
 std::atomic<double> work_per_thread{default_work_per_thread};
 
 int positive_number(const char* text) {
@@ -92,24 +94,8 @@ std::atomic<int> num_threads{0};
 std::atomic<bool> pool_started{false};
 thread_local bool inside_region = false;
 
-// Exceptions must not leave an OpenMP region: the first one is kept and thrown again by the caller's thread.
-class FirstError {
-   public:
-    void keep(std::exception_ptr error) noexcept {
-        if (!taken_.exchange(true)) {
-            error_ = error;
-        }
-    }
-    void rethrow() const {
-        if (error_) {
-            std::rethrow_exception(error_);
-        }
-    }
-
-   private:
-    std::atomic<bool> taken_{false};
-    std::exception_ptr error_;
-};
+// The team that the calling thread leads.
+thread_local Team* team = nullptr;
 
 }  // namespace
 
@@ -127,8 +113,12 @@ int get_num_threads() {
 
 void set_work_per_thread(double work) { work_per_thread.store(work > 0 ? work : default_work_per_thread); }
 
+bool cuts_small_work() { return work_per_thread.load(std::memory_order_relaxed) != default_work_per_thread; }
+
+bool leads_team() { return team != nullptr; }
+
 int threads_for(double work) {
-    const double share = work_per_thread.load(std::memory_order_relaxed);
+    const double share = work_per_thread.load(std::memory_order_relaxed) * (leads_team() ? share_in_team : 1);
     if (work < 2 * share || inside_region) {
         return 1;
     }
@@ -148,17 +138,22 @@ void install_fork_handler() {
 #endif
 }
 
-std::string openmp_version() { return std::to_string(_OPENMP); }
+Alone::Alone() : before_(inside_region) { inside_region = true; }
+Alone::~Alone() { inside_region = before_; }
 
-void barrier() {
-#pragma omp barrier
-}
+std::string openmp_version() { return std::to_string(_OPENMP); }
 
 namespace detail {
 
 void run_region(int threads, RegionBody body, void* state) {
     if (inside_region) {
         body(state, 0, 1);
+        return;
+    }
+    if (team != nullptr) {
+        Team* const led = team;
+        const Alone alone;
+        led->run(threads, body, state);
         return;
     }
     pool_started.store(true, std::memory_order_relaxed);
@@ -172,6 +167,37 @@ void run_region(int threads, RegionBody body, void* state) {
             error.keep(std::current_exception());
         }
         inside_region = false;
+    }
+    error.rethrow();
+}
+
+void lead_team(int threads, void (*lead)(void* state), void* state) {
+    const bool worthwhile = threads > 1 && threads <= Team::most && (threads <= affinity_cores() || cuts_small_work());
+    if (!worthwhile || inside_region || team != nullptr) {
+        lead(state);
+        return;
+    }
+    pool_started.store(true, std::memory_order_relaxed);
+    FirstError error;
+    // A member that starts late finds its first turn waiting.
+    Team members(threads);
+#pragma omp parallel num_threads(threads)
+    {
+        if (omp_get_thread_num() > 0) {
+            inside_region = true;
+            members.serve(omp_get_thread_num());
+            inside_region = false;
+        } else {
+            // Without a member too few nobody would do its parts.
+            team = omp_get_num_threads() == threads ? &members : nullptr;
+            try {
+                lead(state);
+            } catch (...) {
+                error.keep(std::current_exception());
+            }
+            team = nullptr;
+            members.release();
+        }
     }
     error.rethrow();
 }

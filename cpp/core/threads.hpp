@@ -5,6 +5,7 @@
 #include <string>
 #include <type_traits>
 
+#include "core/team.hpp"
 #include "core/types.hpp"
 
 namespace fastopt {
@@ -16,8 +17,13 @@ int get_num_threads();
 // Threads worth using for `work` (see threads.cpp for the unit): 1 inside a region and for small work.
 int threads_for(double work);
 
+// Whether the calling thread leads a team, and so may hand out smaller work.
+bool leads_team();
+
 // Change how much work a thread must get, so that a test cuts small shapes too; 0: as built.
 void set_work_per_thread(double work);
+// Whether it was changed.
+bool cuts_small_work();
 
 // Tell the pool that no work is near: idle workers end instead of spinning. The next region starts them again.
 void release_threads();
@@ -28,8 +34,8 @@ void install_fork_handler();
 std::string openmp_version();
 
 namespace detail {
-using RegionBody = void (*)(void* state, int thread, int threads);
 void run_region(int threads, RegionBody body, void* state);
+void lead_team(int threads, void (*lead)(void* state), void* state);
 }  // namespace detail
 
 // Call f(thread, threads) once per thread. What f computes must not depend on the number of threads.
@@ -45,8 +51,26 @@ void parallel(int threads, F&& f) {
         const_cast<void*>(static_cast<const void*>(std::addressof(f))));
 }
 
-// Wait for every thread of the region that this is called in.
-void barrier();
+// While it lives, everything that the calling thread does it does alone.
+class Alone {
+   public:
+    Alone();
+    ~Alone();
+    Alone(const Alone&) = delete;
+    Alone& operator=(const Alone&) = delete;
+
+   private:
+    bool before_;
+};
+
+// Call f() on this thread with a team at hand: until it returns, `parallel` hands its parts to threads that wait for them. Without one when
+// there are more threads than cores.
+template <class F>
+void with_team(int threads, F&& f) {
+    using Body = std::remove_reference_t<F>;
+    detail::lead_team(
+        threads, [](void* state) { (*static_cast<Body*>(state))(); }, const_cast<void*>(static_cast<const void*>(std::addressof(f))));
+}
 
 // [begin, end) of the share of `thread` in `count` items, in multiples of `grain` items.
 struct Range {

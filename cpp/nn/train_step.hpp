@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/thread_choice.hpp"
 #include "losses/loss.hpp"
 #include "nn/data.hpp"
 #include "nn/network.hpp"
@@ -47,6 +48,10 @@ class TrainStep {
     void update(double learning_rate);
     double penalty() const;
 
+    // How many threads steps like these get. `work` is in floating-point operations: each weight takes part in three products.
+    ThreadChoice& thread_choice() { return thread_choice_; }
+    double work(Index rows) const { return 6.0 * static_cast<double>(network_->parameter_layout().total() * rows); }
+
     // Exchange the weights in the network and those to evaluate at (an average); false when they are the same.
     bool swap_evaluation_point();
 
@@ -78,6 +83,7 @@ class TrainStep {
     std::vector<Buffer<T>> slots_;
     std::vector<double> scalars_;
     Index t_ = 0;
+    ThreadChoice thread_choice_;
     Buffer<T> average_parameters_;
     Buffer<T> average_buffers_;
     Buffer<T> accumulated_;

@@ -1,0 +1,66 @@
+// Threads that wait for parts of work by spinning: handing out a part and getting it back costs two cache lines on their way between
+// cores, a few hundred nanoseconds less than a region of OpenMP.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+
+#include "core/types.hpp"
+
+namespace fastopt {
+
+// Exceptions must not leave a thread of a region: the first one is kept and thrown again by the caller's thread.
+class FirstError {
+   public:
+    void keep(std::exception_ptr error) noexcept {
+        if (!taken_.exchange(true)) {
+            error_ = error;
+        }
+    }
+    void rethrow() {
+        if (error_) {
+            const std::exception_ptr error = error_;
+            error_ = nullptr;
+            taken_.store(false);
+            std::rethrow_exception(error);
+        }
+    }
+
+   private:
+    std::atomic<bool> taken_{false};
+    std::exception_ptr error_;
+};
+
+// body(state, thread, threads) computes one thread's part.
+using RegionBody = void (*)(void* state, int thread, int threads);
+
+// Thread 0 calls `run` and, at the end, `release`; the others are in `serve` from the start.
+class Team {
+   public:
+    static constexpr int most = 64;
+
+    explicit Team(int size) : size_(size) {}
+
+    void run(int threads, RegionBody body, void* state);
+    void release();
+    void serve(int thread);
+
+   private:
+    // One line for each direction and thread: nobody waits on a line that another writes.
+    struct alignas(2 * cache_line) Signal {
+        std::atomic<std::uint32_t> turn{0};
+    };
+
+    const int size_;
+    RegionBody body_ = nullptr;  // null: go home
+    void* state_ = nullptr;
+    int threads_ = 0;
+    std::uint32_t turn_ = 0;
+    std::array<Signal, most> go_;
+    std::array<Signal, most> done_;
+    FirstError error_;
+};
+
+}  // namespace fastopt

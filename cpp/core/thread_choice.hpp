@@ -1,0 +1,47 @@
+// One thread or a team, for steps that are repeated many times: what is faster is measured while they run.
+//
+// Results do not depend on the number of threads, so the choice may change at any step. A second core that another process keeps busy, or
+// that lies far away, makes a team slower than one thread by any factor; no size of the work tells.
+#pragma once
+
+#include <type_traits>
+
+#include "core/threads.hpp"
+
+namespace fastopt {
+
+class ThreadChoice {
+   public:
+    // Do step(0), step(1), ... until `steps` are done or one returns false; returns how many returned true. `work` of one step is in the
+    // unit of threads_for.
+    template <class F>
+    Index run(Index steps, double work, F&& step) {
+        using Step = std::remove_reference_t<F>;
+        return run_steps(
+            steps, work, [](void* state, Index number) { return (*static_cast<Step*>(state))(number); },
+            const_cast<void*>(static_cast<const void*>(std::addressof(step))));
+    }
+
+   private:
+    using StepFunction = bool (*)(void* state, Index step);
+    enum Way { alone, together };
+    struct Block {
+        Way way;
+        Index steps;
+        double limit;  // seconds a step after which a trial is given up
+    };
+
+    Index run_steps(Index steps, double work, StepFunction step, void* state);
+    Block next_block(double now) const;
+    void saw(const Block& block, Index steps, double seconds, double now);
+    void forget(double work, int threads);
+
+    double work_ = 0;  // of the steps that the times are of
+    int threads_ = 0;
+    double seconds_[2] = {0, 0};  // a step, by way; 0: unknown
+    Way best_ = alone;
+    double next_trial_ = 0;  // of the other way
+    double patience_ = 0;
+};
+
+}  // namespace fastopt

@@ -1,0 +1,44 @@
+"""Steps that change between one thread and a team while they run: the same bits, losses that stop, errors that come out."""
+
+import fastopt as fo
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+
+@pytest.fixture
+def threads():
+    before = fo.get_num_threads()
+    yield fo.set_num_threads
+    fo.set_num_threads(before)
+
+
+def trained(rows=4096, learning_rate=1e-3):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, 64), dtype=np.float32)
+    y = rng.integers(0, 10, rows).astype(np.int32)
+    network = fo.mlp(64, [128, 64], 10, batch_norm=True, dropout=0.1)
+    trainer = fo.Trainer(network, loss="softmax_cross_entropy", optimizer=fo.optimizers.Adam(learning_rate=learning_rate))
+    history = trainer.fit(x, y, epochs=8, batch_size=60, progress=False)
+    for first in range(0, 600, 60):
+        trainer.step(x[first : first + 60], y[first : first + 60])
+    return history["loss"], network.state_dict()
+
+
+def test_the_choice_does_not_change_a_bit(threads):
+    threads(1)
+    losses, weights = trained()
+    for number in (2, 3):
+        threads(number)
+        again, others = trained()
+        assert again == losses
+        for name, weight in weights.items():
+            assert_array_equal(others[name], weight, err_msg=f"{name}, {number} threads")
+
+
+def test_a_loss_that_is_not_finite_stops_a_team(threads):
+    threads(2)
+    with pytest.raises(fo.NonFiniteLossError, match="step"):
+        trained(learning_rate=1e30)
+    losses, _ = trained()
+    assert losses[-1] < losses[0]
