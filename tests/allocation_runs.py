@@ -46,7 +46,7 @@ def train(name, net, loss, optimizer, outputs, *, rows=ROWS, batch=BATCH, kind=N
     x, y, weight = batch_for(loss.name, outputs, rows, net.inputs, rng, dtype=net.dtype, kind=kind)
     net.adapt(x)
     native = fo.Trainer(net, loss, optimizer, **options)._native
-    order, steps = rng.permutation(rows), -(-rows // batch)
+    order, steps = rng.permutation(rows).astype(np.int32), -(-rows // batch)  # as a fit gives it: widened batch by batch
     weight = weight if weighted else None
 
     def run(count):

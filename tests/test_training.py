@@ -292,3 +292,25 @@ def test_permutation_is_the_order_of_the_epoch():
     x = np.arange(9.0).reshape(-1, 1)
     shown = [int(v) for xb, _ in fo.data.batches(x, x, batch_size=4, seed=5, epoch=3) for v in xb[:, 0]]
     assert shown == core.permutation(9, 5, 3).tolist()
+
+
+def test_what_a_run_of_steps_refuses():
+    """Rows outside the table, and labels outside the outputs in the rows that it would read; nothing is changed then."""
+    x, y = np.ones((10, 3), np.float32), np.zeros(10, np.int32)
+    y[7] = 2
+    trainer = fo.Trainer(fo.mlp(3, [4], 2, seed=1), "cross_entropy")
+    rates, losses, weights = np.full(2, 0.1), np.zeros(2), np.zeros(2)
+    before = trainer.state_dict()
+    for dtype in (np.int32, np.int64):
+        for order in ([0, 10, 1, 2], [0, 1, 2, -1], [0, 1, 2, 7]):
+            refuses(f"{order}", trainer._native.run_steps, x, y, None, np.array(order, dtype), 2, rates, losses, weights, match=r"0\.\.")
+    refuses("float rows", trainer._native.run_steps, x, y, None, np.zeros(4), 2, rates, losses, weights)
+    for name, value in trainer.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+    def run(dtype):
+        trainer = fo.Trainer(fo.mlp(3, [4], 2, seed=1), "cross_entropy")
+        assert trainer._native.run_steps(x, y, None, np.array([9, 8, 6, 0], dtype), 2, rates, losses, weights) == 2
+        return np.concatenate([view.ravel() for view in trainer.network.parameters.values()])
+
+    np.testing.assert_array_equal(run(np.int32), run(np.int64))

@@ -1,6 +1,8 @@
 // Build facts, threads, names of what is registered, the machine's limits.
 #include <pybind11/stl.h>
 
+#include <limits>
+
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
 #include "core/rng.hpp"
@@ -51,6 +53,15 @@ py::dict build_info() {
     return info;
 }
 
+template <class I>
+py::array permutation_array(Index n, std::uint64_t seed, std::uint64_t epoch) {
+    py::array_t<I> out(n);
+    I* data = out.mutable_data();
+    const py::gil_scoped_release release;
+    permutation(n, seed, epoch, data);
+    return out;
+}
+
 // A rate of the machine for float32 or float64.
 using Rate = double (*)(double seconds);
 void def_rate(py::module_& m, const char* name, Rate rate32, Rate rate64) {
@@ -84,11 +95,8 @@ void bind_runtime(py::module_& m) {
     m.def("release_threads", &release_threads);
     m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) {
         check(n >= 0, "n must not be negative; got ", n);
-        py::array_t<Index> out(n);
-        Index* data = out.mutable_data();
-        const py::gil_scoped_release release;
-        permutation(n, seed, epoch, data);
-        return out;
+        return n <= std::numeric_limits<std::int32_t>::max() ? permutation_array<std::int32_t>(n, seed, epoch)
+                                                             : permutation_array<Index>(n, seed, epoch);
     });
     m.def("activation_names", &activation_names);
     m.def("loss_names", [] { return loss_registry<float>().names(); });

@@ -31,14 +31,14 @@ void check_rate(double learning_rate) {
 }
 
 template <class T>
-Data<T> data_from(const TrainStep<T>& trainer, const py::object& x, const py::object& y, const py::object& weight) {
+Data<T> data_from(const TrainStep<T>& trainer, const py::object& x, const py::object& y, const py::object& weight, bool check_labels) {
     check(trainer.loss() != nullptr, "this trainer has a loss written in Python");
     const Network<T>& net = trainer.network();
     Data<T> data;
     data.x = source_of(x, "x");
     check(data.x.cols == net.inputs(), "x must have ", net.inputs(), " columns; got shape ",
           shape_text(py::reinterpret_borrow<py::array>(x)));
-    const TargetArray<T> target = target_of<T>(y, *trainer.loss(), net.outputs(), data.x.rows);
+    const TargetArray<T> target = target_of<T>(y, *trainer.loss(), net.outputs(), data.x.rows, check_labels);
     data.labels = target.labels;
     data.y = {target.dense.data, std::is_same_v<T, float> ? SourceType::float32 : SourceType::float64, target.dense.rows, target.dense.cols,
               target.dense.ld};
@@ -48,7 +48,7 @@ Data<T> data_from(const TrainStep<T>& trainer, const py::object& x, const py::ob
 
 template <class T>
 double step(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, double learning_rate) {
-    const Data<T> data = data_from(self, x, y, weight);
+    const Data<T> data = data_from(self, x, y, weight, true);
     check(data.x.rows > 0, "x must have at least one row");
     check_rate(learning_rate);
     const py::gil_scoped_release release;
@@ -61,29 +61,50 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     return loss;
 }
 
-template <class T>
-Index run_steps(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, const py::object& order,
-                Index batch_size, const py::object& rates, const py::object& losses, const py::object& weights) {
-    const Data<T> data = data_from(self, x, y, weight);
-    const Flat<Index> rows = input_flat<Index>(order, "order");
+// Of all labels only those of the rows in `order`: an epoch of many rows is run in many pieces.
+template <class I>
+bool labels_below(const std::int32_t* labels, const Flat<I>& order, Index limit) {
+    std::uint32_t outside = 0;
+    for (Index i = 0; i < order.size; ++i) {
+        outside |= static_cast<std::uint32_t>(static_cast<std::uint32_t>(labels[order.data[i]]) >= static_cast<std::uint32_t>(limit));
+    }
+    return outside == 0;
+}
+
+template <class T, class I>
+Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& rows, Index batch_size, const py::object& rates,
+                const py::object& losses, const py::object& weights) {
     const Flat<double> rate = input_flat<double>(rates, "rates");
     check(batch_size >= 1, "batch_size must be at least 1; got ", batch_size);
     check(rate.size <= ceil_div(rows.size, batch_size), "order has ", rows.size, " rows: too few for ", rate.size, " batches of ",
           batch_size);
     const Flat<double> loss_out = output_flat<double>(losses, "losses", rate.size);
     const Flat<double> weight_out = output_flat<double>(weights, "weights", rate.size);
-    const auto [low, high] = std::minmax_element(rows.data, rows.data + rows.size);
-    check(rows.size == 0 || (*low >= 0 && *high < data.x.rows), "order must hold rows 0..", data.x.rows - 1);
+    check(all_below(rows.data, rows.size, data.x.rows), "order must hold rows 0..", data.x.rows - 1);
+    check(data.labels == nullptr || labels_below(data.labels, rows, self.network().outputs()), "labels must be in 0..",
+          self.network().outputs() - 1);
     std::for_each(rate.data, rate.data + rate.size, check_rate);
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(self.network().mutex());
     return self.thread_choice().run(rate.size, self.work(batch_size), [&](Index s) {
         const Index first = s * batch_size;
-        const LossValue loss = self.step(data, rows.data + first, std::min(batch_size, rows.size - first), rate.data[s]);
+        const Index count = std::min(batch_size, rows.size - first);
+        const Index* batch = self.batch_order(rows.data + first, count);
+        const LossValue loss = self.step(data, batch, count, rate.data[s]);
         loss_out.data[s] = loss.value;
         weight_out.data[s] = loss.weight;
         return std::isfinite(loss.value);
     });
+}
+
+template <class T>
+Index run_steps_in_order(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, const py::object& order,
+                         Index batch_size, const py::object& rates, const py::object& losses, const py::object& weights) {
+    const Data<T> data = data_from(self, x, y, weight, false);
+    if (py::isinstance<py::array_t<std::int32_t>>(order)) {
+        return run_steps(self, data, input_flat<std::int32_t>(order, "order"), batch_size, rates, losses, weights);
+    }
+    return run_steps(self, data, input_flat<Index>(order, "order"), batch_size, rates, losses, weights);
 }
 
 template <class T>
@@ -123,7 +144,7 @@ void bind(py::module_& m) {
              })
         .def("reset", &Step::reset)
         .def("step", &step<T>)
-        .def("run_steps", &run_steps<T>)
+        .def("run_steps", &run_steps_in_order<T>)
         .def("flush",
              [](Step& self, double learning_rate) {
                  check_rate(learning_rate);

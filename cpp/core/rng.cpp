@@ -39,11 +39,12 @@ void random_chunk(const Stream& stream, std::uint64_t chunk, std::uint32_t* word
     }
 }
 
-void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, Index* out) {
+template <class I>
+void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, I* out) {
     // Layer numbers of networks are small; the last one is this function's own stream.
     const Stream stream{seed, epoch, 0xFFFFFFFFu};
     for (Index i = 0; i < n; ++i) {
-        out[i] = i;
+        out[i] = static_cast<I>(i);
     }
     std::uint32_t words[64];
     Index partner[64];
@@ -69,5 +70,8 @@ void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, Index* out) {
         }
     }
 }
+
+template void permutation<std::int32_t>(Index, std::uint64_t, std::uint64_t, std::int32_t*);
+template void permutation<Index>(Index, std::uint64_t, std::uint64_t, Index*);
 
 }  // namespace fastopt

@@ -43,7 +43,8 @@ inline double uniform_at(const Stream& stream, std::uint64_t element) { return r
 // Random words of 64 consecutive elements starting at element 64*chunk, written so that compilers vectorise over the 16 blocks.
 void random_chunk(const Stream& stream, std::uint64_t chunk, std::uint32_t* words);
 
-// Fisher-Yates permutation of 0..n-1, a function of (n, seed, epoch).
-void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, Index* out);
+// Fisher-Yates permutation of 0..n-1, a function of (n, seed, epoch); in 32 or 64 bits.
+template <class I>
+void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, I* out);
 
 }  // namespace fastopt

@@ -1,6 +1,7 @@
 // One training step, and runs of them: gather -> forward -> loss value and gradient -> backward -> penalties, clipping, fused update.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -42,6 +43,13 @@ class TrainStep {
     // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned without an
     // update.
     LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate);
+    // The rows of one batch as `step` reads them: short indices are widened into memory that lasts until the next call.
+    const Index* batch_order(const Index* rows, Index) const { return rows; }
+    const Index* batch_order(const std::int32_t* rows, Index count) {
+        batch_order_.reserve(count);
+        std::copy(rows, rows + count, batch_order_.data());
+        return batch_order_.data();
+    }
     // Update with the micro-batches that wait for more to come; false when none do.
     bool flush(double learning_rate);
     // Penalties, clipping and the update with what is in the network's gradients.
@@ -92,6 +100,7 @@ class TrainStep {
     bool swapped_ = false;  // the network holds the evaluation point
     Buffer<double> partial_norms_;
     PaddedMatrix<T> targets_;
+    Buffer<Index> batch_order_;
     std::vector<std::int32_t> labels_;
     std::vector<T> weights_;
     Buffer<T> loss_scratch_;

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+Rows: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
 Config: TypeAlias = Mapping[str, bool | int | float | str | Sequence[float]]
 
 def build_info() -> dict[str, Any]: ...
@@ -25,8 +26,8 @@ def set_work_per_thread(work: float) -> None:
 def release_threads() -> None:
     """End the idle workers of the pool; the next parallel region starts them again."""
 
-def permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """A permutation of 0..n-1, a function of (n, seed, epoch) only."""
+def permutation(n: int, seed: int, epoch: int) -> Rows:
+    """A permutation of 0..n-1, a function of (n, seed, epoch) only; int32 where that holds n."""
 
 def activation_names() -> list[str]: ...
 def loss_names() -> list[str]: ...
@@ -181,7 +182,7 @@ class TrainStep_float32:
         x: NDArray[Any],
         y: NDArray[Any],
         weight: Real | None,
-        order: NDArray[np.int64],
+        order: Rows,
         batch_size: int,
         rates: NDArray[np.float64],
         losses: NDArray[np.float64],

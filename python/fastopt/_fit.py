@@ -160,7 +160,7 @@ class ArrayEpochs(Epochs):
         self._pace = Pace(self.trainer, batch_size)
         self._native = isinstance(self.trainer.loss, Loss)
 
-    def _order(self) -> NDArray[np.int64]:
+    def _order(self) -> NDArray[np.integer[Any]]:
         n, rows = self._data.count, self._data.rows
         order = core.permutation(n, self.trainer.seed, self.trainer.epoch) if self._shuffle else np.arange(n, dtype=np.int64)
         return order if rows is None else rows[order]
@@ -186,13 +186,13 @@ class ArrayEpochs(Epochs):
         total = self._weights.sum()
         return float(self._losses @ self._weights / total) if total > 0.0 else 0.0
 
-    def _native_steps(self, order: NDArray[np.int64], rates: NDArray[np.float64], first: int, stop: int) -> int:
+    def _native_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d = self._data
         return self.trainer._native.run_steps(
             d.x, d.y, d.weight, order, self._batch, rates[first:stop], self._losses[first:stop], self._weights[first:stop]
         )
 
-    def _python_steps(self, order: NDArray[np.int64], rates: NDArray[np.float64], first: int, stop: int) -> int:
+    def _python_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d = self._data
         for step in range(first, stop):
             rows = order[(step - first) * self._batch : (step - first + 1) * self._batch]
