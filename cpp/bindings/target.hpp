@@ -1,6 +1,8 @@
 // Targets and weights of the caller, checked against a loss.
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <type_traits>
 
 #include "bindings/arrays.hpp"
@@ -19,9 +21,10 @@ struct TargetArray {
 template <class I>
 bool all_below(const I* values, Index count, Index limit) {
     using Unsigned = std::make_unsigned_t<I>;
+    const auto bound = static_cast<Unsigned>(std::min<Index>(limit, std::numeric_limits<I>::max()));
     Unsigned outside = 0;
     for (Index i = 0; i < count; ++i) {
-        outside |= static_cast<Unsigned>(static_cast<Unsigned>(values[i]) >= static_cast<Unsigned>(limit));
+        outside |= static_cast<Unsigned>(static_cast<Unsigned>(values[i]) >= bound);
     }
     return outside == 0;
 }
