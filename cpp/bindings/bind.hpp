@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "core/config.hpp"
+#include "core/profile.hpp"
 
 namespace fastopt {
 
@@ -15,6 +16,7 @@ namespace py = pybind11;
 void bind_runtime(py::module_& m);
 void bind_copies(py::module_& m);
 void bind_kernels(py::module_& m);
+void bind_profile(py::module_& m);
 void bind_losses(py::module_& m);
 void bind_optimizers(py::module_& m);
 void bind_network(py::module_& m);
@@ -23,6 +25,8 @@ void bind_second_order(py::module_& m);
 
 // A mapping of options as the core reads it.
 Config config_from(const py::handle& mapping);
+// A phase of a profile that has no layers, by its name.
+Phase phase_from(const std::string& name);
 
 // "Loss_float32" and "Loss_float64".
 template <class T>

@@ -93,6 +93,7 @@ py::object forward(Network<T>& net, const py::object& x, bool training) {
     {
         const py::gil_scoped_release release;
         const std::lock_guard<std::mutex> lock(net.mutex());
+        lap(training ? net.profile() : nullptr, Phase::python);
         const Matrix<T> to = net.input(from.rows);
         for (Index i = 0; i < from.rows; ++i) {
             std::copy(from.row(i), from.row(i) + from.cols, to.row(i));
@@ -114,6 +115,7 @@ py::object backward(Network<T>& net, const py::object& grad_output) {
     {
         const py::gil_scoped_release release;
         const std::lock_guard<std::mutex> lock(net.mutex());
+        lap(net.profile(), Phase::python);
         const Matrix<T> to = net.output_gradient(from.rows);
         for (Index i = 0; i < from.rows; ++i) {
             std::copy(from.row(i), from.row(i) + from.cols, to.row(i));
@@ -152,6 +154,23 @@ void bind(py::module_& m) {
                                    return view_array(net.buffers(), net.buffer_layout().total(), self);
                                })
         .def_property("training_step", &Net::training_step, &Net::set_training_step)
+        .def("set_profile",
+             [](Net& net, std::shared_ptr<Profile> profile) {
+                 const py::gil_scoped_release release;
+                 const std::lock_guard<std::mutex> lock(net.mutex());
+                 check(profile == nullptr || net.profile() == nullptr, "this network is being profiled already");
+                 net.set_profile(std::move(profile));
+             })
+        .def("lap",
+             [](Net& net, const std::string& phase) {
+                 if (net.profile() == nullptr) {
+                     return;
+                 }
+                 const Phase ended = phase_from(phase);
+                 const py::gil_scoped_release release;
+                 const std::lock_guard<std::mutex> lock(net.mutex());
+                 lap(net.profile(), ended);
+             })
         .def("initialize", [](Net& net, std::uint64_t seed) { net.initialize(seed); })
         .def("finite", [](const Net& net) { return all_finite(net.parameters(), net.parameter_layout().total()); })
         .def("adapted", &Net::adapted)

@@ -53,6 +53,7 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     check_rate(learning_rate);
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(self.network().mutex());
+    lap(self.network().profile(), Phase::python);
     double loss = 0;
     self.thread_choice().run(1, self.work(data.x.rows), [&](Index) {
         loss = self.step(data, nullptr, data.x.rows, learning_rate).value;
@@ -86,6 +87,7 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& rows, In
     std::for_each(rate.data, rate.data + rate.size, check_rate);
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(self.network().mutex());
+    lap(self.network().profile(), Phase::python);
     return self.thread_choice().run(rate.size, self.work(batch_size), [&](Index s) {
         const Index first = s * batch_size;
         const Index count = std::min(batch_size, rows.size - first);
@@ -150,6 +152,7 @@ void bind(py::module_& m) {
                  check_rate(learning_rate);
                  const py::gil_scoped_release release;
                  const std::lock_guard<std::mutex> lock(self.network().mutex());
+                 lap(self.network().profile(), Phase::python);
                  return self.flush(learning_rate);
              })
         .def("update",
@@ -157,6 +160,7 @@ void bind(py::module_& m) {
                  check_rate(learning_rate);
                  const py::gil_scoped_release release;
                  const std::lock_guard<std::mutex> lock(self.network().mutex());
+                 lap(self.network().profile(), Phase::python);
                  self.update(learning_rate);
              })
         .def("penalty", &Step::penalty)

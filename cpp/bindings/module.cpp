@@ -12,6 +12,7 @@ PYBIND11_MODULE(FASTOPT_JOIN(_core_, FASTOPT_ISA), m) {
     fastopt::bind_kernels(m);
     fastopt::bind_losses(m);
     fastopt::bind_optimizers(m);
+    fastopt::bind_profile(m);
     fastopt::bind_network(m);
     fastopt::bind_train_step(m);
     fastopt::bind_second_order(m);

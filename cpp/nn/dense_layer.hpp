@@ -94,11 +94,14 @@ class DenseLayer final : public Layer<T> {
     Slope<T> slope(ConstMatrix<T> y) const override {
         return {activation_, activation_needs_input(activation_) ? ConstMatrix<T>(pre_.view(y.rows)) : y};
     }
-    void backward(const Pass&, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
+    void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
         if (trainable_) {
             dense_backward_weight<T>(x, grad, grad_weight_, grad_bias_, scratch);
         }
         if (grad_x.data != nullptr) {
+            if (trainable_) {
+                lap(pass.profile, Phase::weight_gradient, this->number_, x.rows);
+            }
             dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch);
         }
     }

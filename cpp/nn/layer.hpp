@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/config.hpp"
+#include "core/profile.hpp"
 #include "core/registry.hpp"
 #include "core/rng.hpp"
 #include "kernels/activations.hpp"
@@ -18,7 +19,8 @@ namespace fastopt {
 struct Pass {
     bool training = false;
     std::uint64_t seed = 0;
-    std::uint64_t step = 0;  // training forwards so far, from 1: keys random masks
+    std::uint64_t step = 0;      // training forwards so far, from 1: keys random masks
+    Profile* profile = nullptr;  // null: off
 };
 
 // The activation that ends a layer and what its derivative is computed from. Whoever computes the gradient of that layer's output
@@ -49,6 +51,7 @@ class Layer {
     virtual ~Layer() = default;
 
     virtual LayerInfo info() const = 0;
+    Index number() const { return number_; }
     Index inputs() const { return inputs_; }
     virtual Index outputs() const { return inputs_; }
     virtual bool trainable() const { return false; }
@@ -95,7 +98,8 @@ class Layer {
         return {};
     }
     // grad: gradient before this layer's activation; may be overwritten. grad_x (empty: not wanted) is finished with `slope` of the layer
-    // below and may share memory with grad only where a layer says so; it never does with the dense layer.
+    // below and may share memory with grad only where a layer says so; it never does with the dense layer. Whoever calls ends the lap of a
+    // profile; a layer with two products ends that of the first one itself.
     virtual void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) = 0;
 
     // Second order, as in inference (nn/second_order.hpp): `a` is the layer's output before its activation, `direction` and `gradients`

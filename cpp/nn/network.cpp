@@ -136,7 +136,7 @@ Matrix<T> Network<T>::input(Index rows) {
 template <class T>
 ConstMatrix<T> Network<T>::forward(Index rows, bool training) {
     check(adapted(), "the Standardize layer has not seen data yet");
-    pass_ = {training, seed_, training ? ++training_step_ : training_step_};
+    pass_ = {training, seed_, training ? ++training_step_ : training_step_, training ? profile_.get() : nullptr};
     trained_rows_ = training ? rows : 0;
     T* temporary = scratch(rows);
     ConstMatrix<T> x = input_.view(rows);
@@ -148,6 +148,7 @@ ConstMatrix<T> Network<T>::forward(Index rows, bool training) {
             const Matrix<T> y = stage.output.view(rows);
             stage.layer->forward(pass_, x, y, temporary);
             stage.view = y;
+            lap(pass_.profile, Phase::forward, stage.layer->number(), rows);
         }
         x = stage.view;
     }
@@ -195,6 +196,7 @@ ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
             grad_x.cols = layer.inputs();
         }
         layer.backward(pass_, below(s), grad, grad_x, slope, temporary);
+        lap(pass_.profile, wanted ? Phase::input_gradient : Phase::weight_gradient, layer.number(), rows);
         if (wanted) {
             turn = 1 - turn;
             grad = grad_x;

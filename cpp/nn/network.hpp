@@ -35,6 +35,9 @@ class Network {
     void initialize(std::uint64_t seed);
     std::uint64_t training_step() const { return training_step_; }
     void set_training_step(std::uint64_t step) { training_step_ = step; }
+    // The stopwatch that training forwards and backwards tell their laps; null: off.
+    Profile* profile() const { return profile_.get(); }
+    void set_profile(std::shared_ptr<Profile> profile) { profile_ = std::move(profile); }
 
     bool adapted() const;
     void adapt(const Source& source);
@@ -88,6 +91,7 @@ class Network {
     Index capacity_ = 0;
     Index trained_rows_ = 0;  // rows of the last forward when it was a training one
     Pass pass_;
+    std::shared_ptr<Profile> profile_;
     PaddedMatrix<T> input_;
     PaddedMatrix<T> gradient_[2];  // gradients of activations, taking turns
     Buffer<T> scratch_;

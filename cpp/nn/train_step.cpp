@@ -116,9 +116,12 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
         }
         weight = weights_.data();
     }
+    Profile* profile = network_->profile();
+    lap(profile, Phase::gather, 0, rows);
     const ConstMatrix<T> prediction = network_->forward(rows, true);
     loss_scratch_.reserve(2 * rows);
     const LossValue loss = evaluate<T>(*loss_, prediction, target, weight, network_->output_gradient(rows), loss_scratch_.data());
+    lap(profile, Phase::loss, 0, rows);
     if (!std::isfinite(loss.value)) {
         return loss;
     }
@@ -142,11 +145,12 @@ bool TrainStep<T>::accumulate(double weight) {
     }
     mix(accumulated_.data(), T(1), network_->gradients(), static_cast<T>(weight), total);
     accumulated_weight_ += weight;
-    if (++accumulated_count_ < options_.accumulate) {
-        return false;
+    const bool complete = ++accumulated_count_ >= options_.accumulate;
+    if (complete) {
+        finish_accumulation();
     }
-    finish_accumulation();
-    return true;
+    lap(network_->profile(), Phase::accumulate);
+    return complete;
 }
 
 template <class T>
@@ -199,6 +203,7 @@ void TrainStep<T>::update(double learning_rate) {
 template <class T>
 void TrainStep<T>::apply(double learning_rate) {
     ++t_;
+    Profile* profile = network_->profile();
     double scale = 1;
     double norm_squared = 0;
     if (options_.clip_norm > 0 || optimizer_->needs_norm()) {
@@ -207,6 +212,7 @@ void TrainStep<T>::apply(double learning_rate) {
             scale = std::min(1.0, options_.clip_norm / (std::sqrt(norm_squared) + 1e-6));
             norm_squared *= scale * scale;
         }
+        lap(profile, Phase::norm);
     }
     const StepInfo info{t_, learning_rate, scalars_.data(), norm_squared};
     optimizer_->begin(info);
@@ -215,8 +221,10 @@ void TrainStep<T>::apply(double learning_rate) {
         part.transform.scale = scale;
         optimizer_->update(info, part);
     }
+    lap(profile, Phase::update);
     if (options_.ema > 0) {
         move_averages();
+        lap(profile, Phase::average);
     }
 }
 

@@ -49,6 +49,18 @@ class ArrayCopies:
     def take(self) -> None: ...
     def restore(self) -> None: ...
 
+class Profile:
+    """A stopwatch whose laps fall to phases: gather, forward, loss, weight_gradient, input_gradient, accumulate, norm, update, average;
+    between steps order, evaluation, callbacks, python."""
+    def __init__(self, layers: int) -> None: ...
+    def resume(self) -> None:
+        """Start: the time since the last lap belongs to nothing."""
+    def cells(self) -> list[tuple[str, int | None, int, int, float]]:
+        """(phase, layer or None, calls, rows of all calls, seconds with the laps' own cost) of each phase that had a lap."""
+    @staticmethod
+    def lap_seconds() -> float:
+        """Cost of one lap, measured."""
+
 class Loss_float32:
     """One loss. `target` is float (n, target_columns) or int32 class indices (n,); `weight` is (n,) float or None."""
     def __init__(self, name: str, config: Config) -> None: ...
@@ -149,6 +161,10 @@ class Network_float32:
         """Gradient with respect to the input of the last training forward; overwrites `gradients`."""
     def layer_output(self, layer: int) -> Real:
         """Copy of a layer's output in the last forward (n, width): for monitors."""
+    def set_profile(self, profile: Profile | None) -> None:
+        """The stopwatch of training forwards and backwards and of each `TrainStep` on this network; ValueError when it has one already."""
+    def lap(self, phase: str) -> None:
+        """End a phase without layers, when a profile is set; else nothing."""
 
 class Network_float64(Network_float32): ...
 

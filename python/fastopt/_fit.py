@@ -67,6 +67,7 @@ class Epochs:
             getattr(layer, "l1", 0.0) or getattr(layer, "l2", 0.0) for layer in trainer.network.layers
         )
         self.bar: _progress.Bar | None = None
+        self._lap = trainer.network._native.lap  # tells a profile, when there is one, what has ended
         self.rate = trainer.learning_rate
 
     def one_epoch(self) -> float:
@@ -89,6 +90,7 @@ class Epochs:
                 if self.bar is not None:
                     self.bar.epoch(trainer.epoch)
                 snapshot.take()
+                self._lap("python")
                 try:
                     try:
                         loss = self.one_epoch()
@@ -101,6 +103,7 @@ class Epochs:
                     snapshot.restore()
                     text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
                     raise NonFiniteLossError(text, step=error.step, epoch=trainer.epoch) from None
+                self._lap("python")
                 row = self._row(loss)
                 seconds = time.perf_counter() - start
                 trainer.epoch += 1
@@ -109,6 +112,8 @@ class Epochs:
                 for callback in self._callbacks:
                     if callback.on_epoch_end(trainer, row):
                         trainer.stop_training = True
+                if self._callbacks:
+                    self._lap("callbacks")
                 if self.bar is not None:
                     self.bar.row(row)
                 if trainer.stop_training:
@@ -135,6 +140,8 @@ class Epochs:
                 measured = self._training()
             measured.pop("loss")
             row.update(measured)
+        if self._validation is not None or self._training is not None:
+            self._lap("evaluation")
         row["learning_rate"] = self.rate
         return row
 
@@ -168,6 +175,7 @@ class ArrayEpochs(Epochs):
     def one_epoch(self) -> float:
         """Train on all data once and return the mean loss."""
         order, rates = self._order(), self.trainer._rates.block(self.trainer._micro_steps, self._steps)
+        self._lap("order")
         run = self._native_steps if self._native else self._python_steps
         done = 0
         while done < self._steps:
