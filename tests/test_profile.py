@@ -48,7 +48,7 @@ def test_stages_of_a_step_in_order():
     assert list(profiled(trainer_of())) == [
         "gather", "0.forward", "1.forward", "2.forward", "4.forward", "5.forward", "7.forward", "loss",
         "7.weight_gradient", "7.input_gradient", "5.weight_gradient", "5.input_gradient", "4.input_gradient", "2.input_gradient",
-        "1.weight_gradient", "update", "order", "python", "clock",
+        "1.weight_gradient", "update", "snapshot", "order", "python", "clock",
     ]  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_stages_of_every_option():
     profile = profiled(trainer, validation=0.2, callbacks=[lambda trainer, row: None])
     steps, updates = EPOCHS * 4, EPOCHS * 2  # 56 rows are left for training
     expected = {"gather": steps, "accumulate": steps, "norm": updates, "update": updates, "average": updates}
-    expected |= {"order": EPOCHS, "evaluation": EPOCHS, "callbacks": EPOCHS}
+    expected |= {"snapshot": 2 * EPOCHS, "order": EPOCHS, "evaluation": EPOCHS, "callbacks": EPOCHS}
     assert {name: profile[name].calls for name in expected} == expected
     assert profile.steps == steps
 
@@ -126,10 +126,10 @@ def test_single_steps_streams_and_python_losses():
     with trainer.profile() as profile:
         trainer.step(x, y)
         trainer.fit([(x[:30], y[:30]), (x[30:], y[30:])], epochs=2)
-    assert list(profile) == ["gather", "0.forward", "loss", "0.weight_gradient", "update", "python", "clock"]
+    assert list(profile) == ["gather", "0.forward", "loss", "0.weight_gradient", "update", "snapshot", "python", "clock"]
     assert (profile.steps, profile["0.forward"].flops) == (5, 2 * 3 * ROWS * 6 * 3)
     profile = profiled(trainer_of([fo.layers.Dense(3)], loss=squared_error))
-    assert list(profile) == ["0.forward", "loss", "0.weight_gradient", "0.input_gradient", "update", "order", "python", "clock"]
+    assert list(profile) == ["0.forward", "loss", "0.weight_gradient", "0.input_gradient", "update", "snapshot", "order", "python", "clock"]
     assert profile.steps == profile["update"].calls == STEPS
 
 

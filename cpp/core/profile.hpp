@@ -21,6 +21,7 @@ enum class Phase {
     norm,
     update,
     average,
+    snapshot,
     order,
     evaluation,
     callbacks,

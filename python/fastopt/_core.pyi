@@ -51,7 +51,7 @@ class ArrayCopies:
 
 class Profile:
     """A stopwatch whose laps fall to phases: gather, forward, loss, weight_gradient, input_gradient, accumulate, norm, update, average;
-    between steps order, evaluation, callbacks, python."""
+    between steps snapshot, order, evaluation, callbacks, python."""
     def __init__(self, layers: int) -> None: ...
     def resume(self) -> None:
         """Start: the time since the last lap belongs to nothing."""

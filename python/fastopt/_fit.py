@@ -89,21 +89,24 @@ class Epochs:
                 start = time.perf_counter()
                 if self.bar is not None:
                     self.bar.epoch(trainer.epoch)
-                snapshot.take()
                 self._lap("python")
+                snapshot.take()
+                self._lap("snapshot")
                 try:
                     try:
                         loss = self.one_epoch()
                     except FinishedError as end:
                         history.message = trainer.history.message = str(end)
                         break
-                    if not snapshot.finite():
+                    self._lap("python")
+                    finite = snapshot.finite()
+                    self._lap("snapshot")
+                    if not finite:
                         raise NonFiniteLossError(f"a weight is not finite after step {trainer.steps}", step=trainer.steps)
                 except NonFiniteLossError as error:
                     snapshot.restore()
                     text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
                     raise NonFiniteLossError(text, step=error.step, epoch=trainer.epoch) from None
-                self._lap("python")
                 row = self._row(loss)
                 seconds = time.perf_counter() - start
                 trainer.epoch += 1
@@ -132,6 +135,7 @@ class Epochs:
         row: dict[str, Any] = {"epoch": trainer.epoch, "loss": loss}
         if self._penalty:
             row["penalty"] = trainer._native.penalty()
+        self._lap("python")
         if self._validation is not None:
             with trainer.evaluation_weights():
                 row.update(self._validation("val_"))

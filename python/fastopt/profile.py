@@ -66,9 +66,10 @@ class Profile(Mapping[str, StageTime]):
     (with the derivative of the activation below; of a layer that is not dense also its parameters' gradients), "0.weight_gradient",
     "accumulate" (micro-batches), "norm" (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
 
-    Between steps: "order" (shuffling), "evaluation" (validation, metrics), "callbacks", and "python" for all the rest, with what the
-    caller's own code takes between two calls. "clock" is the cost of measuring: it is taken off from every stage, so that all stages
-    together make up the wall time. `profile["forward"]`, `profile["weight_gradient"]` and `profile["input_gradient"]` are sums over layers.
+    Between the steps of a fit: "snapshot" (a copy of the state, to go back to when a loss is not finite), "order" (shuffling),
+    "evaluation" (validation, metrics), "callbacks", and "python" for all the rest, with what the caller's own code takes between two
+    calls. "clock" is the cost of measuring: it is taken off from every stage, so that all stages together make up the wall time.
+    `profile["forward"]`, `profile["weight_gradient"]` and `profile["input_gradient"]` are sums over layers.
 
     The clock's cost is that of an undisturbed reading. It also keeps the processor from overlapping two stages, so a small network runs a
     few percent slower while it is profiled, beyond what "clock" says. Weights and losses have the same bits as without a profile.
