@@ -25,14 +25,14 @@ class Context:
     _peers: dict[str, ModuleType | None] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, *, threads: int, quick: bool) -> "Context":
+    def create(cls, *, threads: int, quick: bool, markdown: bool) -> "Context":
         try:
             import fastopt as fo
             from fastopt._backend import core
         except ImportError as error:
             raise SystemExit(f"bench needs an installed fastopt (pip install .): {error}") from None
         fo.set_num_threads(threads)
-        context = cls(threads, quick, harness.QUICK if quick else harness.FULL, Report(), fo, core, dict(fo.build_info()))
+        context = cls(threads, quick, harness.QUICK if quick else harness.FULL, Report(markdown), fo, core, dict(fo.build_info()))
         print(f"{machine.cpu_model()}, {machine.available_cores()} of {machine.installed_cores()} cores, {threads} threads")
         print(", ".join(f"{name} {version}" for name, version in machine.versions().items()))
         print(", ".join(f"{name}: {value}" for name, value in context.build.items()))

@@ -1,7 +1,8 @@
-"""Tables for people, records for machines."""
+"""Tables for people, in plain text or Markdown, and records for machines."""
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from harness import Summary
@@ -10,16 +11,32 @@ from harness import Summary
 class Report:
     """Prints as it goes and keeps every figure for the JSON file."""
 
-    def __init__(self) -> None:
+    def __init__(self, markdown: bool = False) -> None:
         self.records: list[dict[str, Any]] = []
         self.section = ""
+        self.markdown = markdown
+        self._texts: dict[str, list[str]] = {}  # Markdown by section
 
     def begin(self, section: str, title: str) -> None:
         self.section = section
-        print(f"\n== {section}: {title}", flush=True)
+        self._show(f"== {section}: {title}", f"**{title}**", before="\n")
 
     def line(self, text: str) -> None:
-        print(text, flush=True)
+        self._show(text, text)
+
+    def _show(self, plain: str, markdown: str, before: str = "") -> None:
+        self._texts.setdefault(self.section, []).append(markdown)
+        print(f"\n{markdown}" if self.markdown else before + plain, flush=True)
+
+    def write_into(self, path: Path, section: str, command: str) -> bool:
+        """Put what a section showed between its marks in a file; False when the file has no such marks."""
+        begin, end = f"<!-- {section}: begin (made by {command} --readme) -->", f"<!-- {section}: end -->"
+        text = path.read_text()
+        if begin not in text or end not in text:
+            return False
+        shown = "\n\n".join(self._texts.get(section, []))
+        path.write_text(f"{text.split(begin)[0]}{begin}\n\n{shown}\n\n{end}{text.split(end)[1]}")
+        return True
 
     def add(self, case: str, contestant: str, summary: Summary, unit: str, *, higher_is_better: bool = False, **extra: Any) -> None:
         """One figure: `unit` is the unit of the median and the quartiles ("s" per step, call, ..., or a rate)."""
@@ -27,7 +44,7 @@ class Report:
         self.records.append(record | summary.as_dict() | extra)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        print(format_table(headers, rows), flush=True)
+        self._show(format_table(headers, rows), markdown_table(headers, rows))
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -41,6 +58,12 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([one(headers), rule, *(one(row) for row in rows)])
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """First column left, the others right."""
+    rule = ["---", *["---:"] * (len(headers) - 1)]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in [headers, rule, *rows])
 
 
 def micros(summary: Summary | None) -> str:

@@ -1,6 +1,6 @@
 """Measure fastopt beside the machine's own limits, NumPy and the installed peers.
 
-    python bench/run.py [--quick] [--threads N] [--only NAME] [--json FILE]
+    python bench/run.py [--quick] [--threads N] [--only NAME] [--json FILE] [--markdown] [--readme]
 
 bench/README.md describes the method.
 """
@@ -13,7 +13,9 @@ from pathlib import Path
 
 import machine
 
-SECTIONS = ("limits", "kernels", "optimizers", "batchnorm", "training", "inference", "overhead", "memory", "solvers")
+SECTIONS = ("limits", "kernels", "optimizers", "batchnorm", "training", "profile", "sweep", "inference", "overhead", "memory", "solvers")
+MODULES = {"profile": "stages"}  # where the file is not named as the section: Python itself has a module "profile"
+README = Path(__file__).parent / "README.md"
 
 BUSY_CORES = 0.1  # OpenMP barriers lose whole time slices to another process: more than this spoils a run
 
@@ -25,6 +27,8 @@ def parse() -> argparse.Namespace:
     only = f"one section, may be repeated: {', '.join(SECTIONS)}"
     parser.add_argument("--only", action="append", choices=SECTIONS, metavar="NAME", help=only)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every median and quartile, the machine and the build")
+    parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
+    parser.add_argument("--readme", action="store_true", help="write the tables of profile and sweep into bench/README.md")
     arguments = parser.parse_args()
     if arguments.threads < 1:
         parser.error(f"--threads must be at least 1, got {arguments.threads}")
@@ -38,17 +42,20 @@ def main() -> None:
     # Only now: NumPy and the peers read the affinity and the environment when they are imported.
     from context import Context
 
-    context = Context.create(threads=arguments.threads, quick=arguments.quick)
+    context = Context.create(threads=arguments.threads, quick=arguments.quick, markdown=arguments.markdown)
     seconds, meter = {}, machine.LoadMeter()
     for section in arguments.only or SECTIONS:
         started = time.perf_counter()
-        importlib.import_module(section).run(context)
+        importlib.import_module(MODULES.get(section, section)).run(context)
         seconds[section] = time.perf_counter() - started
     print(f"\n{sum(seconds.values()):.0f} s:", ", ".join(f"{section} {spent:.0f}" for section, spent in seconds.items()))
     others = meter.others()
     if others is not None and others > BUSY_CORES:
         print(f"Other processes kept {others:.2f} cores busy meanwhile: do not trust these figures.")
 
+    if arguments.readme:
+        written = [section for section in seconds if context.report.write_into(README, section, "python bench/run.py --only " + section)]
+        print(f"written into {README.name}: {', '.join(written) or 'nothing, it has no place for these sections'}")
     if arguments.json is not None:
         result = {
             "machine": machine.describe(arguments.threads) | {"cores_busy_elsewhere": others},

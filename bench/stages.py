@@ -1,0 +1,196 @@
+"""Where the time of a training step goes: the stage profile of the five workloads beside the machine's limit of every stage.
+
+The limit of a stage is the longer of its operations over the multiply-add rate and its bytes over the copy bandwidth at the working set
+of the step; both are measured in the same rounds, on the same number of threads. Section "profile" of run.py.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import harness
+from context import Context
+from harness import Summary, summarize
+from report import number, percent
+from training import FastoptTrainer
+from workloads import QUICK_WORKLOADS, WORKLOADS, Workload, make_data
+
+FLOAT = 4  # bytes
+STEP = "whole step"  # without a profile
+OUTSIDE = ("snapshot", "order", "evaluation", "callbacks", "python")  # between native steps
+BUDGET_SECONDS = 60.0  # of one workload; long ones get fewer rounds
+FEWEST_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage must at least do in one step."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.flops + other.flops, self.bytes + other.bytes)
+
+    def seconds(self, fma: float, copy: float) -> float:
+        return max(self.flops / fma, self.bytes / copy)
+
+    def bound(self, fma: float, copy: float) -> str:
+        return "operations" if self.flops / fma > self.bytes / copy else "bytes"
+
+
+def stage_costs(workload: Workload) -> dict[str, Cost]:
+    """By stage, in the order of a step. Each matrix that a stage reads or writes counts once; Adam moves 28 bytes per parameter."""
+    b, layers = workload.batch, list(enumerate(pairwise(workload.sizes)))
+    target = b if workload.classes else b * workload.sizes[-1]
+    costs = {"gather": Cost(bytes=2 * FLOAT * (b * workload.sizes[0] + target))}
+    for layer, (inputs, outputs) in layers:
+        costs[f"{layer}.forward"] = Cost(2 * b * inputs * outputs, FLOAT * (b * inputs + (inputs + 1) * outputs + b * outputs))
+    costs["loss"] = Cost(bytes=FLOAT * (2 * b * workload.sizes[-1] + target))
+    for layer, (inputs, outputs) in reversed(layers):
+        moved = FLOAT * (b * inputs + b * outputs + (inputs + 1) * outputs)
+        costs[f"{layer}.weight_gradient"] = Cost(2 * b * inputs * outputs, moved)
+        if layer > 0:
+            moved = FLOAT * (b * outputs + inputs * outputs + 2 * b * inputs)  # the activation below is read for its derivative
+            costs[f"{layer}.input_gradient"] = Cost(2 * b * inputs * outputs, moved)
+    costs["update"] = Cost(bytes=workload.optimizer_bytes)
+    return costs
+
+
+def working_set(workload: Workload) -> int:
+    """Bytes that a step touches: weights, gradients, two slots; the batch, activations and two gradients of activations."""
+    return FLOAT * (4 * workload.parameters + workload.batch * (sum(workload.sizes) + 2 * max(workload.sizes)))
+
+
+class Side:
+    """The samples of one workload on one number of threads, one per round."""
+
+    def __init__(self, context: Context, ours: FastoptTrainer, workload: Workload, threads: int) -> None:
+        self.context, self.ours, self.workload, self.threads = context, ours, workload, threads
+        self.seconds: dict[str, list[float]] = {}
+        self.fma: list[float] = []
+        self.copy: list[float] = []
+        self.clock_seconds = 0.0
+        context.fo.set_num_threads(threads)
+        contestant = harness.Contestant("", ours.epochs)
+        self.count = harness.calibrate(contestant, context.plan.block_seconds)
+
+    def round(self) -> None:
+        """Profile, plain run and limits, each after a pause and untimed work."""
+        context, plan, core = self.context, self.context.plan, self.context.core
+        context.fo.set_num_threads(self.threads)
+        self._ready()
+        with self.ours.trainer.profile() as profile:
+            self.ours.epochs(self.count)
+        self.clock_seconds = profile.clock_seconds
+        for row in profile.rows:
+            self.seconds.setdefault(row.stage, []).append(row.micros_per_step * 1e-6)
+        self._ready()
+        self.seconds.setdefault(STEP, []).append(harness.timed(self.ours.epochs, self.count) / (self.count * self.workload.steps))
+        harness.settle(plan.pause_seconds)
+        for rates, measure in (
+            (self.fma, lambda seconds: core.fma_rate("float32", seconds)),
+            (self.copy, lambda seconds: core.copy_rate(working_set(self.workload), seconds)),
+        ):
+            measure(plan.wake_seconds)
+            rates.append(measure(plan.block_seconds))
+
+    def _ready(self) -> None:
+        harness.settle(self.context.plan.pause_seconds)
+        harness.wake(self.ours.epochs, self.context.plan.wake_seconds)
+
+    def stage(self, name: str) -> Summary:
+        return summarize(self.seconds[name])
+
+    def limits(self) -> tuple[float, float]:
+        """Medians of the multiply-add rate and of the copy bandwidth."""
+        return summarize(self.fma, is_rate=True).median, summarize(self.copy, is_rate=True).median
+
+    def of_limit(self, name: str, cost: Cost) -> float:
+        """Median over the rounds: each compared with the limits of its own round."""
+        parts = zip(self.seconds[name], self.fma, self.copy, strict=True)
+        return summarize([cost.seconds(fma, copy) / seconds for seconds, fma, copy in parts]).median
+
+
+def run(context: Context) -> None:
+    for workload in QUICK_WORKLOADS if context.quick else WORKLOADS:
+        threads = sorted({1, context.threads})
+        sides = measure(context, workload, threads)
+        context.report.begin("profile", f"{workload.title}, microseconds per step on {' and '.join(map(str, threads))} threads")
+        costs = stage_costs(workload)
+        headers = ["stage", "MFLOP", "KB", "bound by"]
+        for side in sides:
+            headers += [f"limit, {side.threads} thr.", f"µs, {side.threads} thr.", "of limit", "share"]
+        context.report.table(headers, list(rows(context, workload, costs, sides)))
+        for side in sides:
+            context.report.line(summary_line(side))
+    context.fo.set_num_threads(context.threads)
+
+
+def measure(context: Context, workload: Workload, threads: list[int]) -> list[Side]:
+    """Rounds that take turns over the numbers of threads."""
+    ours = FastoptTrainer(context.fo, workload, *make_data(workload))
+    sides = [Side(context, ours, workload, count) for count in threads]
+    rounds, left = 0, BUDGET_SECONDS
+    while rounds < context.plan.repeats and (left > 0.0 or rounds < min(FEWEST_ROUNDS, context.plan.repeats)):
+        for side in sides if rounds % 2 == 0 else sides[::-1]:
+            left -= harness.timed(lambda _, side=side: side.round(), 1)
+        rounds += 1
+    return sides
+
+
+def rows(context: Context, workload: Workload, costs: dict[str, Cost], sides: list[Side]) -> Iterator[list[str]]:
+    total = Cost()
+    for stage, cost in costs.items():
+        total = total + cost
+        yield [stage, number(cost.flops * 1e-6) if cost.flops else "-", number(cost.bytes * 1e-3), cost.bound(*sides[0].limits())] + [
+            cell for side in sides for cell in stage_cells(context, workload, side, stage, cost)
+        ]
+    for name in OUTSIDE:
+        if name in sides[0].seconds:
+            yield [name, "-", "-", ""] + [cell for side in sides for cell in plain_cells(context, workload, side, name)]
+    cells = [STEP, number(total.flops * 1e-6), number(total.bytes * 1e-3), ""]
+    for side in sides:
+        fma, copy = side.limits()
+        limit = sum(cost.seconds(fma, copy) for cost in costs.values())
+        step = side.stage(STEP)
+        context.report.add(case(workload, side), STEP, step, "s/step", flops=total.flops, bytes=total.bytes, of_limit=limit / step.median)
+        cells += [number(limit * 1e6), number(step.median * 1e6), percent(limit / step.median), "100%"]
+    yield cells
+
+
+def stage_cells(context: Context, workload: Workload, side: Side, stage: str, cost: Cost) -> list[str]:
+    fma, copy = side.limits()
+    time, of_limit = side.stage(stage), side.of_limit(stage, cost)
+    context.report.add(case(workload, side), stage, time, "s/step", flops=cost.flops, bytes=cost.bytes, of_limit=of_limit)
+    return [number(cost.seconds(fma, copy) * 1e6), number(time.median * 1e6), percent(of_limit), share(side, time)]
+
+
+def plain_cells(context: Context, workload: Workload, side: Side, name: str) -> list[str]:
+    time = side.stage(name)
+    context.report.add(case(workload, side), name, time, "s/step")
+    return ["-", number(time.median * 1e6), "-", share(side, time)]
+
+
+def share(side: Side, time: Summary) -> str:
+    """Of the step without a profile."""
+    return percent(time.median / side.stage(STEP).median)
+
+
+def case(workload: Workload, side: Side) -> str:
+    return f"{workload.title}, {side.threads} threads"
+
+
+def summary_line(side: Side) -> str:
+    fma, copy = side.limits()
+    stages = [name for name in side.seconds if name not in (STEP, "clock")]
+    found = sum(side.stage(name).median for name in stages)
+    flops = side.workload.flops / side.stage(STEP).median
+    text: list[Any] = [
+        f"{side.threads} {'thread' if side.threads == 1 else 'threads'}: multiply-adds {number(fma * 1e-9)} GFLOP/s, copy",
+        f"{number(copy * 1e-9)} GB/s at {number(working_set(side.workload) / 2**20)} MiB; the step does {number(flops * 1e-9)} GFLOP/s,",
+        f"{percent(flops / fma)} of the multiply-adds. Stages add up to {number(found * 1e6)} µs; the clock took",
+        f"{number(side.stage('clock').median * 1e6)} µs beside them ({side.clock_seconds * 1e9:.0f} ns a reading).",
+    ]
+    return " ".join(text)
