@@ -28,13 +28,13 @@ class Report:
         self._texts.setdefault(self.section, []).append(markdown)
         print(f"\n{markdown}" if self.markdown else before + plain, flush=True)
 
-    def write_into(self, path: Path, section: str, command: str) -> bool:
-        """Put what a section showed between its marks in a file; False when the file has no such marks."""
-        begin, end = f"<!-- {section}: begin (made by {command} --readme) -->", f"<!-- {section}: end -->"
+    def write_into(self, path: Path, section: str, note: str) -> bool:
+        """Put a note and what a section showed between its marks in a file; False when the file has no such marks."""
+        begin, end = f"<!-- {section}: begin (made by python bench/run.py --only {section} --readme) -->", f"<!-- {section}: end -->"
         text = path.read_text()
         if begin not in text or end not in text:
             return False
-        shown = "\n\n".join(self._texts.get(section, []))
+        shown = "\n\n".join([note, *self._texts.get(section, [])])
         path.write_text(f"{text.split(begin)[0]}{begin}\n\n{shown}\n\n{end}{text.split(end)[1]}")
         return True
 

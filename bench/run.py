@@ -54,7 +54,10 @@ def main() -> None:
         print(f"Other processes kept {others:.2f} cores busy meanwhile: do not trust these figures.")
 
     if arguments.readme:
-        written = [section for section in seconds if context.report.write_into(README, section, "python bench/run.py --only " + section)]
+        note = f"{machine.cpu_model()}, {arguments.threads} threads, `{context.build['isa']}`."
+        if others is not None and others > BUSY_CORES:
+            note += f" **Other processes kept {others:.2f} cores busy meanwhile: these figures are to be measured again.**"
+        written = [section for section in seconds if context.report.write_into(README, section, note)]
         print(f"written into {README.name}: {', '.join(written) or 'nothing, it has no place for these sections'}")
     if arguments.json is not None:
         result = {
