@@ -6,6 +6,7 @@ the ratios within each round. A cell above LIMIT is measured again, longer and a
 """
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ class Effort:
     repeats: int  # times that a cell above LIMIT is measured again
 
 
-FULL = Effort(rounds=5, blocks=5, block_seconds=1e-3, wake_seconds=1e-2, cell_seconds=0.4, repeats=3)
+FULL = Effort(rounds=5, blocks=5, block_seconds=1e-3, wake_seconds=1e-2, cell_seconds=0.3, repeats=2)
 QUICK = Effort(rounds=3, blocks=4, block_seconds=5e-4, wake_seconds=1e-2, cell_seconds=0.1, repeats=2)
 AGAIN = 3  # times as many rounds
 
@@ -145,14 +146,16 @@ def run(context: Context) -> None:
     effort = QUICK if context.quick else FULL
     race = Race(context, effort, threads)
     cells = {(w, b): Cell(w, b) for w in widths for b in batches if 10 * b * w * w <= LARGEST}
-    for cell in cells.values():
-        progress(cell)
-        race.measure(cell, race.network(cell.width, max(b for w, b in cells if w == cell.width)))
-    first = [cell for cell in cells.values() if cell.breaks_rule()]
-    for _ in range(effort.repeats):
-        for cell in [cell for cell in cells.values() if cell.breaks_rule()]:
-            progress(cell)
-            race.measure(cell, race.network(cell.width, max(b for w, b in cells if w == cell.width)), AGAIN)
+    rows = {w: max(b for width, b in cells if width == w) for w in widths}
+    again, factor, found = list(cells.values()), 1, []
+    for turn in range(1 + effort.repeats):
+        started = time.perf_counter()
+        for cell in again:
+            race.measure(cell, race.network(cell.width, rows[cell.width]), factor)
+        spent, count = time.perf_counter() - started, len(again)
+        again, factor = [cell for cell in again if cell.breaks_rule()], AGAIN
+        found.append(len(again))
+        print(f"pass {turn + 1}: {count} cells in {spent:.0f} s, {len(again)} above {LIMIT}", file=sys.stderr, flush=True)
     context.fo.set_num_threads(context.threads)
 
     for count in threads[1:]:
@@ -162,15 +165,10 @@ def run(context: Context) -> None:
         for count, summary in cell.seconds.items():
             extra = {"flops": cell.flops, "over_one_thread": cell.ratio(count), "measured": cell.measured}
             report.add(f"width {cell.width} batch {cell.batch}", f"fastopt {count} threads", summary, "s/step", **extra)
-    for line in verdict(cells, len(first)):
+    for line in verdict(cells, found):
         report.line(line)
     context.fo.set_num_threads(context.threads)
     draw(context, cells, widths, batches, threads[1:])
-
-
-def progress(cell: Cell) -> None:
-    if sys.stderr.isatty():
-        print(f"\rwidth {cell.width}, batch {cell.batch}   ", end="", file=sys.stderr, flush=True)
 
 
 def ratio_rows(cells: dict[tuple[int, int], Cell], widths: Iterable[int], batches: Iterable[int], threads: int) -> Iterator[list[str]]:
@@ -179,13 +177,14 @@ def ratio_rows(cells: dict[tuple[int, int], Cell], widths: Iterable[int], batche
         yield [str(w), *("" if r is None else f"{r:.2f}{'!' if r > LIMIT else ''}" for r in ratios)]
 
 
-def verdict(cells: dict[tuple[int, int], Cell], first: int) -> Iterator[str]:
+def verdict(cells: dict[tuple[int, int], Cell], found: list[int]) -> Iterator[str]:
     """Cells above the limit, and where time per operation rises most."""
     broken = [cell for cell in cells.values() if cell.breaks_rule()]
-    yield f"{len(broken)} of {len(cells)} cells above {LIMIT}; {first} were in the first pass, and all of those were measured again."
+    passes = ", ".join(map(str, found))
+    yield f"{len(broken)} of {len(cells)} cells above {LIMIT}; by passes, each over those that the one before found: {passes}."
     for cell in sorted(broken, key=lambda cell: -max(map(cell.ratio, cell.seconds))):
         times = ", ".join(f"{number(summary.median * 1e6)} µs on {count}" for count, summary in cell.seconds.items())
-        yield f"  width {cell.width}, batch {cell.batch}: {max(map(cell.ratio, cell.seconds)):.2f} ({times})"
+        yield f"- width {cell.width}, batch {cell.batch}: {max(map(cell.ratio, cell.seconds)):.2f} ({times})"
     for name, rise, at in worst_rises(cells):
         yield f"Time per operation along the {name}: at most {rise:.2f} times that of a smaller one ({at})."
 
