@@ -41,11 +41,13 @@ def record(name, count):
     FOUND[name] = count
 
 
-def train(name, net, loss, optimizer, outputs, *, rows=ROWS, batch=BATCH, kind=None, weighted=True, **options):
+def train(name, net, loss, optimizer, outputs, *, rows=ROWS, batch=BATCH, kind=None, weighted=True, profiled=False, **options):
     rng = np.random.default_rng(1)
     x, y, weight = batch_for(loss.name, outputs, rows, net.inputs, rng, dtype=net.dtype, kind=kind)
     net.adapt(x)
     native = fo.Trainer(net, loss, optimizer, **options)._native
+    if profiled:
+        net._native.set_profile(core.Profile(len(net.layers)))
     order, steps = rng.permutation(rows).astype(np.int32), -(-rows // batch)  # as a fit gives it: widened batch by batch
     weight = weight if weighted else None
 
@@ -86,6 +88,7 @@ def sizes():
         train(f"activation {activation}", net, fo.losses.get("mse"), "sgd", 3)
     net = every_layer(300, 520, 10, seed=4)
     train("buffers above 4 MB", net, fo.losses.get("softmax_cross_entropy"), "adam", 10, rows=3001, batch=2100)
+    train("profiled", every_layer(5, 9, 3, seed=6), fo.losses.get("mse"), "adam", 3, profiled=True, clip_norm=1.0, ema=0.9)
     train("one row", every_layer(1, 1, 1, seed=5), fo.losses.get("mse"), "adam", 1, rows=3, batch=1)
 
 
