@@ -41,7 +41,8 @@ auto by_dtype(const py::handle& object, F&& f) {
     return is_double(object) ? f(double{}) : f(float{});
 }
 
-void matmul(const py::object& a, const py::object& b, const py::object& out, bool transpose_a, bool transpose_b) {
+void matmul(const py::object& a, const py::object& b, const py::object& out, bool transpose_a, bool transpose_b,
+            const std::string& precision) {
     by_dtype(out, [&](auto zero) {
         using T = decltype(zero);
         const auto ma = input_matrix<T>(a, "a");
@@ -60,6 +61,8 @@ void matmul(const py::object& a, const py::object& b, const py::object& out, boo
         product.a = transpose_a ? transposed(ma) : operand(ma);
         product.b = transpose_b ? transposed(mb) : operand(mb);
         product.c = mc;
+        product.precision = precision_from_name(precision);
+        check_precision(product.precision, sizeof(T));
         const Release release;
         const ScratchOf<T> scratch(product_scratch<T>(product.m, product.n, product.k, get_num_threads()));
         multiply(product, scratch.data());
@@ -278,7 +281,8 @@ void column_sums_array(const py::object& x, const py::object& out) {
 }  // namespace
 
 void bind_kernels(py::module_& m) {
-    m.def("matmul", &matmul);
+    m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("out"), py::arg("transpose_a"), py::arg("transpose_b"),
+          py::arg("precision") = "full");
     m.def("dense_forward", &dense_forward_array);
     m.def("dense_backward", &dense_backward_array);
     m.def("activation_needs_input", [](const std::string& name) { return activation_needs_input(activation_from_name(name)); });

@@ -129,9 +129,10 @@ template <class T>
 void bind(py::module_& m) {
     using Net = Network<T>;
     py::class_<Net, Shared<T>>(m, class_name<T>("Network").c_str())
-        .def(py::init([](Index inputs, const py::sequence& layers, std::uint64_t seed) {
-            return std::make_shared<Net>(inputs, specs_from(layers), seed);
-        }))
+        .def(py::init([](Index inputs, const py::sequence& layers, std::uint64_t seed, const std::string& precision) {
+                 return std::make_shared<Net>(inputs, specs_from(layers), seed, precision_from_name(precision));
+             }),
+             py::arg("inputs"), py::arg("layers"), py::arg("seed"), py::arg("precision") = "full")
         .def_property_readonly("inputs", &Net::inputs)
         .def_property_readonly("outputs", &Net::outputs)
         .def_property_readonly("num_parameters", [](const Net& net) { return net.parameter_layout().count(); })

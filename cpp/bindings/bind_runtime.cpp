@@ -8,6 +8,7 @@
 #include "core/rng.hpp"
 #include "core/threads.hpp"
 #include "kernels/activations.hpp"
+#include "kernels/precision.hpp"
 #include "kernels/roofline.hpp"
 #include "kernels/simd.hpp"
 #include "losses/loss.hpp"
@@ -50,6 +51,7 @@ py::dict build_info() {
     info["eigen"] = sentence(EIGEN_WORLD_VERSION, ".", EIGEN_MAJOR_VERSION, ".", EIGEN_MINOR_VERSION);
     info["openmp"] = openmp_version();
     info["lanes_float32"] = simd::Vec<float>::packet_lanes;
+    info["bf16"] = bf16_available();
     return info;
 }
 
@@ -103,7 +105,13 @@ void bind_runtime(py::module_& m) {
     m.def("optimizer_names", [] { return optimizer_registry<float>().names(); });
     m.def("layer_names", [] { return layer_registry<float>().names(); });
     m.def("initializer_names", &initializer_names);
+    m.def("precision_names", &precision_names);
     def_rate(m, "fma_rate", &fma_rate<float>, &fma_rate<double>);
+    m.def("bf16_rate", [](double seconds) {
+        check_precision(Precision::bf16, sizeof(float));
+        const py::gil_scoped_release release;
+        return bf16_rate(seconds);
+    });
     def_rate(m, "divider_rate", &divider_rate<float>, &divider_rate<double>);
     m.def("copy_rate", &copy_rate, py::call_guard<py::gil_scoped_release>());
     m.def("uniform", [](Index n, std::uint64_t seed, std::uint64_t step, std::uint32_t layer) {

@@ -16,7 +16,7 @@ Index dense_scratch(Index rows, Index inputs, Index units, int threads) {
 }
 
 template <class T>
-void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch) {
+void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch, Precision precision) {
     if (is_thin(weight.cols)) {
         thin_forward<T>(x, weight, bias, activation, y, pre, scratch);
         return;
@@ -31,11 +31,12 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
     product.bias = bias;
     product.activation = activation;
     product.pre = pre;
+    product.precision = precision;
     multiply(product, scratch);
 }
 
 template <class T>
-void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bias, T* scratch) {
+void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bias, T* scratch, Precision precision) {
     if (is_thin(grad_a.cols)) {
         thin_backward_weight<T>(x, grad_a, grad_weight, scratch);
     } else {
@@ -46,6 +47,7 @@ void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bi
         product.a = transposed(x);
         product.b = operand(grad_a);
         product.c = grad_weight;
+        product.precision = precision;
         multiply(product, scratch);
     }
     if (grad_bias != nullptr) {
@@ -54,7 +56,8 @@ void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bi
 }
 
 template <class T>
-void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch) {
+void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch,
+                          Precision precision) {
     Product<T> product;
     product.m = grad_a.rows;
     product.n = weight.rows;
@@ -64,6 +67,7 @@ void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation 
     product.c = grad_x;
     product.slope = slope;
     product.slope_source = slope_source;
+    product.precision = is_thin(weight.cols) ? Precision::full : precision;
     multiply(product, scratch);
 }
 
@@ -100,12 +104,12 @@ void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                        \
-    template Index dense_scratch<T>(Index, Index, Index, int);                                                        \
-    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*);   \
-    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, T*);                        \
-    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*); \
-    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);             \
+#define FASTOPT_INSTANTIATE(T)                                                                                                   \
+    template Index dense_scratch<T>(Index, Index, Index, int);                                                                   \
+    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision);   \
+    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, T*, Precision);                        \
+    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision); \
+    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);                        \
     template void outer_rows<T>(ConstMatrix<T>, ConstMatrix<T>, bool, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

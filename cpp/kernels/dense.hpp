@@ -1,4 +1,5 @@
-// Dense layer: y = g(x W + b) and its gradients, W (inputs, units) with contiguous rows.
+// Dense layer: y = g(x W + b) and its gradients, W (inputs, units) with contiguous rows. Thin layers (kernels/thin.hpp) are computed in
+// full precision always.
 #pragma once
 
 #include "core/types.hpp"
@@ -13,15 +14,17 @@ Index dense_scratch(Index rows, Index inputs, Index units, int threads);
 
 // y = g(x W + b). `bias` is null or has whole cache lines; `pre` (may be empty) keeps x W + b.
 template <class T>
-void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch);
+void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
+                   Precision precision = Precision::full);
 
 // grad_weight = x^T grad_a, grad_bias = column sums of grad_a (null: none).
 template <class T>
-void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bias, T* scratch);
+void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bias, T* scratch, Precision precision = Precision::full);
 
 // grad_x = grad_a W^T, times g'(slope_source) of the activation that made x (identity: none).
 template <class T>
-void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch);
+void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch,
+                          Precision precision = Precision::full);
 
 // c (rows, c.cols) += a b, where `inner` is what the sums run over; any of the products of a dense layer.
 template <class T>

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "core/threads.hpp"
+#include "kernels/gemm_bf16.hpp"
 #include "kernels/gemm_pack.hpp"
 #include "kernels/gemm_tile.hpp"
 
@@ -30,7 +32,62 @@ constexpr Index page = 4096;
 template <class T>
 constexpr Index k_block = k_block_bytes / static_cast<Index>(sizeof(T));
 
+// How operands become panels and panels a tile. This one: as they are, in steps of one k.
 template <class T>
+struct Native {
+    using Element = T;
+    static constexpr bool converts = false;
+    static constexpr Index per_step = 1;
+    static constexpr double a_cost = 8;  // of packing an element, in multiply-adds of the tile
+    static constexpr double b_cost = 2;
+    static void pack_b(const Product<T>& q, Index p, Index rows, Index j, Index cols, Index width, T* to) {
+        if (q.b.col == 1) {
+            pack_rows(q.b.data + p * q.b.row + j, q.b.row, rows, cols, width, to);
+        } else {
+            pack_columns(q.b.data + p + j * q.b.col, q.b.col, rows, cols, width, to);
+        }
+    }
+    // Rows of one tile side by side: to[p][i].
+    static void pack_a(const Product<T>& q, Index p, Index count, Index i, Index height, T* to) {
+        const T* from = q.a.data + i * q.a.row + p * q.a.col;
+        if (q.a.col == 1) {
+            pack_tile_rows(from, q.a.row, height, count, to);
+            return;
+        }
+        for (Index s = 0; s < count; ++s, from += q.a.col, to += height) {
+            std::memcpy(to, from, static_cast<std::size_t>(height) * sizeof(T));
+        }
+    }
+    static TileFunction<T> tile(Index rows, Index vecs, bool unit_row, TileSource source) {
+        const auto find = source == TileSource::rows_to_panel ? &find_packing_tile<T> : &find_tile<T>;
+        return find(static_cast<int>(rows), static_cast<int>(vecs), unit_row);
+    }
+};
+
+// Rounded to bfloat16, in steps of two k: see gemm_bf16.hpp.
+struct Bf16 {
+    using Element = float;
+    static constexpr bool converts = true;
+    static constexpr Index per_step = 2;
+    static constexpr double a_cost = 12;
+    static constexpr double b_cost = 12;
+    static void pack_b(const Product<float>& q, Index s, Index count, Index j, Index cols, Index width, float* to) {
+        bf16::pack_b(q.b, q.k, s, s + count, j, cols, width, to);
+    }
+    static void pack_a(const Product<float>& q, Index s, Index count, Index i, Index height, float* to) {
+        bf16::pack_a(q.a, q.k, s, s + count, i, height, to);
+    }
+    static TileFunction<float> tile(Index rows, Index vecs, bool, TileSource source) {
+        return bf16::find_tile(static_cast<int>(rows), static_cast<int>(vecs), source);
+    }
+};
+
+// Steps of the sum over k.
+template <class Arithmetic>
+Index steps_of(Index k) {
+    return ceil_div(k, Arithmetic::per_step);
+}
+
 struct Plan {
     bool pack_a;
     bool pack_b;
@@ -38,13 +95,22 @@ struct Plan {
     Index k_step;
 };
 
-template <class T>
-Plan<T> make_plan(const Product<T>& q) {
+template <class Arithmetic, class T = typename Arithmetic::Element>
+Plan make_plan(const Product<T>& q) {
     const Index bytes = static_cast<Index>(sizeof(T));
-    Plan<T> plan{};
-    const Index blocks = std::max<Index>(1, ceil_div(q.k, 2 * k_block<T>));
-    plan.k_step = std::max<Index>(1, ceil_div(q.k, blocks));
+    Plan plan{};
+    const Index steps = steps_of<Arithmetic>(q.k);
+    const Index blocks = std::max<Index>(1, ceil_div(steps, 2 * k_block<T>));
+    plan.k_step = std::max<Index>(1, ceil_div(steps, blocks));
     const bool whole_lines = q.n % lanes<T> == 0 || q.b.slack;
+    if (Arithmetic::converts) {
+        // A converted panel of B pays when several tiles read it.
+        const bool in_rows = q.b.col == 1 && whole_lines && q.k % Arithmetic::per_step == 0;
+        plan.pack_a = true;
+        plan.pack_b = !in_rows || q.m > max_rows;
+        plan.pack_on_the_way = plan.pack_b && in_rows;
+        return plan;
+    }
     // Rows of B a multiple of a quarter page apart share few cache sets; a long column of them touches a page for every k.
     const bool scattered = !q.b.padded || (q.b.row * bytes) % (page / 4) == 0 || q.k >= 512;
     plan.pack_b = q.b.col != 1 || !whole_lines || (q.m >= 2 * max_rows && q.k * q.n * bytes > direct_bytes && scattered);
@@ -78,10 +144,10 @@ Index thread_scratch(Index n, Index k) {
 }
 
 // The part of C that one thread computes: rows [i0, i1) and columns [j0, j1).
-template <class T>
+template <class Arithmetic, class T = typename Arithmetic::Element>
 class Block {
    public:
-    Block(const Product<T>& product, const Plan<T>& plan, Range rows, Range cols, T* scratch)
+    Block(const Product<T>& product, const Plan& plan, Range rows, Range cols, T* scratch)
         : q_(product), plan_(plan), rows_(rows), cols_(cols), panel_(tile_vecs(product.m) * lanes<T>) {
         s_.zeros = scratch;
         s_.edge = s_.zeros + zeros_width<T>;
@@ -91,12 +157,13 @@ class Block {
 
     void run() {
         std::memset(s_.zeros, 0, sizeof(T) * static_cast<std::size_t>(panel_));
-        if (q_.k == 0) {
+        const Index steps = steps_of<Arithmetic>(q_.k);
+        if (steps == 0) {
             k_range(0, 0);
             return;
         }
-        for (Index p = 0; p < q_.k; p += plan_.k_step) {
-            k_range(p, std::min(q_.k, p + plan_.k_step));
+        for (Index p = 0; p < steps; p += plan_.k_step) {
+            k_range(p, std::min(steps, p + plan_.k_step));
         }
     }
 
@@ -139,27 +206,13 @@ class Block {
                 const Index cols = std::min(panel_, cols_.end - j);
                 const Index width = round_up(cols, lanes<T>);
                 T* to = s_.packed_b + (j - cols_.begin) * (p1_ - p0_) + (p - p0_) * width;
-                if (q_.b.col == 1) {
-                    pack_rows(q_.b.data + p * q_.b.row + j, q_.b.row, rows, cols, width, to);
-                } else {
-                    pack_columns(q_.b.data + p + j * q_.b.col, q_.b.col, rows, cols, width, to);
-                }
+                Arithmetic::pack_b(q_, p, rows, j, cols, width, to);
             }
         }
     }
 
-    // Rows of one tile side by side: packed[p][i].
     void pack_a(Index i0, Index i1, Index block_begin) {
-        const Index height = i1 - i0;
-        T* to = s_.packed_a + (i0 - block_begin) * (p1_ - p0_);
-        const T* from = q_.a.data + i0 * q_.a.row + p0_ * q_.a.col;
-        if (q_.a.col == 1) {
-            pack_tile_rows(from, q_.a.row, height, p1_ - p0_, to);
-            return;
-        }
-        for (Index p = p0_; p < p1_; ++p, from += q_.a.col, to += height) {
-            std::memcpy(to, from, static_cast<std::size_t>(height) * sizeof(T));
-        }
+        Arithmetic::pack_a(q_, p0_, p1_ - p0_, i0, i1 - i0, s_.packed_a + (i0 - block_begin) * (p1_ - p0_));
     }
 
     void one_tile(Index i0, Index i1, Index block_begin, Index j) {
@@ -168,7 +221,7 @@ class Block {
         const Index vecs = ceil_div(cols, lanes<T>);
         const Index width = vecs * lanes<T>;
         const bool first = p0_ == 0 && !q_.accumulate;
-        const bool last = p1_ == q_.k;
+        const bool last = p1_ == steps_of<Arithmetic>(q_.k);
         // A tile that would write past the end of a row of C goes through a scratch tile.
         const bool edge = !q_.c.padded && width != cols;
         T* c = q_.c.data + i0 * q_.c.ld + j;
@@ -187,11 +240,12 @@ class Block {
         }
         T* packed = s_.packed_b + (j - cols_.begin) * args.k;
         const bool packs = plan_.pack_on_the_way && i0 == rows_.begin;
-        if (plan_.pack_b && !packs) {
+        const TileSource source = packs ? TileSource::rows_to_panel : plan_.pack_b ? TileSource::panel : TileSource::rows;
+        if (source == TileSource::panel) {
             args.b = packed;
             args.ldb = width;
         } else {
-            args.b = q_.b.data + p0_ * q_.b.row + j;
+            args.b = q_.b.data + p0_ * Arithmetic::per_step * q_.b.row + j;
             args.ldb = q_.b.row;
             args.packed = packed;
         }
@@ -216,8 +270,7 @@ class Block {
         } else if (last && q_.activation == Activation::relu && q_.pre.data == nullptr) {
             args.end = TileEnd::relu;
         }
-        const auto find = packs ? &find_packing_tile<T> : &find_tile<T>;
-        find(static_cast<int>(height), static_cast<int>(vecs), unit_row)(args);
+        Arithmetic::tile(height, vecs, unit_row, source)(args);
         if (last && args.end == TileEnd::store) {
             finish(args, i0, j, height, vecs, cols);
         }
@@ -247,7 +300,7 @@ class Block {
     }
 
     const Product<T>& q_;
-    const Plan<T> plan_;
+    const Plan plan_;
     Range rows_;
     Range cols_;
     const Index panel_;  // columns of a panel
@@ -263,15 +316,15 @@ struct Grid {
     int cols;
 };
 
-template <class T>
-Grid choose_grid(const Product<T>& q, const Plan<T>& plan, int threads) {
+template <class Arithmetic, class T = typename Arithmetic::Element>
+Grid choose_grid(const Product<T>& q, const Plan& plan, int threads) {
     Grid best{1, 1};
     double best_cost = 0;
     for (int rows = 1; rows <= threads; ++rows) {
         const int cols = threads / rows;
         const auto height = static_cast<double>(ceil_div(q.m, rows));
         const auto width = static_cast<double>(ceil_div(ceil_div(q.n, panel_width<T>), cols) * panel_width<T>);
-        const double pack = (plan.pack_b ? 2 * width : 0.0) + (plan.pack_a ? 8 * height : 0.0);
+        const double pack = (plan.pack_b ? Arithmetic::b_cost * width : 0.0) + (plan.pack_a ? Arithmetic::a_cost * height : 0.0);
         const double cost = height * width + pack;
         if (rows == 1 || cost < best_cost) {
             best = {rows, cols};
@@ -279,6 +332,25 @@ Grid choose_grid(const Product<T>& q, const Plan<T>& plan, int threads) {
         }
     }
     return best;
+}
+
+template <class Arithmetic, class T = typename Arithmetic::Element>
+void multiply_with(const Product<T>& q, T* scratch) {
+    const Plan plan = make_plan<Arithmetic>(q);
+    const double work = 2.0 * static_cast<double>(q.m) * static_cast<double>(round_up(q.n, lanes<T>)) * static_cast<double>(q.k);
+    const int threads = threads_for(work);
+    const Grid grid = threads > 1 ? choose_grid<Arithmetic>(q, plan, threads) : Grid{1, 1};
+    const Index stride = thread_scratch<T>(q.n, q.k);
+    parallel(grid.rows * grid.cols, [&](int thread, int count) {
+        // Fewer threads than asked for may come; then each takes several parts.
+        for (int part = thread; part < grid.rows * grid.cols; part += count) {
+            const Range rows = share(q.m, part % grid.rows, grid.rows);
+            const Range cols = share(q.n, part / grid.rows, grid.cols, panel_width<T>);
+            if (rows.begin < rows.end && cols.begin < cols.end) {
+                Block<Arithmetic>(q, plan, rows, cols, scratch + thread * stride).run();
+            }
+        }
+    });
 }
 
 }  // namespace
@@ -294,21 +366,13 @@ void multiply(const Product<T>& q, T* scratch) {
     if (q.m == 0 || q.n == 0) {
         return;
     }
-    const Plan<T> plan = make_plan(q);
-    const double work = 2.0 * static_cast<double>(q.m) * static_cast<double>(round_up(q.n, lanes<T>)) * static_cast<double>(q.k);
-    const int threads = threads_for(work);
-    const Grid grid = threads > 1 ? choose_grid(q, plan, threads) : Grid{1, 1};
-    const Index stride = thread_scratch<T>(q.n, q.k);
-    parallel(grid.rows * grid.cols, [&](int thread, int count) {
-        // Fewer threads than asked for may come; then each takes several parts.
-        for (int part = thread; part < grid.rows * grid.cols; part += count) {
-            const Range rows = share(q.m, part % grid.rows, grid.rows);
-            const Range cols = share(q.n, part / grid.rows, grid.cols, panel_width<T>);
-            if (rows.begin < rows.end && cols.begin < cols.end) {
-                Block<T>(q, plan, rows, cols, scratch + thread * stride).run();
-            }
+    if constexpr (bf16::built && std::is_same_v<T, float>) {
+        if (q.precision == Precision::bf16) {
+            multiply_with<Bf16>(q, scratch);
+            return;
         }
-    });
+    }
+    multiply_with<Native<T>>(q, scratch);
 }
 
 #define FASTOPT_INSTANTIATE(T)                                   \

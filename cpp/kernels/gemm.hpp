@@ -6,6 +6,7 @@
 
 #include "core/types.hpp"
 #include "kernels/activations.hpp"
+#include "kernels/precision.hpp"
 
 namespace fastopt {
 
@@ -38,6 +39,7 @@ struct Product {
     Matrix<T> c;
     const T* bias = nullptr;  // n elements and whole cache lines, added first
     bool accumulate = false;  // start from what C holds instead
+    Precision precision = Precision::full;
     // c = g(c), done while the tile is in L1; `pre`, when given, keeps the value before g.
     Activation activation = Activation::identity;
     Matrix<T> pre = {};

@@ -20,6 +20,13 @@ constexpr int max_rows = 6;
 constexpr int max_vecs = 1;
 #endif
 
+// What a tile reads B from. The first tile of a panel may read rows and leave a packed panel for the others: its stores hide behind the
+// multiply-adds.
+enum class TileSource { panel, rows, rows_to_panel };
+
+// Rows of B that a packing tile asks for ahead: they lie too far apart for the hardware to guess.
+constexpr Index prefetch_rows = 8;
+
 // What happens to the accumulators on their way to C.
 enum class TileEnd {
     store,
@@ -45,22 +52,51 @@ struct TileArgs {
     Index lds;
 };
 
-// Rows of B that a packing tile asks for ahead: they lie too far apart for the hardware to guess.
-constexpr Index prefetch_rows = 8;
+template <class T, int Rows, int Vecs>
+FASTOPT_INLINE void start_tile(const TileArgs<T>& args, simd::Vec<T> (&sum)[Rows][Vecs]) {
+#pragma GCC unroll 14
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 8
+        for (int j = 0; j < Vecs; ++j) {
+            sum[i][j] = simd::load(args.init + i * args.ldi + j * simd::Vec<T>::lanes);
+        }
+    }
+}
 
-// `Pack`: the first tile of a panel leaves a packed copy for the others; its stores hide behind the multiply-adds.
+template <class T, int Rows, int Vecs>
+FASTOPT_INLINE void finish_tile(const TileArgs<T>& args, const simd::Vec<T> (&sum)[Rows][Vecs]) {
+    using simd::Vec;
+    constexpr int lanes = Vec<T>::lanes;
+    const auto finish = [&](auto&& last) {
+#pragma GCC unroll 14
+        for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 8
+            for (int j = 0; j < Vecs; ++j) {
+                simd::store(args.c + i * args.ldc + j * lanes, last(sum[i][j], i, j));
+            }
+        }
+    };
+    switch (args.end) {
+        case TileEnd::store:
+            finish([](const Vec<T>& v, int, int) { return v; });
+            break;
+        case TileEnd::relu:
+            finish([](const Vec<T>& v, int, int) { return simd::relu(v); });
+            break;
+        case TileEnd::relu_slope:
+            finish([&](const Vec<T>& v, int i, int j) {
+                return simd::keep(simd::less(simd::zero<T>(), simd::load(args.slope + i * args.lds + j * lanes)), v);
+            });
+            break;
+    }
+}
+
 template <class T, int Rows, int Vecs, bool UnitRow, bool Pack = false>
 void tile(const TileArgs<T>& args) {
     using simd::Vec;
     constexpr int lanes = Vec<T>::lanes;
     Vec<T> sum[Rows][Vecs];
-#pragma GCC unroll 14
-    for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < Vecs; ++j) {
-            sum[i][j] = simd::load(args.init + i * args.ldi + j * lanes);
-        }
-    }
+    start_tile<T, Rows, Vecs>(args, sum);
     const T* a = args.a;
     const T* b = args.b;
     const Index a_row = UnitRow ? 1 : args.a_row;
@@ -92,28 +128,7 @@ void tile(const TileArgs<T>& args) {
         a += a_k;
         b += ldb;
     }
-    const auto finish = [&](auto&& last) {
-#pragma GCC unroll 14
-        for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 8
-            for (int j = 0; j < Vecs; ++j) {
-                simd::store(args.c + i * args.ldc + j * lanes, last(sum[i][j], i, j));
-            }
-        }
-    };
-    switch (args.end) {
-        case TileEnd::store:
-            finish([](const Vec<T>& v, int, int) { return v; });
-            break;
-        case TileEnd::relu:
-            finish([](const Vec<T>& v, int, int) { return simd::relu(v); });
-            break;
-        case TileEnd::relu_slope:
-            finish([&](const Vec<T>& v, int i, int j) {
-                return simd::keep(simd::less(simd::zero<T>(), simd::load(args.slope + i * args.lds + j * lanes)), v);
-            });
-            break;
-    }
+    finish_tile<T, Rows, Vecs>(args, sum);
 }
 
 template <class T>

@@ -5,6 +5,7 @@
 
 #include "core/aligned.hpp"
 #include "core/threads.hpp"
+#include "kernels/gemm_bf16.hpp"
 #include "kernels/simd.hpp"
 
 namespace fastopt {
@@ -78,6 +79,28 @@ T divider_loop(Index repeats, T seed) {
     return simd::ei::pfirst(quotients[0]);
 }
 
+#if defined(FASTOPT_BF16)
+FASTOPT_BF16 float bf16_loop(Index repeats, float seed) {
+    __m512 sums[chains];
+    for (int i = 0; i < chains; ++i) {
+        sums[i] = _mm512_set1_ps(seed + static_cast<float>(i));
+    }
+    const auto pairs = reinterpret_cast<__m512bh>(_mm512_set1_epi32(0x3f803f80));  // (1, 1)
+    for (Index r = 0; r < repeats; ++r) {
+#pragma GCC unroll 12
+        for (int i = 0; i < chains; ++i) {
+            sums[i] = _mm512_dpbf16_ps(sums[i], pairs, pairs);
+        }
+    }
+    for (int i = 1; i < chains; ++i) {
+        sums[0] = _mm512_add_ps(sums[0], sums[i]);
+    }
+    return _mm512_cvtss_f32(sums[0]);
+}
+#else
+float bf16_loop(Index, float) { return 0; }
+#endif
+
 // Repetitions of loop(repeats, seed) on all threads; `amount` is what one thread does in one.
 template <class T, class F>
 double loop_rate(double seconds, double amount, F&& loop) {
@@ -102,6 +125,12 @@ double fma_rate(double seconds) {
     constexpr Index repeats = 100000;
     constexpr double amount = 2.0 * repeats * chains * simd::Vec<T>::packet_lanes;
     return loop_rate<T>(seconds, amount, [](T seed) { return fma_loop<T>(repeats, seed); });
+}
+
+double bf16_rate(double seconds) {
+    constexpr Index repeats = 100000;
+    constexpr double amount = 4.0 * repeats * chains * simd::Vec<float>::lanes;
+    return loop_rate<float>(seconds, amount, [](float seed) { return bf16_loop(repeats, seed); });
 }
 
 template <class T>

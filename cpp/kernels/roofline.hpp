@@ -9,6 +9,9 @@ namespace fastopt {
 template <class T>
 double fma_rate(double seconds);
 
+// The same of dot products of bfloat16 pairs; only where bf16_available().
+double bf16_rate(double seconds);
+
 // Square roots and quotients per second, as many of the one as of the other, in registers: what Adam and its kin need of the divider for
 // every parameter.
 template <class T>

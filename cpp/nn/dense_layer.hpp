@@ -89,20 +89,20 @@ class DenseLayer final : public Layer<T> {
         if (pass.training && activation_needs_input(activation_)) {
             pre = pre_.view(x.rows);
         }
-        dense_forward<T>(x, weight_, bias_, activation_, y, pre, scratch);
+        dense_forward<T>(x, weight_, bias_, activation_, y, pre, scratch, pass.precision);
     }
     Slope<T> slope(ConstMatrix<T> y) const override {
         return {activation_, activation_needs_input(activation_) ? ConstMatrix<T>(pre_.view(y.rows)) : y};
     }
     void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
         if (trainable_) {
-            dense_backward_weight<T>(x, grad, grad_weight_, grad_bias_, scratch);
+            dense_backward_weight<T>(x, grad, grad_weight_, grad_bias_, scratch, pass.precision);
         }
         if (grad_x.data != nullptr) {
             if (trainable_) {
                 lap(pass.profile, Phase::weight_gradient, this->number_, x.rows);
             }
-            dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch);
+            dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch, pass.precision);
         }
     }
 

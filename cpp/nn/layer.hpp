@@ -11,6 +11,7 @@
 #include "kernels/activations.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/gather.hpp"
+#include "kernels/precision.hpp"
 #include "nn/layout.hpp"
 
 namespace fastopt {
@@ -19,7 +20,8 @@ namespace fastopt {
 struct Pass {
     bool training = false;
     std::uint64_t seed = 0;
-    std::uint64_t step = 0;      // training forwards so far, from 1: keys random masks
+    std::uint64_t step = 0;  // training forwards so far, from 1: keys random masks
+    Precision precision = Precision::full;
     Profile* profile = nullptr;  // null: off
 };
 

@@ -21,7 +21,9 @@ constexpr Index inference_grain = 8;
 }  // namespace
 
 template <class T>
-Network<T>::Network(Index inputs, const std::vector<LayerSpec>& specs, std::uint64_t seed) : inputs_(inputs) {
+Network<T>::Network(Index inputs, const std::vector<LayerSpec>& specs, std::uint64_t seed, Precision precision)
+    : inputs_(inputs), precision_(precision) {
+    check_precision(precision, sizeof(T));
     check(inputs >= 1, "inputs must be at least 1; got ", inputs);
     check(!specs.empty(), "a network needs at least one layer");
     build(specs);
@@ -136,7 +138,7 @@ Matrix<T> Network<T>::input(Index rows) {
 template <class T>
 ConstMatrix<T> Network<T>::forward(Index rows, bool training) {
     check(adapted(), "the Standardize layer has not seen data yet");
-    pass_ = {training, seed_, training ? ++training_step_ : training_step_, training ? profile_.get() : nullptr};
+    pass_ = {training, seed_, training ? ++training_step_ : training_step_, precision_, training ? profile_.get() : nullptr};
     trained_rows_ = training ? rows : 0;
     T* temporary = scratch(rows);
     ConstMatrix<T> x = input_.view(rows);
@@ -232,7 +234,7 @@ void Network<T>::infer(const Source& source, Matrix<T> out) {
     if (source.rows == 0) {
         return;
     }
-    const Pass pass{};
+    const Pass pass{false, 0, 0, precision_};
     Index widest = inputs_;
     for (const Stage& stage : stages_) {
         stage.layer->prepare(pass);
@@ -264,7 +266,7 @@ void Network<T>::infer(const Source& source, Matrix<T> out) {
 
 template <class T>
 void Network<T>::infer_block(const Source& source, Index first, Index rows, Matrix<T> out, PaddedMatrix<T>* memory, T* temporary) {
-    const Pass pass{};
+    const Pass pass{false, 0, 0, precision_};
     int turn = 0;
     Matrix<T> x = memory[0].view(rows);
     x.cols = inputs_;

@@ -17,7 +17,8 @@ using LayerSpec = std::pair<std::string, Config>;
 template <class T>
 class Network {
    public:
-    Network(Index inputs, const std::vector<LayerSpec>& specs, std::uint64_t seed);
+    // `precision` is that of the dense products in training and inference; second order (nn/second_order.hpp) always computes in full.
+    Network(Index inputs, const std::vector<LayerSpec>& specs, std::uint64_t seed, Precision precision = Precision::full);
 
     Index inputs() const { return inputs_; }
     Index outputs() const { return outputs_; }
@@ -78,6 +79,7 @@ class Network {
 
     Index inputs_;
     Index outputs_;
+    Precision precision_;
     std::vector<Stage> stages_;
     std::vector<LayerInfo> table_;
     Layout<T> parameter_layout_;
