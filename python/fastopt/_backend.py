@@ -115,7 +115,7 @@ def get_num_threads() -> int:
 
 
 def build_info() -> dict[str, Any]:
-    """Version, instruction set in use and those built, compiler, Eigen, OpenMP, threads.
+    """Version, instruction set in use and those built, compiler, Eigen, OpenMP, threads, and "bf16": whether precision "bf16" works here.
 
     Examples
     --------

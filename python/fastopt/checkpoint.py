@@ -41,6 +41,7 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
             "inputs": net.inputs,
             "dtype": net.dtype.name,
             "seed": net.seed,
+            "precision": net.precision,
             "layers": [{"kind": layer.kind, **_options(layer)} for layer in net.layers],
         },
         "loss": {"name": loss.name, **_options(loss)},
@@ -90,7 +91,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"the history holds a {type(value).__name__}, which cannot be written to JSON")
 
 
-def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] | None = None) -> Trainer:
+def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] | None = None, precision: str | None = None) -> Trainer:
     """Read a trainer; see `Trainer.load`."""
     try:
         from safetensors import SafetensorError, safe_open
@@ -100,7 +101,7 @@ def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] 
         raise FileNotFoundError(f"no such file: {os.fspath(path)}")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
-            return _read(file, path, learning_rate)
+            return _read(file, path, learning_rate, precision)
     except SafetensorError as error:
         raise ValueError(f"{os.fspath(path)} is not a safetensors file: {error}") from None
 
@@ -121,7 +122,7 @@ class _Tensors(Mapping[str, NDArray[Any]]):
         return len(self._names)
 
 
-def _read(file: Any, path: str | os.PathLike[str], learning_rate: Callable[[int], float] | None) -> Trainer:
+def _read(file: Any, path: str | os.PathLike[str], learning_rate: Callable[[int], float] | None, precision: str | None) -> Trainer:
     try:
         spec = json.loads((file.metadata() or {})["fastopt"])
         known = spec["format"] == FORMAT
@@ -129,7 +130,7 @@ def _read(file: Any, path: str | os.PathLike[str], learning_rate: Callable[[int]
         known = False
     if not known:
         raise ValueError(f"{os.fspath(path)} was not written by Trainer.save of this version")
-    trainer = _build(spec, learning_rate)
+    trainer = _build(spec, learning_rate, precision)
     trainer.load_state_dict(_Tensors(file))
     trainer.epoch = int(spec["epoch"])
     trainer.history = History(spec["history"], spec["seconds"])
@@ -141,13 +142,15 @@ def _spec_of(table: dict[str, Any], options: dict[str, Any], name: str) -> Any:
     return table[options[name]](**given)
 
 
-def _build(spec: dict[str, Any], learning_rate: Callable[[int], float] | None) -> Trainer:
+def _build(spec: dict[str, Any], learning_rate: Callable[[int], float] | None, precision: str | None) -> Trainer:
     from fastopt.training import Trainer
 
     kinds = {cls.kind: cls for cls in layers.layer_classes()}
     net = spec["network"]
     parts = [_spec_of(kinds, options, "kind") for options in net["layers"]]
-    network = Network(net["inputs"], parts, dtype=net["dtype"], seed=net["seed"])
+    if precision is None:
+        precision = net.get("precision", "full")
+    network = Network(net["inputs"], parts, dtype=net["dtype"], seed=net["seed"], precision=precision)
     rate: Any = learning_rate
     if rate is None:
         if spec["learning_rate"] is None:

@@ -79,13 +79,14 @@ def check_gradients(
 ) -> GradientReport:
     """Compare the gradients of a network, and with respect to its input, with `(f(w + e) - f(w - e)) / 2e` in float64.
 
-    The check runs on a float64 copy with dropout masks held fixed; the network is not touched. An entry where the two one-sided
+    The check runs on a float64 copy (in full precision, also of a network with bf16 products) with dropout masks held fixed; the network
+    is not touched. An entry where the two one-sided
     differences disagree sits on a kink (of ReLU, of an absolute value) and is reported as such, not as a failure.
 
     Parameters
     ----------
     network : Network
-        Of any dtype.
+        Of any dtype and precision.
     loss : str, Loss or callable
         As for `Trainer`; your own `(prediction, target) -> (value, gradient)` too.
     x, y : array_like

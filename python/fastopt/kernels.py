@@ -55,7 +55,15 @@ def _activation(name: str) -> str:
     return name
 
 
-def matmul(a: ArrayLike, b: ArrayLike, *, transpose_a: bool = False, transpose_b: bool = False, out: Array | None = None) -> Array:
+def matmul(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    out: Array | None = None,
+    precision: str = "full",
+) -> Array:
     """`a b`, either side transposed; every element is one chain of fused multiply-adds over k in order.
 
     Parameters
@@ -66,11 +74,14 @@ def matmul(a: ArrayLike, b: ArrayLike, *, transpose_a: bool = False, transpose_b
         Whether a is given as `(k, m)`, b as `(n, k)`.
     out : ndarray, optional
         `(m, n)`, written in place.
+    precision : str
+        "full", or "bf16" for float32 arrays: a and b rounded to bfloat16 (to nearest, ties to even, subnormal numbers to 0), products
+        summed in float32 in the order of k, two at a time. See `Network`.
 
     Raises
     ------
     TypeError, ValueError
-        When shapes do not fit, or `out` cannot be written.
+        When shapes do not fit, `out` cannot be written, or the precision is not available.
 
     Examples
     --------
@@ -86,7 +97,7 @@ def matmul(a: ArrayLike, b: ArrayLike, *, transpose_a: bool = False, transpose_b
     if k != inner:
         raise ValueError(f"a and b do not fit: the inner sizes are {k} and {inner}; shapes {x.shape} and {y.shape}")
     result = _out(out, (m, n), x.dtype, arrays)
-    core.matmul(x, y, result, bool(transpose_a), bool(transpose_b))
+    core.matmul(x, y, result, bool(transpose_a), bool(transpose_b), precision)
     return result
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastopt import _second_order, _specs, _validate, layers
+from fastopt._backend import core
 from fastopt._native import NETWORK
 from fastopt.layers import Layer
 from fastopt.losses import Loss
@@ -32,11 +33,18 @@ class Network:
         "float32" or "float64".
     seed : int
         Of the initial weights, the dropout masks and (by default) the shuffling.
+    precision : str
+        Of the products of the dense layers, in training and inference. "full": in the dtype. "bf16": float32 weights and activations are
+        rounded to bfloat16 (8 bits of significand, to nearest, ties to even) on their way into each product and summed in float32, about
+        twice as fast on large layers; everything else (weights, statistics, loss, optimizer state, layers of up to 4 units) stays float32.
+        Needs dtype "float32" and a processor with AVX512_BF16, see `build_info()["bf16"]`. `hvp`, `hessian`, `jacobian` and the solvers of
+        second order always compute in full; `check_gradients` checks a float64 copy.
 
     Raises
     ------
     TypeError, ValueError
-        For a wrong argument.
+        For a wrong argument, and for precision "bf16" with dtype float64 or where the processor or the core in use has no bfloat16
+        products: there is no silent fall-back.
 
     Examples
     --------
@@ -51,17 +59,22 @@ class Network:
     (4, 8)
     """
 
-    def __init__(self, inputs: int, layers: Sequence[Layer], *, dtype: DTypeLike = "float32", seed: int = 0) -> None:
+    def __init__(
+        self, inputs: int, layers: Sequence[Layer], *, dtype: DTypeLike = "float32", seed: int = 0, precision: str = "full"
+    ) -> None:
         self._inputs = _validate.positive_int(inputs, "inputs")
         self._layers = _check_layers(layers)
         self._dtype = _validate.dtype_of(dtype)
         self._seed = _specs.check_integer("seed", seed, low=0)
         if self._seed >= 2**63:
             raise ValueError(f"seed must be below 2**63; got {seed}")
+        if not isinstance(precision, str):
+            raise TypeError(f"precision must be one of {', '.join(core.precision_names())}; got {precision!r}")
+        self._precision = precision
         self._bind()
 
     def _bind(self) -> None:
-        native = NETWORK[self._dtype](self._inputs, [layer.config() for layer in self._layers], self._seed)
+        native = NETWORK[self._dtype](self._inputs, [layer.config() for layer in self._layers], self._seed, self._precision)
         self._native = native
         self._infer = native.infer
         segments, buffers = native.parameter_segments(), native.buffer_segments()
@@ -88,6 +101,11 @@ class Network:
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
         return self._dtype
+
+    @property
+    def precision(self) -> str:
+        """Of the products of the dense layers: "full" or "bf16"."""
+        return self._precision
 
     @property
     def seed(self) -> int:
@@ -272,15 +290,23 @@ class Network:
         lines = [template.format(*row).rstrip() for row in rows]
         rule = "-" * max(map(len, lines))
         size = self.num_parameters * self._dtype.itemsize
-        total = f"{self.num_parameters:,} parameters, {self._dtype}, {size / 1024:,.1f} KiB"
+        products = "" if self._precision == "full" else f" with {self._precision} products"
+        total = f"{self.num_parameters:,} parameters, {self._dtype}{products}, {size / 1024:,.1f} KiB"
         return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
     def __repr__(self) -> str:
-        return f"Network({self._inputs}, {list(self._layers)!r}, dtype={self._dtype.name!r}, seed={self._seed})"
+        precision = "" if self._precision == "full" else f", precision={self._precision!r}"
+        return f"Network({self._inputs}, {list(self._layers)!r}, dtype={self._dtype.name!r}, seed={self._seed}{precision})"
 
-    def copy(self, *, dtype: DTypeLike | None = None) -> Network:
-        """An independent network with the same weights and statistics, in another dtype if one is given."""
-        other = Network(self._inputs, self._layers, dtype=self._dtype if dtype is None else dtype, seed=self._seed)
+    def copy(self, *, dtype: DTypeLike | None = None, precision: str | None = None) -> Network:
+        """An independent network with the same weights and statistics, in another dtype or precision if one is given.
+
+        Without `precision` a float64 copy computes in full, any other like this network.
+        """
+        new = self._dtype if dtype is None else _validate.dtype_of(dtype)
+        if precision is None:
+            precision = self._precision if new == self._dtype else "full"
+        other = Network(self._inputs, self._layers, dtype=new, seed=self._seed, precision=precision)
         for name, value in self._parameters.items():
             other._parameters[name][...] = value
         for name, value in self._buffers.items():
@@ -325,12 +351,11 @@ class Network:
         return self.copy()
 
     def __getstate__(self) -> dict[str, Any]:
-        spec = {"inputs": self._inputs, "layers": self._layers, "dtype": self._dtype.name, "seed": self._seed}
+        spec = {"inputs": self._inputs, "layers": self._layers, "dtype": self._dtype.name, "seed": self._seed, "precision": self._precision}
         return {"spec": spec, "state": self.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        spec = state["spec"]
-        self.__init__(spec["inputs"], spec["layers"], dtype=spec["dtype"], seed=spec["seed"])  # type: ignore[misc]
+        self.__init__(**state["spec"])  # type: ignore[misc]
         self.load_state_dict(state["state"])
 
 
@@ -366,6 +391,7 @@ def mlp(
     standardize: bool = False,
     dtype: DTypeLike = "float32",
     seed: int = 0,
+    precision: str = "full",
 ) -> Network:
     """A multi-layer perceptron; each hidden layer is Dense, BatchNorm, Activation, Dropout (those asked for), the last one Dense.
 
@@ -385,7 +411,7 @@ def mlp(
         Initializer of the dense layers.
     standardize : bool
         Begin with a Standardize layer.
-    dtype, seed
+    dtype, seed, precision
         See `Network`.
 
     Raises
@@ -414,7 +440,7 @@ def mlp(
             parts.append(layers.Dropout(rate))
     last = "glorot_uniform" if init == "auto" else init
     parts.append(layers.Dense(_validate.positive_int(outputs, "outputs"), init=last))
-    return Network(inputs, parts, dtype=dtype, seed=seed)
+    return Network(inputs, parts, dtype=dtype, seed=seed, precision=precision)
 
 
 def _resolve(init: str, activation: str) -> str:

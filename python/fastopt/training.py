@@ -445,7 +445,7 @@ class Trainer:
         checkpoint.save(self, path)
 
     @staticmethod
-    def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] | None = None) -> Trainer:
+    def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] | None = None, precision: str | None = None) -> Trainer:
         """Read a trainer that `save` wrote.
 
         Parameters
@@ -453,15 +453,17 @@ class Trainer:
         path : path
         learning_rate : callable, optional
             The schedule again, when it was a plain function.
+        precision : str, optional
+            Of the network, instead of the one it was saved with: "full" loads a "bf16" trainer where there are no bfloat16 products.
 
         Raises
         ------
         ValueError
-            When the file is not one of ours, or names, shapes or dtypes do not fit.
+            When the file is not one of ours, names, shapes or dtypes do not fit, or the precision is not available here.
         """
         from fastopt import checkpoint
 
-        return checkpoint.load(path, learning_rate=learning_rate)
+        return checkpoint.load(path, learning_rate=learning_rate, precision=precision)
 
 
 def _as_labels(y: NDArray[np.int64]) -> NDArray[Any]:

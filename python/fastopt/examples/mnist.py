@@ -22,15 +22,15 @@ EPOCHS = {"plain": 15, "best": 40}
 BATCH = {"plain": 128, "best": 64}
 
 
-def build(recipe: str, seed: int, steps: int) -> fo.Trainer:
+def build(recipe: str, seed: int, steps: int, precision: str = "full") -> fo.Trainer:
     """The network 784-512-512-10 and its trainer, for `steps` updates."""
     if recipe == "plain":
-        net = fo.mlp(784, [512, 512], 10, activation="relu", seed=seed)
+        net = fo.mlp(784, [512, 512], 10, activation="relu", seed=seed, precision=precision)
         return fo.Trainer(net, loss="softmax_cross_entropy", optimizer=fo.optimizers.Adam(learning_rate=1e-3))
     parts: list[layers.Layer] = [layers.Dropout(0.2)]
     for _ in range(2):
         parts += [layers.Dense(512, init="he_uniform"), layers.BatchNorm(), layers.Activation("relu"), layers.Dropout(0.4)]
-    net = fo.Network(784, [*parts, layers.Dense(10)], seed=seed)
+    net = fo.Network(784, [*parts, layers.Dense(10)], seed=seed, precision=precision)
     optimizer = fo.optimizers.AdamW(learning_rate=fo.schedules.one_cycle(1e-2, steps=steps), weight_decay=0.2)
     return fo.Trainer(net, loss=fo.losses.SoftmaxCrossEntropy(label_smoothing=0.1), optimizer=optimizer)
 
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="NPZ file with arrays images and labels, or IDX file of images")
     parser.add_argument("--labels", help="IDX file of labels, when its name is unusual")
     parser.add_argument("--recipe", choices=("plain", "best"), default="plain")
+    parser.add_argument("--precision", choices=("full", "bf16"), default="full", help="of the products of the dense layers")
     parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
     parser.add_argument("--batch-size", type=int, help=f"default: {BATCH}")
     parser.add_argument("--test-images", type=int, default=2000, help="so many at the end of the file are the test set")
@@ -56,7 +57,7 @@ def main() -> None:
     steps = epochs * -(-len(pixels[train]) // batch_size)
     accuracies = []
     for seed in args.seeds:
-        trainer = build(args.recipe, seed, steps)
+        trainer = build(args.recipe, seed, steps, args.precision)
         start = time.perf_counter()
         trainer.fit(pixels[train], labels[train], epochs=epochs, batch_size=batch_size, progress=None)
         seconds = time.perf_counter() - start
