@@ -63,6 +63,10 @@ class Context:
         seconds = self.plan.block_seconds
         return Contestant(name, lambda _: self.core.fma_rate("float32", seconds), is_rate=True)
 
+    def bf16_limit(self, name: str = "bf16 limit") -> Contestant:
+        seconds = self.plan.block_seconds
+        return Contestant(name, lambda _: self.core.bf16_rate(seconds), is_rate=True)
+
     def divider_limit(self, name: str = "divider limit") -> Contestant:
         seconds = self.plan.block_seconds
         return Contestant(name, lambda _: self.core.divider_rate("float32", seconds), is_rate=True)

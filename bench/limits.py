@@ -1,4 +1,4 @@
-"""What the machine can do: FMA rate of every built instruction set, copy bandwidth of L2, L3 and memory.
+"""What the machine can do: FMA rate of every built instruction set, dot products of bfloat16, copy bandwidth of L2, L3 and memory.
 
 Every instruction set runs in a process of its own with FASTOPT_ISA, because one process holds one core.
 """
@@ -18,12 +18,13 @@ import json, sys
 import fastopt as fo
 from fastopt._backend import core
 threads, repeats, seconds = json.loads(sys.argv[1])
-keys = [(dtype, n) for n in threads for dtype in ("float32", "float64")]
+dtypes = ["float32", "float64", *["bfloat16"] * fo.build_info()["bf16"]]
+keys = [(dtype, n) for n in threads for dtype in dtypes]
 rates = {f"{dtype} {n}": [] for dtype, n in keys}
 for turn in range(repeats + 1):
     for dtype, n in keys:
         fo.set_num_threads(n)
-        rate = core.fma_rate(dtype, seconds)
+        rate = core.bf16_rate(seconds) if dtype == "bfloat16" else core.fma_rate(dtype, seconds)
         if turn > 0:
             rates[f"{dtype} {n}"].append(rate)
 print(json.dumps(rates))
@@ -44,7 +45,9 @@ def fma_rates(context: Context, threads: list[int]) -> None:
         if isinstance(rates, str):
             context.report.line(f"{isa}: skipped ({rates})")
             continue
-        for dtype in ("float32", "float64"):
+        for dtype in ("float32", "float64", "bfloat16"):
+            if f"{dtype} {threads[0]}" not in rates:
+                continue
             row = [f"{isa} {dtype}"]
             for count in threads:
                 summary = summarize(rates[f"{dtype} {count}"], is_rate=True)

@@ -13,7 +13,20 @@ from pathlib import Path
 
 import machine
 
-SECTIONS = ("limits", "kernels", "optimizers", "batchnorm", "training", "profile", "sweep", "inference", "overhead", "memory", "solvers")
+SECTIONS = (
+    "limits",
+    "kernels",
+    "optimizers",
+    "batchnorm",
+    "training",
+    "bf16",
+    "profile",
+    "sweep",
+    "inference",
+    "overhead",
+    "memory",
+    "solvers",
+)
 MODULES = {"profile": "stages"}  # where the file is not named as the section: Python itself has a module "profile"
 README = Path(__file__).parent / "README.md"
 

@@ -19,9 +19,10 @@ LARGE_OF_LIMIT = 0.85  # `large` must also reach this part of the FMA rate
 
 
 class FastoptTrainer:
-    def __init__(self, fo: Any, workload: Workload, x: Array, y: NDArray[np.float32] | NDArray[np.int64]) -> None:
+    def __init__(self, fo: Any, workload: Workload, x: Array, y: NDArray[np.float32] | NDArray[np.int64], precision: str = "full") -> None:
         self.x, self.y, self.batch = x, y, workload.batch
-        self.net = fo.mlp(workload.sizes[0], list(workload.sizes[1:-1]), workload.sizes[-1], activation="relu", dtype="float32", seed=0)
+        inputs, *hidden, outputs = workload.sizes
+        self.net = fo.mlp(inputs, hidden, outputs, activation="relu", dtype="float32", seed=0, precision=precision)
         self.trainer = fo.Trainer(self.net, loss=workload.loss, optimizer=fo.optimizers.Adam(learning_rate=1e-3))
 
     def weights(self) -> Weights:
@@ -73,7 +74,7 @@ def one_workload(context: Context, workload: Workload, peers: dict[str, Any], la
     ]
 
 
-def check_losses(workload: Workload, trainers: dict[str, Any]) -> None:
+def check_losses(workload: Workload, trainers: dict[str, Any], tolerance: float = LOSS_TOLERANCE) -> None:
     """Equal weights and equal batches must give equal losses, step by step."""
     count = min(CHECKED_STEPS, workload.steps)
     batches = np.arange(count * workload.batch).reshape(count, workload.batch)
@@ -82,7 +83,7 @@ def check_losses(workload: Workload, trainers: dict[str, Any]) -> None:
         if name == "fastopt" or trainer.losses is None:
             continue
         found = trainer.losses(batches)
-        if not np.allclose(found, expected, rtol=LOSS_TOLERANCE, atol=1e-6):
+        if not np.allclose(found, expected, rtol=tolerance, atol=1e-6):
             raise SystemExit(f"{workload.name}: {name} and fastopt do not train the same network: losses {found} and {expected}")
 
 
