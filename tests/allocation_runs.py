@@ -89,6 +89,9 @@ def sizes():
     net = every_layer(300, 520, 10, seed=4)
     train("buffers above 4 MB", net, fo.losses.get("softmax_cross_entropy"), "adam", 10, rows=3001, batch=2100)
     train("profiled", every_layer(5, 9, 3, seed=6), fo.losses.get("mse"), "adam", 3, profiled=True, clip_norm=1.0, ema=0.9)
+    if fo.build_info()["bf16"]:
+        net = every_layer(100, 129, 10, seed=6).copy(precision="bf16")
+        train("bf16 products", net, fo.losses.get("softmax_cross_entropy"), "adam", 10)
     train("one row", every_layer(1, 1, 1, seed=5), fo.losses.get("mse"), "adam", 1, rows=3, batch=1)
 
 
