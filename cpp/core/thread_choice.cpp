@@ -12,9 +12,10 @@ constexpr double surely_together = 5e9;
 // Steps of less work have no part that a team would share.
 constexpr double surely_alone = 4e5;
 
-constexpr Index most_trial_steps = 4;
+// Steps that a trial times; one before them wakes the team and fills its caches.
+constexpr Index most_trial_steps = 8;
 constexpr double trial_work = 2e8;
-constexpr double block_seconds = 1e-3;   // between two looks at the clock
+constexpr double block_seconds = 4e-3;   // between two looks at the clock
 constexpr double first_patience = 0.02;  // until the other way is tried again; doubles each time it loses
 constexpr double last_patience = 2.0;
 constexpr double lost_share = 0.01;  // of all time may be lost in trials
@@ -39,7 +40,7 @@ void ThreadChoice::forget(double work, int threads) {
 ThreadChoice::Block ThreadChoice::next_block(double now) const {
     const Way other = best_ == alone ? together : alone;
     if (seconds_[best_] > 0 && (seconds_[other] == 0 || now >= next_trial_)) {
-        return {other, trial_steps(work_), give_up * seconds_[best_]};
+        return {other, 1 + trial_steps(work_), give_up * seconds_[best_]};
     }
     const Index steps = seconds_[best_] > 0 ? static_cast<Index>(block_seconds / seconds_[best_]) : 0;
     return {best_, std::max(trial_steps(work_), steps), 0};
@@ -67,9 +68,12 @@ void ThreadChoice::saw(const Block& block, Index steps, double seconds, double n
 
 Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void* state) {
     Index done = 0;
+    Index timed = 0;  // steps since `begin`
+    double begin = 0;
     const auto run = [&](Index count, double limit) {
         double before = limit > 0 ? seconds_now() : 0;
-        for (const Index end = done + count; done < end; ++done) {
+        bool warming = limit > 0 && count > 1;
+        for (const Index end = done + count; done < end; ++done, ++timed) {
             if (!step(state, done)) {
                 return false;
             }
@@ -77,9 +81,15 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
                 const double after = seconds_now();
                 if (after - before > limit) {
                     ++done;
+                    ++timed;
                     break;
                 }
                 before = after;
+                if (warming) {
+                    warming = false;
+                    begin = after;
+                    timed = -1;
+                }
             }
         }
         return true;
@@ -99,10 +109,10 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
     }
     bool goes_on = true;
     while (goes_on && done < steps) {
-        const double begin = seconds_now();
+        begin = seconds_now();
+        timed = 0;
         Block block = next_block(begin);
         block.steps = std::min(block.steps, steps - done);
-        const Index first = done;
         if (block.way == together) {
             with_team(threads, [&] { goes_on = run(block.steps, block.limit); });
         } else {
@@ -110,8 +120,8 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
             goes_on = run(block.steps, block.limit);
         }
         const double end = seconds_now();
-        if (done > first) {
-            saw(block, done - first, end - begin, end);
+        if (timed > 0) {
+            saw(block, timed, end - begin, end);
         }
     }
     return done;
