@@ -94,7 +94,6 @@ void bind_runtime(py::module_& m) {
     });
     m.def("get_num_threads", &get_num_threads);
     m.def("set_work_per_thread", &set_work_per_thread);
-    m.def("release_threads", &release_threads);
     m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) {
         check(n >= 0, "n must not be negative; got ", n);
         return n <= std::numeric_limits<std::int32_t>::max() ? permutation_array<std::int32_t>(n, seed, epoch)

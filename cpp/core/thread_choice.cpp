@@ -8,7 +8,7 @@ namespace fastopt {
 namespace {
 
 // Steps of more work than this are shared without asking: a team's handing out is nothing beside them.
-constexpr double surely_together = 5e9;
+constexpr double surely_together = 2e7;
 // Steps of less work have no part that a team would share.
 constexpr double surely_alone = 4e5;
 

@@ -25,7 +25,7 @@ void set_work_per_thread(double work);
 // Whether it was changed.
 bool cuts_small_work();
 
-// Tell the pool that no work is near: idle workers end instead of spinning. The next region starts them again.
+// End the pool's threads, as before a fork; the next region starts them again.
 void release_threads();
 
 // Install the fork handler; called once when the module is loaded.

@@ -23,9 +23,6 @@ def get_num_threads() -> int: ...
 def set_work_per_thread(work: float) -> None:
     """For tests: how many operations a thread must get; 0 is the built-in number."""
 
-def release_threads() -> None:
-    """End the idle workers of the pool; the next parallel region starts them again."""
-
 def permutation(n: int, seed: int, epoch: int) -> Rows:
     """A permutation of 0..n-1, a function of (n, seed, epoch) only; int32 where that holds n."""
 

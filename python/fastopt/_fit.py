@@ -125,7 +125,6 @@ class Epochs:
             trainer._probe = None
             if self.bar is not None:
                 self.bar.close(row)
-            core.release_threads()
         for callback in self._callbacks:
             callback.on_fit_end(trainer)
         return history
