@@ -48,13 +48,34 @@ void for_strips(Index vecs, F&& f) {
     }
 }
 
+// How many rows ahead the loops below ask for: rows end too soon for the hardware to follow them in memory. 0 for what stays in cache,
+// where asking costs more than it brings.
+template <class T>
+Index rows_ahead(const ConstMatrix<T>& x) {
+    constexpr Index cached = Index{8} << 20;
+    constexpr Index distance = Index{32} << 10;
+    const Index row = x.ld * static_cast<Index>(sizeof(T));
+    return x.rows * row <= cached ? 0 : round_up(std::max<Index>(distance / row, strip_rows), strip_rows);
+}
+template <Index Rows, class T>
+void prefetch_rows(const T* x, Index ld, Index ahead) {
+#pragma GCC unroll 8
+    for (Index r = 0; r < Rows; ++r) {
+        __builtin_prefetch(x + (ahead + r) * ld, 0, 2);
+    }
+}
+
 // In the loops below every row is loaded before one is stored: rows of a power of two of bytes would look like each other's addresses.
 
 // y = (x - mean) inverse_std gamma + beta
 template <Index Rows, class T>
-void normalize_rows(const T* x, Index ldx, const T* mean, const T* inverse_std, const T* gamma, const T* beta, T* y, Index ldy,
+void normalize_rows(const T* x, Index ldx, Index ahead, const T* mean, const T* inverse_std, const T* gamma, const T* beta, T* y, Index ldy,
                     Index width) {
     for (Index at = 0; at < width; at += lanes<T>) {
+        if (ahead > 0) {
+            prefetch_rows<Rows>(x + at, ldx, ahead);
+            prefetch_rows<Rows>(y + at, ldy, ahead);
+        }
         const Vec<T> scale = load(gamma + at) * load(inverse_std + at);
         const Vec<T> centre = load(mean + at);
         const Vec<T> shift = load(beta + at);
@@ -72,8 +93,12 @@ void normalize_rows(const T* x, Index ldx, const T* mean, const T* inverse_std, 
 
 // beta += grad; gamma += grad (x - mean)
 template <Index Rows, class T>
-void add_gradients(const T* x, Index ldx, const T* grad, Index ldg, const T* mean, T* beta, T* gamma, Index width) {
+void add_gradients(const T* x, Index ldx, Index ahead, const T* grad, Index ldg, const T* mean, T* beta, T* gamma, Index width) {
     for (Index at = 0; at < width; at += lanes<T>) {
+        if (ahead > 0) {
+            prefetch_rows<Rows>(x + at, ldx, ahead);
+            prefetch_rows<Rows>(grad + at, ldg, ahead);
+        }
         Vec<T> sum = load(beta + at);
         Vec<T> product = load(gamma + at);
         const Vec<T> centre = load(mean + at);
@@ -90,9 +115,14 @@ void add_gradients(const T* x, Index ldx, const T* grad, Index ldg, const T* mea
 
 // grad_x = scale (grad - shift - (x - mean) tilt)
 template <Index Rows, class T>
-void gradient_rows(const T* x, Index ldx, const T* grad, Index ldg, const T* mean, const T* shift, const T* tilt, const T* scale, T* grad_x,
-                   Index ldo, Index width) {
+void gradient_rows(const T* x, Index ldx, Index ahead, const T* grad, Index ldg, const T* mean, const T* shift, const T* tilt,
+                   const T* scale, T* grad_x, Index ldo, Index width) {
     for (Index at = 0; at < width; at += lanes<T>) {
+        if (ahead > 0) {
+            prefetch_rows<Rows>(x + at, ldx, ahead);
+            prefetch_rows<Rows>(grad + at, ldg, ahead);
+            prefetch_rows<Rows>(grad_x + at, ldo, ahead);
+        }
         const Vec<T> centre = load(mean + at);
         const Vec<T> slope = load(tilt + at);
         const Vec<T> offset = load(shift + at);
@@ -112,11 +142,14 @@ void gradient_rows(const T* x, Index ldx, const T* grad, Index ldg, const T* mea
 
 // Mean and sum of squared deviations of `before` rows become those of these `Rows` rows too (Chan, Golub, LeVeque 1979).
 template <Index Rows, class T>
-void merge_rows(const T* x, Index ld, Index before, Index vecs, T* mean, T* squares) {
+void merge_rows(const T* x, Index ld, Index ahead, Index before, Index vecs, T* mean, T* squares) {
     const Vec<T> inverse = set1(T(1) / static_cast<T>(Rows));
     const T share = static_cast<T>(Rows) / static_cast<T>(before + Rows);
     const Vec<T> both = set1(static_cast<T>(before) * share);
     for (Index at = 0; at < vecs * lanes<T>; at += lanes<T>) {
+        if (ahead > 0) {
+            prefetch_rows<Rows>(x + at, ld, ahead);
+        }
         Vec<T> sum[Rows];
 #pragma GCC unroll 8
         for (Index r = 0; r < Rows; ++r) {
@@ -161,6 +194,7 @@ void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, 
     const Index vecs = ceil_div(x.cols, lanes<T>);
     const Index width = vecs * lanes<T>;
     const Index chunks = ceil_div(x.rows, reduction_rows);
+    const Index ahead = rows_ahead<T>(x);
     // Per chunk: its mean and its sum of squared deviations.
     parallel_for(chunks, 1, work<T>(x, 6), [=](Index begin, Index end) {
         for (Index c = begin; c < end; ++c) {
@@ -168,7 +202,7 @@ void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, 
             const Index last = std::min(x.rows, first + reduction_rows);
             T* chunk_mean = scratch + 2 * c * width;
             for_rows<strip_rows>(first, last, [&](Index i, auto rows) {
-                merge_rows<decltype(rows)::value>(x.row(i), x.ld, i - first, vecs, chunk_mean, chunk_mean + width);
+                merge_rows<decltype(rows)::value>(x.row(i), x.ld, ahead, i - first, vecs, chunk_mean, chunk_mean + width);
             });
         }
     });
@@ -193,12 +227,13 @@ void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, 
 template <class T>
 void batchnorm_apply(In<T> x, const BatchNorm<T>& norm, const T* mean, const T* inverse_std, Activation activation, Out<T> y, Out<T> pre) {
     const Index vecs = ceil_div(x.cols, lanes<T>);
+    const Index ahead = rows_ahead<T>(x);
     const Matrix<T> to = pre.data != nullptr ? pre : y;
     parallel_for(x.rows, rows_together, work<T>(x, activation == Activation::identity ? 6 : 30), [=](Index begin, Index end) {
         for_rows<rows_together>(begin, end, [&](Index i, auto rows) {
             for_strips<T>(vecs, [&](Index at, Index width) {
-                normalize_rows<decltype(rows)::value>(x.row(i) + at, x.ld, mean + at, inverse_std + at, norm.gamma + at, norm.beta + at,
-                                                      to.row(i) + at, to.ld, width);
+                normalize_rows<decltype(rows)::value>(x.row(i) + at, x.ld, ahead, mean + at, inverse_std + at, norm.gamma + at,
+                                                      norm.beta + at, to.row(i) + at, to.ld, width);
                 if (activation != Activation::identity || to.data != y.data) {
                     activation_forward_tile<T>(activation, to.row(i) + at, to.ld, y.row(i) + at, y.ld, rows, width / lanes<T>);
                 }
@@ -213,6 +248,7 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
     const Index vecs = ceil_div(x.cols, lanes<T>);
     const Index width = vecs * lanes<T>;
     const Index chunks = ceil_div(x.rows, reduction_rows);
+    const Index ahead = rows_ahead<T>(x);
     parallel_for(chunks, 1, work<T>(x, 6), [=](Index begin, Index end) {
         for (Index c = begin; c < end; ++c) {
             const Index first = c * reduction_rows;
@@ -221,7 +257,7 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
             T* chunk_gamma = chunk_beta + width;
             std::fill(chunk_beta, chunk_gamma + width, T(0));
             for_rows<rows_together>(first, last, [&](Index i, auto rows) {
-                add_gradients<decltype(rows)::value>(x.row(i), x.ld, grad_y.row(i), grad_y.ld, mean, chunk_beta, chunk_gamma, width);
+                add_gradients<decltype(rows)::value>(x.row(i), x.ld, ahead, grad_y.row(i), grad_y.ld, mean, chunk_beta, chunk_gamma, width);
             });
         }
     });
@@ -254,8 +290,8 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
     parallel_for(x.rows, rows_together, work<T>(x, slope == Activation::identity ? 8 : 16), [=](Index begin, Index end) {
         for_rows<rows_together>(begin, end, [&](Index i, auto rows) {
             for_strips<T>(vecs, [&](Index at, Index strip) {
-                gradient_rows<decltype(rows)::value>(x.row(i) + at, x.ld, grad_y.row(i) + at, grad_y.ld, mean + at, shift + at, tilt + at,
-                                                     scale + at, grad_x.row(i) + at, grad_x.ld, strip);
+                gradient_rows<decltype(rows)::value>(x.row(i) + at, x.ld, ahead, grad_y.row(i) + at, grad_y.ld, mean + at, shift + at,
+                                                     tilt + at, scale + at, grad_x.row(i) + at, grad_x.ld, strip);
                 const T* source = slope_source.data == nullptr ? nullptr : slope_source.row(i) + at;
                 activation_backward_tile<T>(slope, source, slope_source.ld, grad_x.row(i) + at, grad_x.ld, rows, strip / lanes<T>);
             });
