@@ -53,7 +53,7 @@ struct TileArgs {
 };
 
 template <class T, int Rows, int Vecs>
-FASTOPT_INLINE void start_tile(const TileArgs<T>& args, simd::Vec<T> (&sum)[Rows][Vecs]) {
+EIGEN_ALWAYS_INLINE void start_tile(const TileArgs<T>& args, simd::Vec<T> (&sum)[Rows][Vecs]) {
 #pragma GCC unroll 14
     for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
@@ -64,7 +64,7 @@ FASTOPT_INLINE void start_tile(const TileArgs<T>& args, simd::Vec<T> (&sum)[Rows
 }
 
 template <class T, int Rows, int Vecs>
-FASTOPT_INLINE void finish_tile(const TileArgs<T>& args, const simd::Vec<T> (&sum)[Rows][Vecs]) {
+EIGEN_ALWAYS_INLINE void finish_tile(const TileArgs<T>& args, const simd::Vec<T> (&sum)[Rows][Vecs]) {
     using simd::Vec;
     constexpr int lanes = Vec<T>::lanes;
     const auto finish = [&](auto&& last) {
