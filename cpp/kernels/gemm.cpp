@@ -23,14 +23,20 @@ constexpr Index panel_width = max_vecs* lanes<T>;
 // Sizes found by bench/run.py --only kernels: a k block of A (row_block x k_block) stays in half of a 1 MiB L2 while the panels of B pass.
 // Blocks of k: with them a panel of B and the rows of a tile stay near, and C is seldom read again.
 constexpr Index k_block_bytes = max_vecs == 1 ? 512 : 2048;
-constexpr Index row_block = 112;
-constexpr Index pack_slice = 8;
+constexpr Index row_block_bytes = Index{448} << 10;
+constexpr Index min_row_block = 112;
+constexpr Index max_row_block = 448;
 // A panel that is read straight from B must stay in L1 between row tiles.
 constexpr Index direct_bytes = Index{1} << 15;
 constexpr Index page = 4096;
 
 template <class T>
 constexpr Index k_block = k_block_bytes / static_cast<Index>(sizeof(T));
+
+template <class T>
+Index row_block(Index k_step) {
+    return std::clamp(row_block_bytes / (static_cast<Index>(sizeof(T)) * std::max<Index>(k_step, 1)), min_row_block, max_row_block);
+}
 
 // How operands become panels and panels a tile. This one: as they are, in steps of one k.
 template <class T>
@@ -51,11 +57,9 @@ struct Native {
     static void pack_a(const Product<T>& q, Index p, Index count, Index i, Index height, T* to) {
         const T* from = q.a.data + i * q.a.row + p * q.a.col;
         if (q.a.col == 1) {
-            pack_tile_rows(from, q.a.row, height, count, to);
-            return;
-        }
-        for (Index s = 0; s < count; ++s, from += q.a.col, to += height) {
-            std::memcpy(to, from, static_cast<std::size_t>(height) * sizeof(T));
+            pack_tile_rows<max_rows>(from, q.a.row, height, count, to);
+        } else {
+            copy_tile_rows(from, q.a.col, height, q.m - i, count, to);
         }
     }
     static TileFunction<T> tile(Index rows, Index vecs, bool unit_row, TileSource source) {
@@ -114,11 +118,11 @@ Plan make_plan(const Product<T>& q) {
     // Rows of B a multiple of a quarter page apart share few cache sets; a long column of them touches a page for every k.
     const bool scattered = !q.b.padded || (q.b.row * bytes) % (page / 4) == 0 || q.k >= 512;
     plan.pack_b = q.b.col != 1 || !whole_lines || (q.m >= 2 * max_rows && q.k * q.n * bytes > direct_bytes && scattered);
-    plan.pack_on_the_way = plan.pack_b && q.b.col == 1 && whole_lines && q.m > 2;
-    // Rows of A a multiple of a page apart fall into one cache set; columns of A in a long product touch a new page for every k.
-    const bool long_product = q.n >= 2 * panel_width<T> && q.k >= 32;
-    plan.pack_a =
-        long_product && (q.a.row == 1 ? q.a.col * bytes >= page && q.k >= 256 : (q.a.row * bytes) % (page / 4) == 0 && q.k >= 128);
+    plan.pack_on_the_way = plan.pack_b && q.b.col == 1 && q.m > 2;
+    // Lines of A whole pages apart fall into one cache set, and many columns of A into few; far apart each touches a new page.
+    const Index lda = (q.a.row == 1 ? q.a.col : q.a.row) * bytes;
+    const bool far = q.a.row == 1 ? q.k >= 256 && (lda >= page || lda % (page / 4) == 0) : q.k >= 128 && lda % page == 0;
+    plan.pack_a = q.n >= 2 * panel_width<T> && far;
     return plan;
 }
 
@@ -135,11 +139,17 @@ constexpr Index zeros_width = tile_vecs(1) * lanes<T>;
 template <class T>
 constexpr Index fixed_scratch = zeros_width<T> + max_rows* panel_width<T>;
 
+// Of A, for any step of k up to k_step.
+template <class T>
+Index packed_a_size(Index k_step) {
+    const Index rows = std::max(row_block_bytes / static_cast<Index>(sizeof(T)), min_row_block * k_step);
+    return std::min(max_row_block * k_step, rows) + max_rows * (k_step + 1);
+}
+
 template <class T>
 Index thread_scratch(Index n, Index k) {
     const Index k_step = std::min(k, 2 * k_block<T>);
-    return round_up(fixed_scratch<T> + (row_block + max_rows) * k_step + k_step * round_up(std::max<Index>(n, 1), panel_width<T>),
-                    lanes<T>) +
+    return round_up(fixed_scratch<T> + packed_a_size<T>(k_step) + k_step * round_up(std::max<Index>(n, 1), panel_width<T>), lanes<T>) +
            lanes<T>;
 }
 
@@ -152,7 +162,7 @@ class Block {
         s_.zeros = scratch;
         s_.edge = s_.zeros + zeros_width<T>;
         s_.packed_a = s_.edge + max_rows * panel_width<T>;
-        s_.packed_b = s_.packed_a + (row_block + max_rows) * std::min(q_.k, 2 * k_block<T>);
+        s_.packed_b = s_.packed_a + packed_a_size<T>(std::min(q_.k, 2 * k_block<T>));
     }
 
     void run() {
@@ -171,11 +181,9 @@ class Block {
     void k_range(Index p0, Index p1) {
         p0_ = p0;
         p1_ = p1;
-        if (plan_.pack_b && !plan_.pack_on_the_way) {
-            pack_b();
-        }
         const Index height = rows_.end - rows_.begin;
-        const Index blocks = ceil_div(height, row_block);
+        const Index blocks = ceil_div(height, row_block<T>(p1 - p0));
+        one_block_ = blocks == 1;
         for (Index block = 0; block < blocks; ++block) {
             row_range({rows_.begin + height * block / blocks, rows_.begin + height * (block + 1) / blocks});
         }
@@ -185,37 +193,42 @@ class Block {
         // Tiles of nearly equal height: their cost is proportional to it.
         const Index height = rows.end - rows.begin;
         const Index tiles = ceil_div(height, max_rows);
-        if (plan_.pack_a) {
-            for (Index t = 0; t < tiles; ++t) {
-                pack_a(rows.begin + height * t / tiles, rows.begin + height * (t + 1) / tiles, rows.begin);
-            }
-        }
         for (Index j = cols_.begin; j < cols_.end; j += panel_) {
+            const TileSource source = panel_source(rows, j);
             for (Index t = 0; t < tiles; ++t) {
-                one_tile(rows.begin + height * t / tiles, rows.begin + height * (t + 1) / tiles, rows.begin, j);
+                const Range part{rows.begin + height * t / tiles, rows.begin + height * (t + 1) / tiles};
+                if (plan_.pack_a && j == cols_.begin) {
+                    pack_a(part.begin, part.end, rows.begin);
+                }
+                one_tile(part.begin, part.end, rows.begin, j, t == 0 || source == TileSource::rows ? source : TileSource::panel);
             }
         }
     }
 
-    void pack_b() {
-        // A slice of k at a time for all panels: long rows of B are then read from end to end, not a line from each page.
-        const Index slice = q_.b.col == 1 ? pack_slice : p1_ - p0_;
-        for (Index p = p0_; p < p1_; p += slice) {
-            const Index rows = std::min(slice, p1_ - p);
-            for (Index j = cols_.begin; j < cols_.end; j += panel_) {
-                const Index cols = std::min(panel_, cols_.end - j);
-                const Index width = round_up(cols, lanes<T>);
-                T* to = s_.packed_b + (j - cols_.begin) * (p1_ - p0_) + (p - p0_) * width;
-                Arithmetic::pack_b(q_, p, rows, j, cols, width, to);
-            }
+    // What the first tile of a panel reads; a panel that no tile can pack is packed here.
+    TileSource panel_source(Range rows, Index j) {
+        if (!plan_.pack_b) {
+            return TileSource::rows;
         }
+        if (rows.begin != rows_.begin) {
+            return TileSource::panel;
+        }
+        if (plan_.pack_on_the_way && (q_.b.slack || j + panel_ <= q_.n)) {
+            return TileSource::rows_to_panel;
+        }
+        const Index cols = std::min(panel_, cols_.end - j);
+        Arithmetic::pack_b(q_, p0_, p1_ - p0_, j, cols, round_up(cols, lanes<T>), packed_panel(j));
+        return TileSource::panel;
     }
+
+    // With one block of rows a panel is read only while it is fresh, and the next takes its place in the cache.
+    T* packed_panel(Index j) const { return one_block_ ? s_.packed_b : s_.packed_b + (j - cols_.begin) * (p1_ - p0_); }
 
     void pack_a(Index i0, Index i1, Index block_begin) {
         Arithmetic::pack_a(q_, p0_, p1_ - p0_, i0, i1 - i0, s_.packed_a + (i0 - block_begin) * (p1_ - p0_));
     }
 
-    void one_tile(Index i0, Index i1, Index block_begin, Index j) {
+    void one_tile(Index i0, Index i1, Index block_begin, Index j, TileSource source) {
         const Index height = i1 - i0;
         const Index cols = std::min(panel_, cols_.end - j);
         const Index vecs = ceil_div(cols, lanes<T>);
@@ -238,16 +251,13 @@ class Block {
             args.a_k = q_.a.col;
             args.a_row = q_.a.row;
         }
-        T* packed = s_.packed_b + (j - cols_.begin) * args.k;
-        const bool packs = plan_.pack_on_the_way && i0 == rows_.begin;
-        const TileSource source = packs ? TileSource::rows_to_panel : plan_.pack_b ? TileSource::panel : TileSource::rows;
         if (source == TileSource::panel) {
-            args.b = packed;
+            args.b = packed_panel(j);
             args.ldb = width;
         } else {
             args.b = q_.b.data + p0_ * Arithmetic::per_step * q_.b.row + j;
             args.ldb = q_.b.row;
-            args.packed = packed;
+            args.packed = packed_panel(j);
         }
         args.c = edge ? s_.edge : c;
         args.ldc = edge ? panel_ : q_.c.ld;
@@ -307,6 +317,7 @@ class Block {
     Scratch<T> s_;
     Index p0_ = 0;
     Index p1_ = 0;
+    bool one_block_ = false;
 };
 
 // How many threads along the rows and along the columns of C: the split whose largest part is smallest, where a part's cost is its

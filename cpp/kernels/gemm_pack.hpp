@@ -57,40 +57,52 @@ void pack_columns(const T* b, Index ldb, Index k, Index cols, Index width, T* to
     }
 }
 
-// to[p][0..height) = a(0..height, p), a(i, p) = a[i * lda + p]: the rows of one register tile side by side, by transposing squares of
-// registers.
-template <class T>
+// The rows of one register tile side by side: to[p][0..height) = a(0..height, p). Whole packets are stored in rising order, so what one
+// writes behind its row the next replaces; the last writes up to a packet behind the end.
+
+// a(i, p) = a[i * lda + p], height <= Most: squares of registers are transposed.
+template <Index Most, class T>
 void pack_tile_rows(const T* a, Index lda, Index height, Index k, T* to) {
     using Packet = typename simd::Vec<T>::Packet;
     constexpr Index block = simd::Vec<T>::packet_lanes;
-    for (Index p = 0; p < k; p += block) {
-        const Index columns = std::min(block, k - p);
-        for (Index i = 0; i < height; i += block) {
-            const Index rows = std::min(block, height - i);
-            if (columns < block) {
-                for (Index q = 0; q < columns; ++q) {
-                    for (Index r = 0; r < rows; ++r) {
-                        to[(p + q) * height + i + r] = a[(i + r) * lda + p + q];
-                    }
-                }
-                continue;
-            }
-            simd::ei::PacketBlock<Packet, block> square;
+    constexpr Index squares = ceil_div(Most, block);
+    Index p = 0;
+    for (; p + block <= k; p += block) {
+        simd::ei::PacketBlock<Packet, block> square[squares];
+        for (Index s = 0; s < squares && s * block < height; ++s) {
+#pragma GCC unroll 16
             for (Index r = 0; r < block; ++r) {
-                square.packet[r] = simd::ei::ploadu<Packet>(a + (i + std::min(r, rows - 1)) * lda + p);
+                square[s].packet[r] = simd::ei::ploadu<Packet>(a + std::min(s * block + r, height - 1) * lda + p);
             }
-            simd::ei::ptranspose(square);
-            if (rows == block) {
-                for (Index q = 0; q < block; ++q) {
-                    simd::ei::pstoreu(to + (p + q) * height + i, square.packet[q]);
-                }
-            } else {
-                alignas(cache_line) T line[block];
-                for (Index q = 0; q < block; ++q) {
-                    simd::ei::pstoreu(line, square.packet[q]);
-                    std::memcpy(to + (p + q) * height + i, line, static_cast<std::size_t>(rows) * sizeof(T));
-                }
+            simd::ei::ptranspose(square[s]);
+        }
+#pragma GCC unroll 16
+        for (Index q = 0; q < block; ++q, to += height) {
+            for (Index s = 0; s < squares && s * block < height; ++s) {
+                simd::ei::pstoreu(to + s * block, square[s].packet[q]);
             }
+        }
+    }
+    for (; p < k; ++p, to += height) {
+        for (Index i = 0; i < height; ++i) {
+            to[i] = a[i * lda + p];
+        }
+    }
+}
+
+// a(i, p) = a[i + p * lda], of which `readable` elements from each a(0, p) on may be read.
+template <class T>
+void copy_tile_rows(const T* a, Index lda, Index height, Index readable, Index k, T* to) {
+    using Packet = typename simd::Vec<T>::Packet;
+    constexpr Index block = simd::Vec<T>::packet_lanes;
+    const Index packets = ceil_div(height, block);
+    for (Index p = 0; p < k; ++p, a += lda, to += height) {
+        if (packets * block > readable) {
+            std::memcpy(to, a, static_cast<std::size_t>(height) * sizeof(T));
+            continue;
+        }
+        for (Index s = 0; s < packets; ++s) {
+            simd::ei::pstoreu(to + s * block, simd::ei::ploadu<Packet>(a + s * block));
         }
     }
 }

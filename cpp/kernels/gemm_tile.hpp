@@ -24,8 +24,9 @@ constexpr int max_vecs = 1;
 // multiply-adds.
 enum class TileSource { panel, rows, rows_to_panel };
 
-// Rows of B that a packing tile asks for ahead: they lie too far apart for the hardware to guess.
-constexpr Index prefetch_rows = 8;
+// Rows of B that a packing tile asks for ahead: they lie too far apart for the hardware to guess. A row takes as many cycles as half the
+// tile has multiply-adds.
+constexpr Index prefetch_rows = max_vecs == 1 ? 24 : 8;
 
 // What happens to the accumulators on their way to C.
 enum class TileEnd {
