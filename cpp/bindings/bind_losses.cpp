@@ -93,7 +93,7 @@ LossValue evaluate_array(const Loss<T>& loss, const py::object& prediction, cons
 }
 
 template <class T>
-void bind(py::module_& m) {
+void bind_losses_of(py::module_& m) {
     using Bound = Named<Loss<T>>;
     py::class_<Bound>(m, class_name<T>("Loss").c_str())
         .def(py::init([](const std::string& name, const py::object& config) {
@@ -127,8 +127,8 @@ void bind(py::module_& m) {
 }  // namespace
 
 void bind_losses(py::module_& m) {
-    bind<float>(m);
-    bind<double>(m);
+    bind_losses_of<float>(m);
+    bind_losses_of<double>(m);
 }
 
 }  // namespace fastopt

@@ -126,7 +126,7 @@ py::object backward(Network<T>& net, const py::object& grad_output) {
 }
 
 template <class T>
-void bind(py::module_& m) {
+void bind_network_of(py::module_& m) {
     using Net = Network<T>;
     py::class_<Net, Shared<T>>(m, class_name<T>("Network").c_str())
         .def(py::init([](Index inputs, const py::sequence& layers, std::uint64_t seed, const std::string& precision) {
@@ -191,8 +191,8 @@ void bind(py::module_& m) {
 }  // namespace
 
 void bind_network(py::module_& m) {
-    bind<float>(m);
-    bind<double>(m);
+    bind_network_of<float>(m);
+    bind_network_of<double>(m);
 }
 
 }  // namespace fastopt

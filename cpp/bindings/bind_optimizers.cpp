@@ -102,7 +102,7 @@ class Call {
 };
 
 template <class T>
-void bind(py::module_& m) {
+void bind_optimizers_of(py::module_& m) {
     using Bound = Named<Optimizer<T>>;
     py::class_<Bound>(m, class_name<T>("Optimizer").c_str())
         .def(py::init([](const std::string& name, const py::object& config) {
@@ -147,8 +147,8 @@ void bind(py::module_& m) {
 }  // namespace
 
 void bind_optimizers(py::module_& m) {
-    bind<float>(m);
-    bind<double>(m);
+    bind_optimizers_of<float>(m);
+    bind_optimizers_of<double>(m);
 }
 
 }  // namespace fastopt

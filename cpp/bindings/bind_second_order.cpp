@@ -106,7 +106,7 @@ double gauss_newton(SecondOrder<T>& self, const BoundLoss<T>& loss, const py::ob
 }
 
 template <class T>
-void bind(py::module_& m) {
+void bind_second_order_of(py::module_& m) {
     using Bound = SecondOrder<T>;
     py::class_<Bound>(m, class_name<T>("SecondOrder").c_str())
         .def(py::init([](std::shared_ptr<Network<T>> network) {
@@ -124,8 +124,8 @@ void bind(py::module_& m) {
 }  // namespace
 
 void bind_second_order(py::module_& m) {
-    bind<float>(m);
-    bind<double>(m);
+    bind_second_order_of<float>(m);
+    bind_second_order_of<double>(m);
 }
 
 }  // namespace fastopt

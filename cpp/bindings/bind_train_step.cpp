@@ -110,7 +110,7 @@ Index run_steps_in_order(TrainStep<T>& self, const py::object& x, const py::obje
 }
 
 template <class T>
-void bind(py::module_& m) {
+void bind_train_step_of(py::module_& m) {
     using Step = TrainStep<T>;
     py::class_<Step, std::shared_ptr<Step>>(m, class_name<T>("TrainStep").c_str())
         .def(py::init([](std::shared_ptr<Network<T>> network, const Named<Loss<T>>* loss, const Named<Optimizer<T>>& optimizer,
@@ -170,8 +170,8 @@ void bind(py::module_& m) {
 }  // namespace
 
 void bind_train_step(py::module_& m) {
-    bind<float>(m);
-    bind<double>(m);
+    bind_train_step_of<float>(m);
+    bind_train_step_of<double>(m);
 }
 
 }  // namespace fastopt
