@@ -4,7 +4,7 @@
 #include <type_traits>
 
 #include "core/threads.hpp"
-#include "kernels/reduce.hpp"
+#include "kernels/chunks.hpp"
 #include "kernels/simd.hpp"
 
 namespace fastopt {
@@ -16,11 +16,15 @@ using namespace simd;
 template <class T>
 constexpr Index lanes = Vec<T>::lanes;
 
-// Rows that a pass takes together: the factors of a column are read once for all of them, and every row is read from end to end.
-constexpr Index rows_together = 4;
-// Rows whose mean and squared deviations are found together, and columns of one such strip: 8 x 1024 floats stay in L1.
-constexpr Index strip_rows = 8;
+// Rows whose mean and squared deviations are found together, and rows whose gradients are added together: sums of a column are read and
+// written once for all of them.
+constexpr Index merged_rows = 8;
+constexpr Index added_rows = 4;
+// Columns that the second pass takes at a time: their factors stay in L1 from row to row.
 constexpr Index strip_columns = 1024;
+// Rows that the second pass takes together, and rows of one of its blocks.
+constexpr Index applied_rows = 4;
+constexpr Index block_rows = 64;
 
 template <class T>
 double work(const ConstMatrix<T>& x, double per_element) {
@@ -39,13 +43,20 @@ void for_rows(Index begin, Index end, F&& f) {
     }
 }
 
-// f(first column, width) over strips of columns, whole cache lines.
+// The second pass of a kernel: f(row, first column, width) over the rows of a thread from the last one back, because the last ones are
+// those that the first pass left in the cache.
 template <class T, class F>
-void for_strips(Index vecs, F&& f) {
-    const Index width = vecs * lanes<T>;
-    for (Index from = 0; from < width; from += strip_columns) {
-        f(from, std::min(strip_columns, width - from));
-    }
+void second_pass(const ConstMatrix<T>& x, double per_element, F&& f) {
+    const Index width = round_up(x.cols, lanes<T>);
+    parallel_for(x.rows, applied_rows, work<T>(x, per_element), [=](Index begin, Index end) {
+        for (Index last = end; last > begin;) {
+            const Index first = std::max(begin, last - block_rows);
+            for (Index at = 0; at < width; at += strip_columns) {
+                for_rows<applied_rows>(first, last, [&](Index i, auto rows) { f(i, rows, at, std::min(strip_columns, width - at)); });
+            }
+            last = first;
+        }
+    });
 }
 
 // How many rows ahead the loops below ask for: rows end too soon for the hardware to follow them in memory. 0 for what stays in cache,
@@ -55,7 +66,7 @@ Index rows_ahead(const ConstMatrix<T>& x) {
     constexpr Index cached = Index{8} << 20;
     constexpr Index distance = Index{32} << 10;
     const Index row = x.ld * static_cast<Index>(sizeof(T));
-    return x.rows * row <= cached ? 0 : round_up(std::max<Index>(distance / row, strip_rows), strip_rows);
+    return x.rows * row <= cached ? 0 : round_up(std::max<Index>(distance / row, merged_rows), merged_rows);
 }
 template <Index Rows, class T>
 void prefetch_rows(const T* x, Index ld, Index ahead) {
@@ -65,16 +76,13 @@ void prefetch_rows(const T* x, Index ld, Index ahead) {
     }
 }
 
-// In the loops below every row is loaded before one is stored: rows of a power of two of bytes would look like each other's addresses.
-
-// y = (x - mean) inverse_std gamma + beta
+// y = (x - mean) scale + beta for one row; `behind` elements before it lies the row to ask for, when not 0.
 template <Index Rows, class T>
-void normalize_rows(const T* x, Index ldx, Index ahead, const T* mean, const T* inverse_std, const T* gamma, const T* beta, T* y, Index ldy,
-                    Index width) {
+void normalize_rows(const T* x, Index ldx, Index behind, const T* mean, const T* inverse_std, const T* gamma, const T* beta, T* y,
+                    Index ldy, Index width) {
     for (Index at = 0; at < width; at += lanes<T>) {
-        if (ahead > 0) {
-            prefetch_rows<Rows>(x + at, ldx, ahead);
-            prefetch_rows<Rows>(y + at, ldy, ahead);
+        if (behind > 0) {
+            __builtin_prefetch(x + at + behind, 0, 2);
         }
         const Vec<T> scale = load(gamma + at) * load(inverse_std + at);
         const Vec<T> centre = load(mean + at);
@@ -113,15 +121,14 @@ void add_gradients(const T* x, Index ldx, Index ahead, const T* grad, Index ldg,
     }
 }
 
-// grad_x = scale (grad - shift - (x - mean) tilt)
+// grad_x = scale (grad - shift - (x - mean) tilt) for one row
 template <Index Rows, class T>
-void gradient_rows(const T* x, Index ldx, Index ahead, const T* grad, Index ldg, const T* mean, const T* shift, const T* tilt,
+void gradient_rows(const T* x, Index ldx, const T* grad, Index ldg, Index behind, const T* mean, const T* shift, const T* tilt,
                    const T* scale, T* grad_x, Index ldo, Index width) {
     for (Index at = 0; at < width; at += lanes<T>) {
-        if (ahead > 0) {
-            prefetch_rows<Rows>(x + at, ldx, ahead);
-            prefetch_rows<Rows>(grad + at, ldg, ahead);
-            prefetch_rows<Rows>(grad_x + at, ldo, ahead);
+        if (behind > 0) {
+            __builtin_prefetch(x + at + behind, 0, 2);
+            __builtin_prefetch(grad + at + behind, 0, 2);
         }
         const Vec<T> centre = load(mean + at);
         const Vec<T> slope = load(tilt + at);
@@ -142,7 +149,7 @@ void gradient_rows(const T* x, Index ldx, Index ahead, const T* grad, Index ldg,
 
 // Mean and sum of squared deviations of `before` rows become those of these `Rows` rows too (Chan, Golub, LeVeque 1979).
 template <Index Rows, class T>
-void merge_rows(const T* x, Index ld, Index ahead, Index before, Index vecs, T* mean, T* squares) {
+EIGEN_ALWAYS_INLINE void merge_rows(const T* x, Index ld, Index ahead, Index before, Index vecs, T* mean, T* squares) {
     const Vec<T> inverse = set1(T(1) / static_cast<T>(Rows));
     const T share = static_cast<T>(Rows) / static_cast<T>(before + Rows);
     const Vec<T> both = set1(static_cast<T>(before) * share);
@@ -181,44 +188,62 @@ void merge_rows(const T* x, Index ld, Index ahead, Index before, Index vecs, T* 
     }
 }
 
+// The first pass over one chunk of rows. Not inlined: among the arguments of the parallel region the loops lose their registers.
+
+template <class T>
+EIGEN_DONT_INLINE void chunk_statistics(ConstMatrix<T> x, Range part, Index ahead, T* mean, T* squares) {
+    const Index vecs = ceil_div(x.cols, lanes<T>);
+    for_rows<merged_rows>(part.begin, part.end, [=](Index i, auto rows) {
+        merge_rows<decltype(rows)::value>(x.row(i), x.ld, ahead, i - part.begin, vecs, mean, squares);
+    });
+}
+
+template <class T>
+EIGEN_DONT_INLINE void chunk_gradients(ConstMatrix<T> x, ConstMatrix<T> grad, Range part, Index ahead, const T* mean, T* beta, T* gamma) {
+    const Index width = round_up(x.cols, lanes<T>);
+    std::fill(beta, beta + width, T(0));
+    std::fill(gamma, gamma + width, T(0));
+    for_rows<added_rows>(part.begin, part.end, [=](Index i, auto rows) {
+        add_gradients<decltype(rows)::value>(x.row(i), x.ld, ahead, grad.row(i), grad.ld, mean, beta, gamma, width);
+    });
+}
+
 }  // namespace
 
 template <class T>
 Index batchnorm_scratch(Index rows, Index cols) {
     // Two sums a chunk, and one row more.
-    return (2 * std::max<Index>(1, ceil_div(rows, reduction_rows)) + 1) * round_up(cols, lanes<T>);
+    return (2 * std::max<Index>(1, Chunks(rows).count) + 1) * round_up(cols, lanes<T>);
 }
 
 template <class T>
 void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, T* scratch) {
     const Index vecs = ceil_div(x.cols, lanes<T>);
     const Index width = vecs * lanes<T>;
-    const Index chunks = ceil_div(x.rows, reduction_rows);
+    const Chunks chunks(x.rows);
     const Index ahead = rows_ahead<T>(x);
     // Per chunk: its mean and its sum of squared deviations.
-    parallel_for(chunks, 1, work<T>(x, 6), [=](Index begin, Index end) {
-        for (Index c = begin; c < end; ++c) {
-            const Index first = c * reduction_rows;
-            const Index last = std::min(x.rows, first + reduction_rows);
-            T* chunk_mean = scratch + 2 * c * width;
-            for_rows<strip_rows>(first, last, [&](Index i, auto rows) {
-                merge_rows<decltype(rows)::value>(x.row(i), x.ld, ahead, i - first, vecs, chunk_mean, chunk_mean + width);
-            });
+    const auto mean_of = [=](Index chunk) { return scratch + 2 * chunk * width; };
+    const auto leaf = [=](Index chunk) { chunk_statistics<T>(x, chunks.range(chunk), ahead, mean_of(chunk), mean_of(chunk) + width); };
+    const auto join = [=](Index left, Index right, Index left_rows, Index right_rows) {
+        T* total_mean = mean_of(left);
+        const T* more_mean = mean_of(right);
+        const T part = static_cast<T>(right_rows) / static_cast<T>(left_rows + right_rows);
+        const Vec<T> both = set1(static_cast<T>(left_rows) * part);
+        for (Index at = 0; at < width; at += lanes<T>) {
+            const Vec<T> old = load(total_mean + at);
+            const Vec<T> d = load(more_mean + at) - old;
+            const Vec<T> squares = load(total_mean + width + at) + load(more_mean + width + at);
+            store(total_mean + width + at, fma(d * d, both, squares));
+            store(total_mean + at, fma(d, set1(part), old));
         }
-    });
-    for (Index v = 0; v < vecs; ++v) {
-        const Index at = v * lanes<T>;
-        Vec<T> total_mean = load(scratch + at);
-        Vec<T> total_squares = load(scratch + width + at);
-        for (Index c = 1; c < chunks; ++c) {
-            const auto before = static_cast<T>(c * reduction_rows);
-            const auto rows = static_cast<T>(std::min(reduction_rows, x.rows - c * reduction_rows));
-            const Vec<T> d = load(scratch + 2 * c * width + at) - total_mean;
-            total_squares = total_squares + load(scratch + (2 * c + 1) * width + at) + d * d * set1(before * (rows / (before + rows)));
-            total_mean = fma(d, set1(rows / (before + rows)), total_mean);
-        }
-        const Vec<T> total_variance = total_squares / set1(static_cast<T>(x.rows));
-        store(mean + at, total_mean);
+    };
+    reduce_chunks(chunks, work<T>(x, 6), leaf, join);
+    const T* total_mean = scratch;
+    const T* total_squares = scratch + width;
+    for (Index at = 0; at < width; at += lanes<T>) {
+        const Vec<T> total_variance = load(total_squares + at) / set1(static_cast<T>(x.rows));
+        store(mean + at, load(total_mean + at));
         store(variance + at, total_variance);
         store(inverse_std + at, set1(T(1)) / sqrt(total_variance + eps));
     }
@@ -226,19 +251,14 @@ void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, 
 
 template <class T>
 void batchnorm_apply(In<T> x, const BatchNorm<T>& norm, const T* mean, const T* inverse_std, Activation activation, Out<T> y, Out<T> pre) {
-    const Index vecs = ceil_div(x.cols, lanes<T>);
-    const Index ahead = rows_ahead<T>(x);
+    const Index behind = rows_ahead<T>(x) * x.ld;
     const Matrix<T> to = pre.data != nullptr ? pre : y;
-    parallel_for(x.rows, rows_together, work<T>(x, activation == Activation::identity ? 6 : 30), [=](Index begin, Index end) {
-        for_rows<rows_together>(begin, end, [&](Index i, auto rows) {
-            for_strips<T>(vecs, [&](Index at, Index width) {
-                normalize_rows<decltype(rows)::value>(x.row(i) + at, x.ld, ahead, mean + at, inverse_std + at, norm.gamma + at,
-                                                      norm.beta + at, to.row(i) + at, to.ld, width);
-                if (activation != Activation::identity || to.data != y.data) {
-                    activation_forward_tile<T>(activation, to.row(i) + at, to.ld, y.row(i) + at, y.ld, rows, width / lanes<T>);
-                }
-            });
-        });
+    second_pass<T>(x, activation == Activation::identity ? 6 : 30, [=](Index i, auto rows, Index at, Index width) {
+        normalize_rows<decltype(rows)::value>(x.row(i) + at, x.ld, behind, mean + at, inverse_std + at, norm.gamma + at, norm.beta + at,
+                                              to.row(i) + at, to.ld, width);
+        if (activation != Activation::identity || to.data != y.data) {
+            activation_forward_tile<T>(activation, to.row(i) + at, to.ld, y.row(i) + at, y.ld, rows, width / lanes<T>);
+        }
     });
 }
 
@@ -247,36 +267,30 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
                         T* grad_beta, Activation slope, In<T> slope_source, T* scratch) {
     const Index vecs = ceil_div(x.cols, lanes<T>);
     const Index width = vecs * lanes<T>;
-    const Index chunks = ceil_div(x.rows, reduction_rows);
+    const Chunks chunks(x.rows);
     const Index ahead = rows_ahead<T>(x);
-    parallel_for(chunks, 1, work<T>(x, 6), [=](Index begin, Index end) {
-        for (Index c = begin; c < end; ++c) {
-            const Index first = c * reduction_rows;
-            const Index last = std::min(x.rows, first + reduction_rows);
-            T* chunk_beta = scratch + 2 * c * width;
-            T* chunk_gamma = chunk_beta + width;
-            std::fill(chunk_beta, chunk_gamma + width, T(0));
-            for_rows<rows_together>(first, last, [&](Index i, auto rows) {
-                add_gradients<decltype(rows)::value>(x.row(i), x.ld, ahead, grad_y.row(i), grad_y.ld, mean, chunk_beta, chunk_gamma, width);
-            });
+    const auto leaf = [=](Index chunk) {
+        T* beta = scratch + 2 * chunk * width;
+        chunk_gradients<T>(x, grad_y, chunks.range(chunk), ahead, mean, beta, beta + width);
+    };
+    const auto join = [=](Index left, Index right, Index, Index) {
+        T* total = scratch + 2 * left * width;
+        const T* more = scratch + 2 * right * width;
+        for (Index at = 0; at < 2 * width; at += lanes<T>) {
+            store(total + at, load(total + at) + load(more + at));
         }
-    });
-    // Sums over chunks; then what the gradient of x needs of each column takes their place: shift = grad_beta / m, tilt = inverse_std
-    // grad_gamma / m, scale = gamma inverse_std.
-    const Vec<T> inverse_rows = set1(T(1) / static_cast<T>(x.rows));
+    };
+    reduce_chunks(chunks, work<T>(x, 6), leaf, join);
+    // What the gradient of x needs of each column takes the place of the sums: shift = grad_beta / m, tilt = inverse_std grad_gamma / m,
+    // scale = gamma inverse_std.
     T* shift = scratch;
     T* tilt = scratch + width;
-    T* scale = scratch + 2 * chunks * width;
-    for (Index v = 0; v < vecs; ++v) {
-        const Index at = v * lanes<T>;
-        Vec<T> beta = zero<T>();
-        Vec<T> gamma = zero<T>();
-        for (Index c = 0; c < chunks; ++c) {
-            beta = beta + load(scratch + 2 * c * width + at);
-            gamma = gamma + load(scratch + (2 * c + 1) * width + at);
-        }
+    T* scale = scratch + 2 * chunks.count * width;
+    const Vec<T> inverse_rows = set1(T(1) / static_cast<T>(x.rows));
+    for (Index at = 0; at < width; at += lanes<T>) {
         const Vec<T> inverse = load(inverse_std + at);
-        gamma = gamma * inverse;
+        const Vec<T> beta = load(shift + at);
+        const Vec<T> gamma = load(tilt + at) * inverse;
         const Index count = std::min(lanes<T>, x.cols - at);
         store_partial(grad_beta + at, beta, count);
         store_partial(grad_gamma + at, gamma, count);
@@ -287,15 +301,11 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
     if (grad_x.data == nullptr) {
         return;
     }
-    parallel_for(x.rows, rows_together, work<T>(x, slope == Activation::identity ? 8 : 16), [=](Index begin, Index end) {
-        for_rows<rows_together>(begin, end, [&](Index i, auto rows) {
-            for_strips<T>(vecs, [&](Index at, Index strip) {
-                gradient_rows<decltype(rows)::value>(x.row(i) + at, x.ld, ahead, grad_y.row(i) + at, grad_y.ld, mean + at, shift + at,
-                                                     tilt + at, scale + at, grad_x.row(i) + at, grad_x.ld, strip);
-                const T* source = slope_source.data == nullptr ? nullptr : slope_source.row(i) + at;
-                activation_backward_tile<T>(slope, source, slope_source.ld, grad_x.row(i) + at, grad_x.ld, rows, strip / lanes<T>);
-            });
-        });
+    second_pass<T>(x, slope == Activation::identity ? 8 : 16, [=](Index i, auto rows, Index at, Index strip) {
+        gradient_rows<decltype(rows)::value>(x.row(i) + at, x.ld, grad_y.row(i) + at, grad_y.ld, ahead * x.ld, mean + at, shift + at,
+                                             tilt + at, scale + at, grad_x.row(i) + at, grad_x.ld, strip);
+        const T* source = slope_source.data == nullptr ? nullptr : slope_source.row(i) + at;
+        activation_backward_tile<T>(slope, source, slope_source.ld, grad_x.row(i) + at, grad_x.ld, rows, strip / lanes<T>);
     });
 }
 

@@ -17,7 +17,4 @@ double tree_sum(const T* values, Index count);
 template <class T>
 bool all_finite(const T* values, Index count);
 
-// Rows of one chunk of a sum over the batch; partial results of chunks are combined in order.
-constexpr Index reduction_rows = 64;
-
 }  // namespace fastopt
