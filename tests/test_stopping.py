@@ -133,6 +133,21 @@ def test_a_loss_that_is_not_finite(dtype, snapshot):
     trainer.step(x, y)
 
 
+def test_micro_batches_of_a_failed_epoch_do_not_reach_the_next_update():
+    """The third of three micro-batches has no finite loss: two wait for it."""
+    x, y = data()
+    spoilt = y.astype(np.float32)
+    spoilt[20] = 1e30
+    failing, good = (fo.Trainer(fo.mlp(3, [6], 1, seed=1), "mse", accumulate=3) for _ in range(2))
+    for trainer in (failing, good):
+        trainer.fit(x, y, epochs=1, batch_size=8, shuffle=False)
+    with pytest.raises(fo.NonFiniteLossError):
+        failing.fit(x, spoilt, epochs=1, batch_size=8, shuffle=False)
+    for trainer in (failing, good):
+        trainer.fit(x, y, epochs=1, batch_size=8, shuffle=False)
+    assert_same_state(state(failing), state(good), "an epoch after the failure")
+
+
 def test_the_copy_of_a_large_state_leaves_no_file(snapshot, tmp_path):
     x, y = data()
     seen = []

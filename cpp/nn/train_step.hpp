@@ -32,7 +32,11 @@ class TrainStep {
     const Loss<T>* loss() const { return loss_.get(); }
     const Optimizer<T>& optimizer() const { return *optimizer_; }
     Index t() const { return t_; }
-    void set_t(Index t) { t_ = t; }
+    // Goes back or forth to after `t` updates; micro-batches that wait for the next one belong to no other.
+    void set_t(Index t) {
+        t_ = t;
+        accumulated_count_ = 0;
+    }
     T* slot(int index) const { return slots_[static_cast<std::size_t>(index)].data(); }
     std::vector<double>& scalars() { return scalars_; }
     T* average_parameters() const { return average_parameters_.data(); }

@@ -424,11 +424,9 @@ class Trainer:
         _state.restore(self, state)
 
     def _set_counters(self, updates: int, training_step: int) -> None:
-        """Restore the counters; micro-batches that wait for their update go on waiting."""
-        accumulate: int = self._options["accumulate"]
-        waiting = self._micro_steps - self._native.t * accumulate
+        """Restore the counters; micro-batches that wait for their update are dropped."""
         self._native.t, self._network.training_step = updates, training_step
-        self._micro_steps = updates * accumulate + waiting
+        self._micro_steps = updates * self._options["accumulate"]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file: weights, statistics, slots, counters, seed, history and the specs.
