@@ -43,14 +43,15 @@ void for_rows(Index begin, Index end, F&& f) {
     }
 }
 
-// The second pass of a kernel: f(row, first column, width) over the rows of a thread from the last one back, because the last ones are
-// those that the first pass left in the cache.
+// The second pass of a kernel: f(row, first column, width) over the rows of a thread. What stays in cache is taken in blocks from the last
+// one back, because the last ones are those that the first pass left in L2; memory is read from end to end.
 template <class T, class F>
-void second_pass(const ConstMatrix<T>& x, double per_element, F&& f) {
+void second_pass(const ConstMatrix<T>& x, bool cached, double per_element, F&& f) {
     const Index width = round_up(x.cols, lanes<T>);
+    const Index block = cached ? block_rows : std::max<Index>(x.rows, 1);
     parallel_for(x.rows, applied_rows, work<T>(x, per_element), [=](Index begin, Index end) {
         for (Index last = end; last > begin;) {
-            const Index first = std::max(begin, last - block_rows);
+            const Index first = std::max(begin, last - block);
             for (Index at = 0; at < width; at += strip_columns) {
                 for_rows<applied_rows>(first, last, [&](Index i, auto rows) { f(i, rows, at, std::min(strip_columns, width - at)); });
             }
@@ -76,13 +77,14 @@ void prefetch_rows(const T* x, Index ld, Index ahead) {
     }
 }
 
-// y = (x - mean) scale + beta for one row; `behind` elements before it lies the row to ask for, when not 0.
+// y = (x - mean) inverse_std gamma + beta
 template <Index Rows, class T>
-void normalize_rows(const T* x, Index ldx, Index behind, const T* mean, const T* inverse_std, const T* gamma, const T* beta, T* y,
-                    Index ldy, Index width) {
+void normalize_rows(const T* x, Index ldx, Index ahead, const T* mean, const T* inverse_std, const T* gamma, const T* beta, T* y, Index ldy,
+                    Index width) {
     for (Index at = 0; at < width; at += lanes<T>) {
-        if (behind > 0) {
-            __builtin_prefetch(x + at + behind, 0, 2);
+        if (ahead > 0) {
+            prefetch_rows<Rows>(x + at, ldx, ahead);
+            prefetch_rows<Rows>(y + at, ldy, ahead);
         }
         const Vec<T> scale = load(gamma + at) * load(inverse_std + at);
         const Vec<T> centre = load(mean + at);
@@ -121,14 +123,15 @@ void add_gradients(const T* x, Index ldx, Index ahead, const T* grad, Index ldg,
     }
 }
 
-// grad_x = scale (grad - shift - (x - mean) tilt) for one row
+// grad_x = scale (grad - shift - (x - mean) tilt)
 template <Index Rows, class T>
-void gradient_rows(const T* x, Index ldx, const T* grad, Index ldg, Index behind, const T* mean, const T* shift, const T* tilt,
+void gradient_rows(const T* x, Index ldx, const T* grad, Index ldg, Index ahead, const T* mean, const T* shift, const T* tilt,
                    const T* scale, T* grad_x, Index ldo, Index width) {
     for (Index at = 0; at < width; at += lanes<T>) {
-        if (behind > 0) {
-            __builtin_prefetch(x + at + behind, 0, 2);
-            __builtin_prefetch(grad + at + behind, 0, 2);
+        if (ahead > 0) {
+            prefetch_rows<Rows>(x + at, ldx, ahead);
+            prefetch_rows<Rows>(grad + at, ldg, ahead);
+            prefetch_rows<Rows>(grad_x + at, ldo, ahead);
         }
         const Vec<T> centre = load(mean + at);
         const Vec<T> slope = load(tilt + at);
@@ -251,10 +254,10 @@ void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, 
 
 template <class T>
 void batchnorm_apply(In<T> x, const BatchNorm<T>& norm, const T* mean, const T* inverse_std, Activation activation, Out<T> y, Out<T> pre) {
-    const Index behind = rows_ahead<T>(x) * x.ld;
+    const Index ahead = rows_ahead<T>(x);
     const Matrix<T> to = pre.data != nullptr ? pre : y;
-    second_pass<T>(x, activation == Activation::identity ? 6 : 30, [=](Index i, auto rows, Index at, Index width) {
-        normalize_rows<decltype(rows)::value>(x.row(i) + at, x.ld, behind, mean + at, inverse_std + at, norm.gamma + at, norm.beta + at,
+    second_pass<T>(x, ahead == 0, activation == Activation::identity ? 6 : 30, [=](Index i, auto rows, Index at, Index width) {
+        normalize_rows<decltype(rows)::value>(x.row(i) + at, x.ld, ahead, mean + at, inverse_std + at, norm.gamma + at, norm.beta + at,
                                               to.row(i) + at, to.ld, width);
         if (activation != Activation::identity || to.data != y.data) {
             activation_forward_tile<T>(activation, to.row(i) + at, to.ld, y.row(i) + at, y.ld, rows, width / lanes<T>);
@@ -301,9 +304,9 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
     if (grad_x.data == nullptr) {
         return;
     }
-    second_pass<T>(x, slope == Activation::identity ? 8 : 16, [=](Index i, auto rows, Index at, Index strip) {
-        gradient_rows<decltype(rows)::value>(x.row(i) + at, x.ld, grad_y.row(i) + at, grad_y.ld, ahead * x.ld, mean + at, shift + at,
-                                             tilt + at, scale + at, grad_x.row(i) + at, grad_x.ld, strip);
+    second_pass<T>(x, ahead == 0, slope == Activation::identity ? 8 : 16, [=](Index i, auto rows, Index at, Index strip) {
+        gradient_rows<decltype(rows)::value>(x.row(i) + at, x.ld, grad_y.row(i) + at, grad_y.ld, ahead, mean + at, shift + at, tilt + at,
+                                             scale + at, grad_x.row(i) + at, grad_x.ld, strip);
         const T* source = slope_source.data == nullptr ? nullptr : slope_source.row(i) + at;
         activation_backward_tile<T>(slope, source, slope_source.ld, grad_x.row(i) + at, grad_x.ld, rows, strip / lanes<T>);
     });
