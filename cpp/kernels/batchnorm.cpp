@@ -77,6 +77,8 @@ void prefetch_rows(const T* x, Index ld, Index ahead) {
     }
 }
 
+// In the loops below every row is loaded before one is stored: rows of a power of two of bytes would look like each other's addresses.
+
 // y = (x - mean) inverse_std gamma + beta
 template <Index Rows, class T>
 void normalize_rows(const T* x, Index ldx, Index ahead, const T* mean, const T* inverse_std, const T* gamma, const T* beta, T* y, Index ldy,

@@ -58,7 +58,6 @@ void reduce_chunks(const Chunks& chunks, double work, Leaf&& leaf, Join&& join) 
         holds = size;
         return true;
     };
-    const auto settle_own = [&](Range own) { settle(settle, 0, Chunks::most, own); };
     parallel_for(chunks.count, 1, work, [&](Index begin, Index end) {
         for (Index c = begin; c < end; ++c) {
             leaf(c);
@@ -71,7 +70,7 @@ void reduce_chunks(const Chunks& chunks, double work, Leaf&& leaf, Join&& join) 
             }
         }
     });
-    settle_own(Range{0, chunks.count});
+    settle(settle, 0, Chunks::most, Range{0, chunks.count});
 }
 
 }  // namespace fastopt

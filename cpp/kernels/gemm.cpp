@@ -213,11 +213,12 @@ class Block {
         if (rows.begin != rows_.begin) {
             return TileSource::panel;
         }
-        if (plan_.pack_on_the_way && (q_.b.slack || j + panel_ <= q_.n)) {
+        const Index cols = std::min(panel_, cols_.end - j);
+        const Index width = round_up(cols, lanes<T>);
+        if (plan_.pack_on_the_way && (q_.b.slack || j + width <= q_.n)) {
             return TileSource::rows_to_panel;
         }
-        const Index cols = std::min(panel_, cols_.end - j);
-        Arithmetic::pack_b(q_, p0_, p1_ - p0_, j, cols, round_up(cols, lanes<T>), packed_panel(j));
+        Arithmetic::pack_b(q_, p0_, p1_ - p0_, j, cols, width, packed_panel(j));
         return TileSource::panel;
     }
 

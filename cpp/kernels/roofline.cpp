@@ -16,30 +16,37 @@ using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+template <class F>
+void repeat_for(double seconds, F&& f) {
+    const auto start = Clock::now();
+    do {
+        f();
+    } while (since(start) < seconds);
+}
+
 // Best rate over repetitions of f, each doing `amount`, for about `seconds`.
 template <class F>
 double best_rate(double seconds, double amount, F&& f) {
     f();
     double best = 0;
-    const auto start = Clock::now();
-    do {
+    repeat_for(seconds, [&] {
         const auto begin = Clock::now();
         f();
         best = std::max(best, amount / since(begin));
-    } while (since(start) < seconds);
+    });
     return best;
 }
 
-// Mean rate of repetitions of f, each doing `amount`, over about `seconds`.
+// Their mean rate.
 template <class F>
 double mean_rate(double seconds, double amount, F&& f) {
     f();
     double done = 0;
     const auto start = Clock::now();
-    do {
+    repeat_for(seconds, [&] {
         f();
         done += amount;
-    } while (since(start) < seconds);
+    });
     return done / since(start);
 }
 
