@@ -157,6 +157,42 @@ def test_an_element_does_not_depend_on_its_place(name, dtype):
         np.testing.assert_array_equal(part, whole[first:last], err_msg=f"{name}: elements {first}..{last}")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("spec_of", [fo.optimizers.AdaGrad, fo.optimizers.RMSProp])
+def test_the_quotient_by_a_root_over_all_sizes_of_gradients(spec_of, dtype):
+    """One step from 0 moves by eta g / (sqrt(s) + eps) to the last bits; gradients whose square overflows stop nothing."""
+    rng = np.random.default_rng(95)
+    g = (rng.choice([-1.0, 1.0], 20_000) * 10.0 ** rng.uniform(-17, 18, 20_000)).astype(dtype)
+    g[:100] = 0
+    optimizer, w = spec_of(learning_rate=0.5), np.zeros(g.shape, dtype)
+    state = optimizer.init(w)
+    optimizer.step(w, g, state)
+    root = np.sqrt(next(iter(state.slots.values()))[0].astype(np.float64))
+    expected = -np.asarray(0.5 * g, np.float64) / (root + float(np.dtype(dtype).type(optimizer.eps)))
+    ulp = np.spacing(np.abs(expected).astype(dtype))
+    assert (np.abs(w - expected) <= 2.5 * ulp).all(), "a rounded root, a rounded sum and a quotient within 0.8 ulp"
+
+    huge = np.full(20, np.finfo(dtype).max / 8, dtype)
+    w, state = np.ones(20, dtype), optimizer.init(huge)
+    optimizer.step(w, huge, state)
+    optimizer.step(w, np.ones(20, dtype), state)
+    assert np.isfinite(w).all()
+    huge[3] = np.nan
+    optimizer.step(w, huge, state)
+    assert np.isnan(w).tolist() == [i == 3 for i in range(20)], "a NaN is not hidden, and stays where it is"
+
+
+@pytest.mark.parametrize("rho", [0.0, 1e-6, 0.3, 0.5, 0.999])
+def test_a_moving_average_does_not_cancel(rho):
+    """A gradient that falls, or grows, by 1e6 leaves the mean square right to float32."""
+    optimizer, w = fo.optimizers.RMSProp(rho=rho), np.zeros(16, np.float32)
+    state, expected = optimizer.init(w), 0.0
+    for g in (1.0, 1e-3, 1e3, 1e-3, 1e-3):
+        optimizer.step(w, np.full(16, g, np.float32), state)
+        expected = rho * expected + (1 - rho) * float(np.float32(g)) ** 2
+        np.testing.assert_allclose(next(iter(state.slots.values()))[0], expected, rtol=1e-6, err_msg=f"rho {rho}, gradient {g}")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_minimises(name):
     options, settings = SETTINGS[name]

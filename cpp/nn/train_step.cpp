@@ -64,7 +64,7 @@ void TrainStep<T>::plan_runs() {
                       info.size,
                       info.weight ? info.l1 + options_.l1 : 0,
                       info.weight ? info.l2 + options_.l2 : 0,
-                      info.weight || optimizer_->decays_all(),
+                      info.weight || optimizer_->decays_alike(),
                       info.multiplier};
         if (!runs_.empty()) {
             Run& last = runs_.back();

@@ -8,42 +8,34 @@
 namespace fastopt {
 
 // s += g^2; w -= eta g / (sqrt(s) + eps)
-class AdaGrad : public RuleBase {
+class AdaGrad : public WeightDecay<true> {
    public:
     static constexpr int slots = 1;
 
     explicit AdaGrad(const Config& config)
-        : eps_(config.number("eps")),
-          initial_(config.number("initial_accumulator")),
-          weight_decay_(config.number("weight_decay")),
-          decay_all_(config.flag("decay_all")) {}
+        : WeightDecay(config), eps_(config.number("eps")), initial_(config.number("initial_accumulator")) {}
 
     std::vector<std::string> slot_names() const { return {"sum_of_squares"}; }
     double initial_slot(int) const { return initial_; }
-    bool decays_all() const { return decay_all_; }
 
     template <class T>
     struct Constants {
-        simd::Vec<T> rate, eps, decay;
+        simd::Vec<T> rate, eps;
     };
     template <class T>
-    Constants<T> constants(const StepInfo&, double learning_rate, bool decay) const {
-        return {simd::set1(static_cast<T>(learning_rate)), simd::set1(static_cast<T>(eps_)),
-                simd::set1(static_cast<T>(decay ? weight_decay_ : 0))};
+    Constants<T> constants(const StepInfo&, double learning_rate, bool) const {
+        return {simd::set1(static_cast<T>(learning_rate)), simd::set1(static_cast<T>(eps_))};
     }
     template <class T>
-    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& gradient, simd::Vec<T>* s) {
+    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
-        const Vec<T> g = fma(c.decay, w, gradient);
-        s[0] = fma(g, g, s[0]);
-        w = w - (c.rate * g) / (sqrt(s[0]) + c.eps);
+        s[0] = bounded(fma(g, g, s[0]));
+        w = w - over_root(c.rate * g, s[0], c.eps);
     }
 
    private:
     double eps_;
     double initial_;
-    double weight_decay_;
-    bool decay_all_;
 };
 
 // One scalar s += |g|^2 over all parameters; w -= eta g / sqrt(eps + s)

@@ -42,36 +42,32 @@ struct Moments {
 // m/(1 - beta1^t) over sqrt(v/(1 - beta2^t)) + eps (Kingma and Ba 2015); amsgrad: the largest v so far (Reddi, Kale, Kumar 2018).
 // Coupled decay g += wd w, or decoupled w *= 1 - eta wd (Loshchilov and Hutter 2019).
 template <bool AmsGrad, bool Decoupled>
-class Adam : public RuleBase {
+class Adam : public WeightDecay<!Decoupled> {
    public:
     static constexpr int slots = AmsGrad ? 3 : 2;
 
-    explicit Adam(const Config& config)
-        : moments_(config), weight_decay_(config.number("weight_decay")), decay_all_(config.flag("decay_all")) {}
+    explicit Adam(const Config& config) : WeightDecay<!Decoupled>(config), moments_(config) {}
 
     std::vector<std::string> slot_names() const {
         return AmsGrad ? std::vector<std::string>{"m", "v", "v_max"} : std::vector<std::string>{"m", "v"};
     }
-    bool decays_all() const { return decay_all_; }
 
     template <class T>
     struct Constants {
         Moments::Constants<T> moments;
-        simd::Vec<T> rate, root_scale, decay;
+        simd::Vec<T> rate, root_scale, keep;  // keep: of the weight, decoupled
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool decay) const {
-        const double factor = decay ? weight_decay_ : 0;
         return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate / moments_.correction1(info.t))),
                 simd::set1(static_cast<T>(1 / std::sqrt(moments_.correction2(info.t)))),
-                simd::set1(static_cast<T>(Decoupled ? 1 - learning_rate * factor : factor))};
+                simd::set1(static_cast<T>(Decoupled ? 1 - learning_rate * this->decay_where(decay) : 1))};
     }
     template <class T>
-    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& gradient, simd::Vec<T>* s) {
+    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
-        const Vec<T> g = Decoupled ? gradient : fma(c.decay, w, gradient);
         if constexpr (Decoupled) {
-            w = w * c.decay;
+            w = w * c.keep;
         }
         c.moments.advance(g, s[0], s[1]);
         Vec<T> v = s[1];
@@ -84,8 +80,6 @@ class Adam : public RuleBase {
 
    private:
     Moments moments_;
-    double weight_decay_;
-    bool decay_all_;
 };
 
 // Nesterov momentum with mu_t = beta1 (1 - 0.96^(t momentum_decay)/2) (Dozat 2016)

@@ -5,7 +5,7 @@
 //     explicit Rule(const Config&);
 //     auto constants<T>(const StepInfo&, double learning_rate, bool decay) const;   // what the element formula needs, in T
 //     static void apply(const constants&, Vec<T>& w, Vec<T> g, Vec<T>* s);          // the element formula
-// and inherits the names of its slots and scalars from RuleBase, overriding what differs.
+// and inherits the names of its slots and scalars from RuleBase, overriding what differs, or from WeightDecay when it has one.
 #pragma once
 
 #include <algorithm>
@@ -37,15 +37,32 @@ struct VecTransform {
     }
 };
 
-// Defaults for a rule without scalars.
+// Defaults for a rule without scalars and without weight decay.
 struct RuleBase {
+    static constexpr bool coupled_decay = false;
     std::vector<std::string> scalar_names() const { return {}; }
     std::vector<double> initial_scalars() const { return {}; }
     double initial_slot(int) const { return 0; }
-    bool decays_all() const { return false; }
+    bool decays_alike() const { return true; }
     bool needs_norm() const { return false; }
     void begin(const StepInfo&) const {}
     static constexpr int evaluation_slot = -1;
+};
+
+// A rule with weight decay. Coupled: the driver adds decay w to the gradient, and only when there is one. Else the rule's formula has it.
+template <bool Coupled>
+class WeightDecay : public RuleBase {
+   public:
+    static constexpr bool coupled_decay = Coupled;
+
+    explicit WeightDecay(const Config& config) : weight_decay_(config.number("weight_decay")), decay_all_(config.flag("decay_all")) {}
+
+    bool decays_alike() const { return decay_all_ || weight_decay_ == 0; }
+    double decay_where(bool decays) const { return decays ? weight_decay_ : 0; }
+
+   private:
+    double weight_decay_;
+    bool decay_all_;
 };
 
 template <class T, class Rule>
@@ -57,7 +74,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     std::vector<std::string> scalar_names() const override { return rule_.scalar_names(); }
     std::vector<double> initial_scalars() const override { return rule_.initial_scalars(); }
     double initial_slot(int slot) const override { return rule_.initial_slot(slot); }
-    bool decays_all() const override { return rule_.decays_all(); }
+    bool decays_alike() const override { return rule_.decays_alike(); }
     bool needs_norm() const override { return rule_.needs_norm(); }
     int evaluation_slot() const override { return Rule::evaluation_slot; }
     void begin(const StepInfo& info) const override { rule_.begin(info); }
@@ -66,22 +83,37 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         const auto constants = rule_.template constants<T>(info, info.learning_rate * segment.multiplier, segment.decay);
         // 4 operations a byte: the passes are bound by memory, a second thread pays from about 40 kB on.
         const double work = 4.0 * sizeof(T) * (3 + 2 * Rule::slots) * static_cast<double>(segment.size);
+        const auto element = [=](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) { Rule::apply(constants, w, g, s); };
         if (segment.transform.active()) {
             const VecTransform<T> transform(segment.transform);
-            run(segment, work,
-                [&](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) { Rule::apply(constants, w, transform(w, g), s); });
+            with_decay(segment, work, transform, element);
         } else {
-            run(segment, work, [&](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) { Rule::apply(constants, w, g, s); });
+            with_decay(
+                segment, work, [](const simd::Vec<T>&, const simd::Vec<T>& g) { return g; }, element);
         }
     }
 
    private:
+    template <class Transform, class F>
+    void with_decay(const Segment<T>& segment, double work, const Transform& transform, const F& element) const {
+        using simd::Vec;
+        if constexpr (Rule::coupled_decay) {
+            if (const double factor = rule_.decay_where(segment.decay); factor != 0) {
+                const Vec<T> decay = simd::set1(static_cast<T>(factor));
+                run(segment, work, [=](Vec<T>& w, const Vec<T>& g, Vec<T>* s) { element(w, simd::fma(decay, w, transform(w, g)), s); });
+                return;
+            }
+        }
+        run(segment, work, [=](Vec<T>& w, const Vec<T>& g, Vec<T>* s) { element(w, transform(w, g), s); });
+    }
+
     template <class F>
-    static void run(const Segment<T>& segment, double work, const F& element) {
+    static void run(const Segment<T>& segment, double work, const F& shared) {
         using simd::Vec;
         constexpr Index lanes = Vec<T>::lanes;
         constexpr int slots = Rule::slots;
         parallel_for(segment.size, lanes, work, [&](Index begin, Index end) {
+            const F element = shared;  // a copy of its own: no store below can change its constants, so they stay in registers
             T* w = segment.w;
             const T* g = segment.g;
             T* slot[slots + 1];

@@ -53,8 +53,8 @@ class Optimizer {
     virtual std::vector<std::string> scalar_names() const { return {}; }
     virtual double initial_slot(int) const { return 0; }
     virtual std::vector<double> initial_scalars() const { return {}; }
-    // Weight decay touches every parameter, not only weights.
-    virtual bool decays_all() const { return false; }
+    // Weight decay, if there is any, is the same for weights and for all other parameters: one pass can take them together.
+    virtual bool decays_alike() const { return true; }
     virtual bool needs_norm() const { return false; }
 
     // Once per step, before its segments: moves info.scalars on.

@@ -5,18 +5,29 @@
 
 namespace fastopt {
 
+// rho old + (1 - rho) fresh in one multiply-add: old - (1 - rho) (old - fresh), or fresh + rho (old - fresh) when rho is below 1/2, so that
+// nothing cancels.
+template <class T>
+struct MovingAverage {
+    simd::Vec<T> share, from_old;
+
+    explicit MovingAverage(double rho)
+        : share(simd::set1(static_cast<T>(rho < 0.5 ? rho : rho - 1))),
+          from_old(simd::equal(simd::zero<T>(), simd::set1(T(rho < 0.5 ? 1 : 0)))) {}
+
+    FASTOPT_INLINE simd::Vec<T> operator()(const simd::Vec<T>& old, const simd::Vec<T>& fresh) const {
+        return simd::fma(share, old - fresh, simd::select(from_old, old, fresh));
+    }
+};
+
 // r = rho r + (1 - rho) g^2; w -= eta g / (sqrt(r) + eps); centered: sqrt(r - mean^2); momentum: v = mu v + g/(...), w -= eta v
 template <bool Momentum, bool Centered>
-class RMSProp : public RuleBase {
+class RMSProp : public WeightDecay<true> {
    public:
     static constexpr int slots = 1 + (Centered ? 1 : 0) + (Momentum ? 1 : 0);
 
     explicit RMSProp(const Config& config)
-        : rho_(config.number("rho")),
-          eps_(config.number("eps")),
-          momentum_(config.number("momentum")),
-          weight_decay_(config.number("weight_decay")),
-          decay_all_(config.flag("decay_all")) {}
+        : WeightDecay(config), rho_(config.number("rho")), eps_(config.number("eps")), momentum_(config.number("momentum")) {}
 
     std::vector<std::string> slot_names() const {
         std::vector<std::string> names{"mean_square"};
@@ -28,36 +39,33 @@ class RMSProp : public RuleBase {
         }
         return names;
     }
-    bool decays_all() const { return decay_all_; }
 
     template <class T>
     struct Constants {
-        simd::Vec<T> rate, rho, rest, eps, momentum, decay;
+        MovingAverage<T> average;
+        simd::Vec<T> rate, eps, momentum;
     };
     template <class T>
-    Constants<T> constants(const StepInfo&, double learning_rate, bool decay) const {
-        return {simd::set1(static_cast<T>(learning_rate)), simd::set1(static_cast<T>(rho_)),
-                simd::set1(static_cast<T>(1 - rho_)),      simd::set1(static_cast<T>(eps_)),
-                simd::set1(static_cast<T>(momentum_)),     simd::set1(static_cast<T>(decay ? weight_decay_ : 0))};
+    Constants<T> constants(const StepInfo&, double learning_rate, bool) const {
+        return {MovingAverage<T>(rho_), simd::set1(static_cast<T>(learning_rate)), simd::set1(static_cast<T>(eps_)),
+                simd::set1(static_cast<T>(momentum_))};
     }
     template <class T>
-    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& gradient, simd::Vec<T>* s) {
+    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
-        const Vec<T> g = fma(c.decay, w, gradient);
-        s[0] = fma(c.rho, s[0], c.rest * (g * g));
+        s[0] = bounded(c.average(s[0], g * g));
         Vec<T> square = s[0];
         if constexpr (Centered) {
-            s[1] = fma(c.rho, s[1], c.rest * g);
+            s[1] = c.average(s[1], g);
             // Rounding may leave a variance just below 0.
             square = max(fma(-s[1], s[1], square), zero<T>());
         }
-        const Vec<T> root = sqrt(square) + c.eps;
         if constexpr (Momentum) {
             Vec<T>& velocity = s[slots - 1];
-            velocity = fma(c.momentum, velocity, g / root);
+            velocity = fma(c.momentum, velocity, over_root(g, square, c.eps));
             w = fma(-c.rate, velocity, w);
         } else {
-            w = w - (c.rate * g) / root;
+            w = w - over_root(c.rate * g, square, c.eps);
         }
     }
 
@@ -65,8 +73,6 @@ class RMSProp : public RuleBase {
     double rho_;
     double eps_;
     double momentum_;
-    double weight_decay_;
-    bool decay_all_;
 };
 
 // r = rho r + (1 - rho) g^2; d = sqrt(h + eps)/sqrt(r + eps) g; h = rho h + (1 - rho) d^2; w -= eta d

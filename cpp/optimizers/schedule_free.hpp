@@ -7,21 +7,17 @@
 
 namespace fastopt {
 
-class ScheduleFreeAdamW : public RuleBase {
+class ScheduleFreeAdamW : public WeightDecay<false> {
    public:
     static constexpr int slots = 3;
     static constexpr int evaluation_slot = 0;
 
     explicit ScheduleFreeAdamW(const Config& config)
-        : moments_(config),
-          weight_decay_(config.number("weight_decay")),
-          decay_all_(config.flag("decay_all")),
-          warmup_steps_(config.number("warmup_steps")) {}
+        : WeightDecay(config), moments_(config), warmup_steps_(config.number("warmup_steps")) {}
 
     std::vector<std::string> slot_names() const { return {"x", "z", "v"}; }
     std::vector<std::string> scalar_names() const { return {"weight_sum", "largest_rate"}; }
     std::vector<double> initial_scalars() const { return {0.0, 0.0}; }
-    bool decays_all() const { return decay_all_; }
 
     // Step t weighs the largest rate so far, squared.
     void begin(const StepInfo& info) const {
@@ -41,7 +37,7 @@ class ScheduleFreeAdamW : public RuleBase {
         return {moments_.constants<T>(),
                 simd::set1(static_cast<T>(-learning_rate * warm(info.t))),
                 simd::set1(static_cast<T>(1 / std::sqrt(moments_.correction2(info.t)))),
-                simd::set1(static_cast<T>(decay ? weight_decay_ : 0)),
+                simd::set1(static_cast<T>(decay_where(decay))),
                 simd::set1(static_cast<T>(share)),
                 simd::equal(simd::zero<T>(), simd::set1(T(info.t == 1 ? 0 : 1)))};
     }
@@ -63,8 +59,6 @@ class ScheduleFreeAdamW : public RuleBase {
     double warm(Index t) const { return warmup_steps_ > 0 ? std::min(1.0, static_cast<double>(t) / warmup_steps_) : 1.0; }
 
     Moments moments_;
-    double weight_decay_;
-    bool decay_all_;
     double warmup_steps_;
 };
 

@@ -6,18 +6,13 @@
 namespace fastopt {
 
 // w = (1 - eta wd) w - eta sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g
-class Lion : public RuleBase {
+class Lion : public WeightDecay<false> {
    public:
     static constexpr int slots = 1;
 
-    explicit Lion(const Config& config)
-        : beta1_(config.number("beta1")),
-          beta2_(config.number("beta2")),
-          weight_decay_(config.number("weight_decay")),
-          decay_all_(config.flag("decay_all")) {}
+    explicit Lion(const Config& config) : WeightDecay(config), beta1_(config.number("beta1")), beta2_(config.number("beta2")) {}
 
     std::vector<std::string> slot_names() const { return {"m"}; }
-    bool decays_all() const { return decay_all_; }
 
     template <class T>
     struct Constants {
@@ -25,7 +20,7 @@ class Lion : public RuleBase {
     };
     template <class T>
     Constants<T> constants(const StepInfo&, double learning_rate, bool decay) const {
-        return {simd::set1(static_cast<T>(-learning_rate)), simd::set1(static_cast<T>(1 - learning_rate * (decay ? weight_decay_ : 0))),
+        return {simd::set1(static_cast<T>(-learning_rate)), simd::set1(static_cast<T>(1 - learning_rate * decay_where(decay))),
                 simd::set1(static_cast<T>(beta1_)),         simd::set1(static_cast<T>(1 - beta1_)),
                 simd::set1(static_cast<T>(beta2_)),         simd::set1(static_cast<T>(1 - beta2_))};
     }
@@ -39,8 +34,6 @@ class Lion : public RuleBase {
    private:
     double beta1_;
     double beta2_;
-    double weight_decay_;
-    bool decay_all_;
 };
 
 // Step sizes grow by etas[1] while the sign of the gradient stays and shrink by etas[0] when it turns; a turned gradient counts as 0.
