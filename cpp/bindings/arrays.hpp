@@ -164,7 +164,7 @@ class PaddedOutput {
     Matrix<T> view_;
 };
 
-// A vector as whole cache lines; null stays null.
+// A vector as whole cache lines, the caller's own when it consists of such; null stays null.
 template <class T>
 class PaddedVector {
    public:
@@ -173,13 +173,18 @@ class PaddedVector {
             return;
         }
         const Flat<T> flat = sized_flat<T>(object, name, size);
-        buffer_ = Buffer<T>(round_up(std::max<Index>(size, 1), line_elements<T>));
-        std::copy(flat.data, flat.data + size, buffer_.data());
+        data_ = flat.data;
+        if (size % line_elements<T> != 0 || reinterpret_cast<std::uintptr_t>(flat.data) % cache_line != 0 || size == 0) {
+            buffer_ = Buffer<T>(round_up(std::max<Index>(size, 1), line_elements<T>));
+            std::copy(flat.data, flat.data + size, buffer_.data());
+            data_ = buffer_.data();
+        }
     }
-    const T* data() const { return buffer_.data(); }
+    const T* data() const { return data_; }
 
    private:
     Buffer<T> buffer_;
+    const T* data_ = nullptr;
 };
 
 // Rows of the caller's table in one of the element types that `gather` converts.

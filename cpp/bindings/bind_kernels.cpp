@@ -164,12 +164,13 @@ void batchnorm_forward_array(const py::object& x, const py::object& gamma, const
         const PaddedInput<T> px(mx);
         const PaddedOutput<T> py_(my);
         const Index width = round_up(mx.cols, line_elements<T>);
-        const Buffer<T> statistics(3 * width);
-        const ScratchOf<T> scratch(batchnorm_scratch<T>(mx.rows, mx.cols));
-        T* m = statistics.data();
-        T* v = m + width;
-        T* inverse = v + width;
-        batchnorm_statistics<T>(px.view(), static_cast<T>(eps), m, v, inverse, scratch.data());
+        const ScratchOf<T> scratch(3 * width + batchnorm_scratch<T>(mx.rows, mx.cols));
+        // Whole cache lines are written: into the caller's arrays when they consist of such.
+        const bool whole = mx.cols == width;
+        T* v = scratch.data();
+        T* m = whole ? batch_mean : v + width;
+        T* inverse = whole ? batch_inverse : v + 2 * width;
+        batchnorm_statistics<T>(px.view(), static_cast<T>(eps), m, v, inverse, scratch.data() + 3 * width);
         const T share = first ? T(1) : static_cast<T>(momentum);
         for (Index j = 0; j < mx.cols; ++j) {
             run_mean[j] = (T(1) - share) * run_mean[j] + share * m[j];
@@ -177,8 +178,10 @@ void batchnorm_forward_array(const py::object& x, const py::object& gamma, const
         }
         batchnorm_apply<T>(px.view(), {g.data(), b.data(), static_cast<T>(eps)}, m, inverse, Activation::identity, py_.view(), {});
         py_.finish();
-        std::copy(m, m + mx.cols, batch_mean);
-        std::copy(inverse, inverse + mx.cols, batch_inverse);
+        if (!whole) {
+            std::copy(m, m + mx.cols, batch_mean);
+            std::copy(inverse, inverse + mx.cols, batch_inverse);
+        }
     });
 }
 

@@ -12,7 +12,7 @@ namespace fastopt {
 // Where chunks begin depends on the number of rows alone.
 struct Chunks {
     static constexpr Index most = 16;
-    static constexpr Index fewest_rows = 64;
+    static constexpr Index fewest_rows = 128;  // joining two chunks costs as much as some five rows
 
     Index rows;
     Index rows_each;
