@@ -5,26 +5,18 @@
 #include <type_traits>
 
 #include "core/threads.hpp"
+#include "kernels/batchnorm_rows.hpp"
 #include "kernels/chunks.hpp"
-#include "kernels/simd.hpp"
 
 namespace fastopt {
 
 namespace {
 
-using namespace simd;
+using namespace batchnorm;
 
-template <class T>
-constexpr Index lanes = Vec<T>::lanes;
-
-// Rows whose mean and squared deviations are found together, and rows whose gradients are added together: sums of a column are read and
-// written once for all of them.
+// Rows whose mean and squared deviations are found together.
 constexpr Index merged_rows = 8;
-constexpr Index page = 4096;
-// Columns that the second pass takes at a time: their factors stay in L1 from row to row.
-template <class T>
-constexpr Index strip_columns = page / static_cast<Index>(sizeof(T));
-// Rows of one of its blocks, and rows whose results an activation takes together.
+// Rows of a block of the second pass, and rows whose results an activation takes together.
 constexpr Index block_rows = 64;
 constexpr Index few_rows = 4;
 
@@ -93,13 +85,6 @@ Index rows_ahead(const ConstMatrix<T>& x) {
     const Index row = x.ld * static_cast<Index>(sizeof(T));
     return in_cache(x) ? 0 : round_up(std::max<Index>(distance / row, merged_rows), merged_rows);
 }
-template <Index Rows, class T>
-void prefetch_rows(const T* x, Index ld, Index ahead) {
-#pragma GCC unroll 8
-    for (Index r = 0; r < Rows; ++r) {
-        __builtin_prefetch(x + (ahead + r) * ld, 0, 2);
-    }
-}
 
 // The first line of `scratch` that lies half a row, at most half a page, from x, modulo a page. When rows are whole pages, a column of them
 // takes every way of its set in L1, and sums in the same set would be lost from one group of rows to the next.
@@ -111,156 +96,7 @@ T* between_rows(const ConstMatrix<T>& x, T* scratch) {
     return scratch + static_cast<Index>((wanted - reinterpret_cast<std::uintptr_t>(scratch)) % page / sizeof(T));
 }
 
-// How the second pass goes over a block: from the last element back, or from the first on, in memory with lines asked for early.
-enum class Walk { back, on, asking };
-
-template <Walk How, class T>
-FASTOPT_INLINE void ask_for(const T* x) {
-    if constexpr (How == Walk::asking) {
-        constexpr Index early = Index{8} << 10;
-        __builtin_prefetch(x + early / static_cast<Index>(sizeof(T)), 0, 2);
-    }
-}
-
-// What a strip of columns needs, side by side: y = (x - centre) scale + shift.
-template <class T>
-struct NormalFactors {
-    alignas(cache_line) T centre[strip_columns<T>];
-    alignas(cache_line) T scale[strip_columns<T>];
-    alignas(cache_line) T shift[strip_columns<T>];
-
-    NormalFactors(const T* mean, const T* inverse_std, const T* gamma, const T* beta, Index width) {
-        for (Index at = 0; at < width; at += lanes<T>) {
-            store(centre + at, load(mean + at));
-            store(scale + at, load(gamma + at) * load(inverse_std + at));
-            store(shift + at, load(beta + at));
-        }
-    }
-};
-
-// Rows one after the other, as a copy would go: four together took a fifth longer. Not inlined, so that nothing but the rows and factors is
-// in memory: whatever else is read for each row waits for stores that only look like its own.
-template <Walk How, class T>
-EIGEN_DONT_INLINE void normalize_rows(const T* x, Index ldx, T* y, Index ldy, Index rows, Index width, const NormalFactors<T>& factors) {
-    constexpr Index down = How == Walk::back ? -1 : 1;
-    for (Index i = How == Walk::back ? rows - 1 : 0; rows > 0; --rows, i += down) {
-        Index at = How == Walk::back ? width - lanes<T> : 0;
-        for (Index left = width; left > 0; left -= lanes<T>, at += down * lanes<T>) {
-            ask_for<How>(x + i * ldx + at);
-            ask_for<How>(y + i * ldy + at);
-            const Vec<T> deviation = load(x + i * ldx + at) - load(factors.centre + at);
-            store(y + i * ldy + at, fma(deviation, load(factors.scale + at), load(factors.shift + at)));
-        }
-    }
-}
-
-// beta += grad; gamma += grad (x - mean)
-template <Index Rows, class T>
-void add_gradients(const T* x, Index ldx, Index ahead, const T* grad, Index ldg, const T* mean, T* beta, T* gamma, Index width) {
-    for (Index at = 0; at < width; at += lanes<T>) {
-        if (ahead > 0) {
-            prefetch_rows<Rows>(x + at, ldx, ahead);
-            prefetch_rows<Rows>(grad + at, ldg, ahead);
-        }
-        Vec<T> sum = load(beta + at);
-        Vec<T> product = load(gamma + at);
-        const Vec<T> centre = load(mean + at);
-#pragma GCC unroll 4
-        for (Index r = 0; r < Rows; ++r) {
-            const Vec<T> d = load(grad + r * ldg + at);
-            sum = sum + d;
-            product = fma(d, load(x + r * ldx + at) - centre, product);
-        }
-        store(beta + at, sum);
-        store(gamma + at, product);
-    }
-}
-
-// The same for grad_x = scale (grad - shift - (x - centre) tilt).
-template <class T>
-struct GradientFactors {
-    alignas(cache_line) T centre[strip_columns<T>];
-    alignas(cache_line) T shift[strip_columns<T>];
-    alignas(cache_line) T tilt[strip_columns<T>];
-    alignas(cache_line) T scale[strip_columns<T>];
-
-    GradientFactors(const T* mean, const T* inverse_std, const T* gamma, const T* sums, const T* products, Index rows, Index width) {
-        const Vec<T> inverse_rows = set1(T(1) / static_cast<T>(rows));
-        for (Index at = 0; at < width; at += lanes<T>) {
-            const Vec<T> inverse = load(inverse_std + at);
-            store(centre + at, load(mean + at));
-            store(shift + at, load(sums + at) * inverse_rows);
-            store(tilt + at, load(products + at) * inverse * inverse_rows * inverse);
-            store(scale + at, load(gamma + at) * inverse);
-        }
-    }
-};
-
-template <Walk How, class T>
-EIGEN_DONT_INLINE void gradient_rows(const T* x, Index ldx, const T* grad, Index ldg, T* grad_x, Index ldo, Index rows, Index width,
-                                     const GradientFactors<T>& factors) {
-    constexpr Index down = How == Walk::back ? -1 : 1;
-    for (Index i = How == Walk::back ? rows - 1 : 0; rows > 0; --rows, i += down) {
-        Index at = How == Walk::back ? width - lanes<T> : 0;
-        for (Index left = width; left > 0; left -= lanes<T>, at += down * lanes<T>) {
-            ask_for<How>(x + i * ldx + at);
-            ask_for<How>(grad + i * ldg + at);
-            ask_for<How>(grad_x + i * ldo + at);
-            const Vec<T> deviation = load(x + i * ldx + at) - load(factors.centre + at);
-            const Vec<T> rest = load(grad + i * ldg + at) - load(factors.shift + at);
-            store(grad_x + i * ldo + at, load(factors.scale + at) * fma(-deviation, load(factors.tilt + at), rest));
-        }
-    }
-}
-
-// Mean and sum of squared deviations of `before` rows become those of these `Rows` rows too (Chan, Golub, LeVeque 1979).
-template <Index Rows, class T>
-EIGEN_ALWAYS_INLINE void merge_rows(const T* x, Index ld, Index ahead, Index before, Index vecs, T* mean, T* squares) {
-    const Vec<T> half_of = set1(T(0.5));
-    const Vec<T> inverse = set1(T(1) / static_cast<T>(Rows));
-    const T share = static_cast<T>(Rows) / static_cast<T>(before + Rows);
-    const Vec<T> both = set1(static_cast<T>(before) * share);
-    for (Index at = 0; at < vecs * lanes<T>; at += lanes<T>) {
-        if (ahead > 0) {
-            prefetch_rows<Rows>(x + at, ld, ahead);
-        }
-        // Sums of 1, 2 and 4 rows meet in pairs; two sums of g rows that differ by d add d^2 / (2 g) to the squared deviations.
-        Vec<T> sum[Rows];
-#pragma GCC unroll 8
-        for (Index r = 0; r < Rows; ++r) {
-            sum[r] = load(x + r * ld + at);
-        }
-        Vec<T> level[4];
-        int levels = 0;
-#pragma GCC unroll 3
-        for (Index half = Rows / 2; half > 0; half /= 2, ++levels) {
-#pragma GCC unroll 4
-            for (Index r = 0; r < half; ++r) {
-                const Vec<T> d = sum[r] - sum[r + half];
-                sum[r] = sum[r] + sum[r + half];
-                level[levels] = r == 0 ? d * d : fma(d, d, level[levels]);
-            }
-        }
-        Vec<T> twice = zero<T>();
-#pragma GCC unroll 4
-        for (int l = levels - 1; l >= 0; --l) {
-            twice = l == levels - 1 ? level[l] : fma(half_of, twice, level[l]);
-        }
-        const Vec<T> centre = sum[0] * inverse;
-        if (before == 0) {
-            store(mean + at, centre);
-            store(squares + at, half_of * twice);
-        } else {
-            const Vec<T> old = load(mean + at);
-            const Vec<T> d = centre - old;
-            store(squares + at, fma(d * d, both, fma(half_of, twice, load(squares + at))));
-            store(mean + at, fma(d, set1(share), old));
-        }
-    }
-}
-
 // The first pass over one chunk of rows. Not inlined: among the arguments of the parallel region the loops lose their registers.
-
 template <class T>
 EIGEN_DONT_INLINE void chunk_statistics(ConstMatrix<T> x, Range part, Index ahead, T* mean, T* squares) {
     const Index vecs = ceil_div(x.cols, lanes<T>);
