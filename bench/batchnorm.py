@@ -24,9 +24,8 @@ def run(context: Context) -> None:
 
 def one_shape(context: Context, m: int, n: int) -> list[list[str]]:
     x, grad = normal(m, n), normal(m, n, seed=1)
-    gamma, beta = np.ones(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
-    running_mean, running_variance = np.zeros(n, dtype=np.float32), np.ones(n, dtype=np.float32)
-    mean, inverse_std, grad_gamma, grad_beta = (np.empty(n, dtype=np.float32) for _ in range(4))
+    gamma, beta, running_mean, running_variance, mean, inverse_std, grad_gamma, grad_beta = (aligned(n) for _ in range(8))
+    gamma[...], beta[...], running_mean[...], running_variance[...] = 1, 0, 0, 1
     out, grad_x = aligned(m, n), aligned(m, n)
 
     def forward() -> None:

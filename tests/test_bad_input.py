@@ -145,3 +145,8 @@ def test_kernels():
     refuses("out is strided", k.matmul, a, a.T, out=np.zeros((3, 6))[:, ::2], match="contiguous")
     refuses("unknown activation", k.dense_forward, a, a.T, activation="rellu", match="relu")
     refuses("bias", k.dense_forward, a, a.T, np.ones(4), match=r"\(3,\).*\(4,\)")
+
+
+def test_a_mistyped_optimizer_is_told_of_solvers_too():
+    refuses("name", fo.Trainer, fo.mlp(4, [5], 1), "mse", "lbfgz", match="(?s)adam.*lbfgs.*newton")
+    refuses("class", fo.Trainer, fo.mlp(4, [5], 1), "mse", fo.optimizers.Adam, match=r"write Adam\(\)")

@@ -55,17 +55,17 @@ bool just_behind(const ConstMatrix<T>& to, const ConstMatrix<T>& from) {
 // The second pass of a kernel: f(factors(first column, width), first row, end of its rows, first column, width) over the rows of a thread,
 // at most `rows` of them at a time. What stays in cache is taken in blocks from the last one back, because the last ones are those that
 // the first pass left in L2; memory is read from end to end.
-template <class T, class Factors, class F>
-void second_pass(const ConstMatrix<T>& x, Index rows, double per_element, Factors&& factors, F&& f) {
+template <class Factors, class T, class Make, class F>
+void second_pass(const ConstMatrix<T>& x, Index rows, double per_element, Make&& factors, F&& f) {
     const Index width = round_up(x.cols, lanes<T>);
     const bool back = in_cache(x);
     const Index block = back ? block_rows : std::max<Index>(x.rows, 1);
     parallel_for(x.rows, 4, work<T>(x, per_element), [=](Index begin, Index end) {
         for (Index last = end; last > begin;) {
             const Index first = std::max(begin, last - block);
-            for (Index at = 0; at < width; at += strip_columns<T>) {
-                const Index strip = std::min(strip_columns<T>, width - at);
-                const auto of_strip = factors(at, strip);
+            for (Index at = 0; at < width; at += Factors::columns) {
+                const Index strip = std::min(Factors::columns, width - at);
+                const Factors of_strip = factors(at, strip);
                 const Index groups = ceil_div(last - first, rows);
                 for (Index group = 0; group < groups; ++group) {
                     const Index row = first + (back ? groups - 1 - group : group) * rows;
@@ -174,14 +174,14 @@ void batchnorm_apply(In<T> x, const BatchNorm<T>& norm, const T* mean, const T* 
     const auto factors_of = [=](Index at, Index strip) {
         return NormalFactors<T>(mean + at, inverse_std + at, norm.gamma + at, norm.beta + at, strip);
     };
-    second_pass<T>(x, plain ? block_rows : few_rows, activation == Activation::identity ? 6 : 30, factors_of,
-                   [=](const NormalFactors<T>& factors, Index first, Index last, Index at, Index strip) {
-                       normalize(x.row(first) + at, x.ld, to.row(first) + at, to.ld, last - first, strip, factors);
-                       if (!plain) {
-                           activation_forward_tile<T>(activation, to.row(first) + at, to.ld, y.row(first) + at, y.ld, last - first,
-                                                      strip / lanes<T>);
-                       }
-                   });
+    second_pass<NormalFactors<T>>(x, plain ? block_rows : few_rows, activation == Activation::identity ? 6 : 30, factors_of,
+                                  [=](const NormalFactors<T>& factors, Index first, Index last, Index at, Index strip) {
+                                      normalize(x.row(first) + at, x.ld, to.row(first) + at, to.ld, last - first, strip, factors);
+                                      if (!plain) {
+                                          activation_forward_tile<T>(activation, to.row(first) + at, to.ld, y.row(first) + at, y.ld,
+                                                                     last - first, strip / lanes<T>);
+                                      }
+                                  });
 }
 
 template <class T>
@@ -218,14 +218,14 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
     const auto factors_of = [=](Index at, Index strip) {
         return GradientFactors<T>(mean + at, inverse_std + at, norm.gamma + at, sums + at, sums + width + at, x.rows, strip);
     };
-    second_pass<T>(x, slope == Activation::identity ? block_rows : few_rows, slope == Activation::identity ? 8 : 16, factors_of,
-                   [=](const GradientFactors<T>& factors, Index first, Index last, Index at, Index strip) {
-                       differentiate(x.row(first) + at, x.ld, grad_y.row(first) + at, grad_y.ld, grad_x.row(first) + at, grad_x.ld,
-                                     last - first, strip, factors);
-                       const T* source = slope_source.data == nullptr ? nullptr : slope_source.row(first) + at;
-                       activation_backward_tile<T>(slope, source, slope_source.ld, grad_x.row(first) + at, grad_x.ld, last - first,
-                                                   strip / lanes<T>);
-                   });
+    second_pass<GradientFactors<T>>(x, slope == Activation::identity ? block_rows : few_rows, slope == Activation::identity ? 8 : 16,
+                                    factors_of, [=](const GradientFactors<T>& factors, Index first, Index last, Index at, Index strip) {
+                                        differentiate(x.row(first) + at, x.ld, grad_y.row(first) + at, grad_y.ld, grad_x.row(first) + at,
+                                                      grad_x.ld, last - first, strip, factors);
+                                        const T* source = slope_source.data == nullptr ? nullptr : slope_source.row(first) + at;
+                                        activation_backward_tile<T>(slope, source, slope_source.ld, grad_x.row(first) + at, grad_x.ld,
+                                                                    last - first, strip / lanes<T>);
+                                    });
 }
 
 #define FASTOPT_INSTANTIATE(T)                                                                                                      \

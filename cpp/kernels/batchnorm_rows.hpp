@@ -13,9 +13,6 @@ template <class T>
 constexpr Index lanes = Vec<T>::lanes;
 
 constexpr Index page = 4096;
-// Columns that the second pass takes at a time: their factors stay in L1 from row to row.
-template <class T>
-constexpr Index strip_columns = page / static_cast<Index>(sizeof(T));
 
 template <Index Rows, class T>
 void prefetch_rows(const T* x, Index ld, Index ahead) {
@@ -111,9 +108,10 @@ FASTOPT_INLINE void ask_for(const T* x) {
 // What a strip of columns needs, side by side: y = (x - centre) scale + shift.
 template <class T>
 struct NormalFactors {
-    alignas(cache_line) T centre[strip_columns<T>];
-    alignas(cache_line) T scale[strip_columns<T>];
-    alignas(cache_line) T shift[strip_columns<T>];
+    static constexpr Index columns = page / static_cast<Index>(sizeof(T));  // of a strip: they stay in L1 from row to row
+    alignas(cache_line) T centre[columns];
+    alignas(cache_line) T scale[columns];
+    alignas(cache_line) T shift[columns];
 
     NormalFactors(const T* mean, const T* inverse_std, const T* gamma, const T* beta, Index width) {
         for (Index at = 0; at < width; at += lanes<T>) {
@@ -143,10 +141,11 @@ EIGEN_DONT_INLINE void normalize_rows(const T* x, Index ldx, T* y, Index ldy, In
 // The same for grad_x = scale (grad - shift - (x - centre) tilt).
 template <class T>
 struct GradientFactors {
-    alignas(cache_line) T centre[strip_columns<T>];
-    alignas(cache_line) T shift[strip_columns<T>];
-    alignas(cache_line) T tilt[strip_columns<T>];
-    alignas(cache_line) T scale[strip_columns<T>];
+    static constexpr Index columns = page / 2 / static_cast<Index>(sizeof(T));
+    alignas(cache_line) T centre[columns];
+    alignas(cache_line) T shift[columns];
+    alignas(cache_line) T tilt[columns];
+    alignas(cache_line) T scale[columns];
 
     GradientFactors(const T* mean, const T* inverse_std, const T* gamma, const T* sums, const T* products, Index rows, Index width) {
         const Vec<T> inverse_rows = set1(T(1) / static_cast<T>(rows));

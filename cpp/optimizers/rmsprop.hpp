@@ -53,7 +53,7 @@ class RMSProp : public WeightDecay<true> {
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
-        s[0] = bounded(c.average(s[0], g * g));
+        s[0] = c.average(s[0], bounded(g * g));
         Vec<T> square = s[0];
         if constexpr (Centered) {
             s[1] = c.average(s[1], g);

@@ -14,8 +14,9 @@ def method(optimizer: str | Optimizer | Solver) -> Optimizer | Solver:
     """An optimizer or a solver as given, or by its name."""
     if isinstance(optimizer, Solver):
         return optimizer
-    name = optimizer.lower().replace("-", "_") if isinstance(optimizer, str) else ""
-    return solvers.get(name) if name in solvers.table() else optimizers.get(optimizer)
+    known: dict[str, type[Any]] = {**optimizers.table(), **solvers.table()}
+    found: Optimizer | Solver = _specs.lookup("optimizer", known, Optimizer, optimizer)
+    return found
 
 
 def check(l1: float, l2: float, clip_norm: float | None, clip_value: float | None, ema: float, accumulate: int) -> dict[str, Any]:
