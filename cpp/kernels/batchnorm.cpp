@@ -203,10 +203,16 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
         }
     };
     reduce_chunks(chunks, work<T>(x, 6), leaf, join);
-    for (Index at = 0; at < width; at += lanes<T>) {
-        const Index count = std::min(lanes<T>, x.cols - at);
-        store_partial(grad_beta + at, load(sums + at), count);
-        store_partial(grad_gamma + at, load(sums + width + at) * load(inverse_std + at), count);
+    const auto finish = [&](Index at, auto&& to) {
+        to(grad_beta + at, load(sums + at));
+        to(grad_gamma + at, load(sums + width + at) * load(inverse_std + at));
+    };
+    Index at = 0;
+    for (; at + lanes<T> <= x.cols; at += lanes<T>) {
+        finish(at, [](T* to, const Vec<T>& v) { store(to, v); });
+    }
+    if (at < x.cols) {
+        finish(at, [&](T* to, const Vec<T>& v) { store_partial(to, v, x.cols - at); });
     }
     if (grad_x.data == nullptr) {
         return;
