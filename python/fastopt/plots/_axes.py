@@ -50,3 +50,9 @@ def save(ax: Axes, path: str) -> None:
     """
     figure: Any = ax.get_figure()
     figure.savefig(path)
+
+
+def count_along(axes: Axes, what: str) -> None:
+    """Label the x axis with something that is counted: ticks at whole numbers only."""
+    axes.set_xlabel(what)
+    axes.xaxis.get_major_locator().set_params(integer=True)

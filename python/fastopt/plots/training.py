@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastopt.history import History
-from fastopt.plots._axes import finish, new_axes
+from fastopt.plots._axes import count_along, finish, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def learning_curves(history: History, *, columns: Sequence[str] | None = None, a
     values = np.array([v for c in chosen for v in history[c] if math.isfinite(v)])
     if len(values) and values.min() > 0 and values.max() / values.min() > 20:
         axes.set_yscale("log")
-    axes.set_xlabel("epoch")
+    count_along(axes, "epoch")
     axes.set_ylabel("loss" if all("loss" in c for c in chosen) else ", ".join(chosen))
     axes.set_title(title)
     return finish(axes)
@@ -80,7 +80,7 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
     if epoch is not None:
         norms = [monitor.gradient_norms[name][epoch] for name in names]
         axes.plot(range(1, len(names) + 1), norms, "o-", linewidth=1.5, markersize=4, label=title)
-        axes.set_xlabel("dense layer, counted from the input")
+        count_along(axes, "dense layer, counted from the input")
         axes.set_ylabel("norm of the gradient of its weights")
         axes.set_yscale("log")
         return finish(axes)
@@ -91,7 +91,7 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
         norms = monitor.gradient_norms[name]
         axes.plot(range(1, len(norms) + 1), norms, color=colour, linewidth=1.5, label=f"layer {name.split('.')[0]}")
     axes.set_yscale("log")
-    axes.set_xlabel("epoch")
+    count_along(axes, "epoch")
     axes.set_ylabel("norm of the gradient of the weights")
     axes.set_title(title)
     return finish(axes, fontsize="small", ncols=1 + len(names) // 8)
@@ -163,7 +163,7 @@ def optimizer_comparison(
         axes.plot(np.array(run["epoch"]) + 1, run[column], style, color=colormaps["tab10"](i % 10), linewidth=1.6, label=label)
     if log:
         axes.set_yscale("log")
-    axes.set_xlabel("epoch")
+    count_along(axes, "epoch")
     axes.set_ylabel(column.replace("_", " "))
     axes.set_title(title)
     return finish(axes, fontsize="small", beside=True, title=f"last {column.replace('_', ' ')}")
