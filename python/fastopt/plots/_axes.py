@@ -54,5 +54,7 @@ def save(ax: Axes, path: str) -> None:
 
 def count_along(axes: Axes, what: str) -> None:
     """Label the x axis with something that is counted: ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_xlabel(what)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
