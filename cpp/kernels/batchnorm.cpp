@@ -43,12 +43,17 @@ void for_rows(Index begin, Index end, F&& f) {
     }
 }
 
+template <class T>
+bool rows_are_whole_pages(const ConstMatrix<T>& x) {
+    return x.ld * static_cast<Index>(sizeof(T)) % page == 0;
+}
+
 // Whether the lines of `to` lie just behind those of `from`, modulo a page (or a row, when pages are whole rows). Going backwards the loads
 // that follow a store would then look like loads of what it wrote, and wait for it; going forwards they do when `to` lies just ahead.
 template <class T>
 bool just_behind(const ConstMatrix<T>& to, const ConstMatrix<T>& from) {
     const auto row = static_cast<std::uintptr_t>(from.ld) * sizeof(T);
-    const std::uintptr_t period = row % page == 0 ? page : row & (~row + 1);  // the largest power of two in it
+    const std::uintptr_t period = rows_are_whole_pages(from) ? page : row & (~row + 1);  // the largest power of two in it
     return (reinterpret_cast<std::uintptr_t>(to.data) - reinterpret_cast<std::uintptr_t>(from.data)) % period > period / 2;
 }
 
@@ -60,7 +65,7 @@ void second_pass(const ConstMatrix<T>& x, Index rows, double per_element, Make&&
     const Index width = round_up(x.cols, lanes<T>);
     const bool back = in_cache(x);
     const Index block = back ? block_rows : std::max<Index>(x.rows, 1);
-    parallel_for(x.rows, 4, work<T>(x, per_element), [=](Index begin, Index end) {
+    parallel_for(x.rows, few_rows, work<T>(x, per_element), [=](Index begin, Index end) {
         for (Index last = end; last > begin;) {
             const Index first = std::max(begin, last - block);
             for (Index at = 0; at < width; at += Factors::columns) {
@@ -114,7 +119,7 @@ EIGEN_DONT_INLINE void chunk_gradients(ConstMatrix<T> x, ConstMatrix<T> grad, Ra
         add_gradients<decltype(rows)::value>(x.row(i), x.ld, ahead, grad.row(i), grad.ld, mean, beta, gamma, width);
     };
     // Four rows of whole pages of x and four of the gradient would take every way of a set of L1.
-    if (x.ld * static_cast<Index>(sizeof(T)) % page == 0) {
+    if (rows_are_whole_pages(x)) {
         for_rows<2>(part.begin, part.end, add);
     } else {
         for_rows<4>(part.begin, part.end, add);
@@ -164,7 +169,6 @@ void batchnorm_statistics(In<T> x, T eps, T* mean, T* variance, T* inverse_std, 
 
 template <class T>
 void batchnorm_apply(In<T> x, const BatchNorm<T>& norm, const T* mean, const T* inverse_std, Activation activation, Out<T> y, Out<T> pre) {
-    const Index ahead = rows_ahead<T>(x);
     const Matrix<T> to = pre.data != nullptr ? pre : y;
     const bool plain = activation == Activation::identity && to.data == y.data;
     const Walk walk = !in_cache(x) ? Walk::asking : just_behind<T>(to, x) ? Walk::on : Walk::back;

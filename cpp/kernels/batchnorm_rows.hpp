@@ -41,7 +41,7 @@ EIGEN_ALWAYS_INLINE void merge_rows(const T* x, Index ld, Index ahead, Index bef
         for (Index r = 0; r < Rows; ++r) {
             sum[r] = load(x + r * ld + at);
         }
-        Vec<T> level[4];
+        Vec<T> level[3];  // of at most 8 rows
         int levels = 0;
 #pragma GCC unroll 3
         for (Index half = Rows / 2; half > 0; half /= 2, ++levels) {
@@ -105,6 +105,18 @@ FASTOPT_INLINE void ask_for(const T* x) {
     }
 }
 
+// f(row, column) for every line of a block.
+template <Walk How, class T, class F>
+FASTOPT_INLINE void over_block(Index rows, Index width, F&& f) {
+    constexpr Index down = How == Walk::back ? -1 : 1;
+    for (Index i = How == Walk::back ? rows - 1 : 0; rows > 0; --rows, i += down) {
+        Index at = How == Walk::back ? width - lanes<T> : 0;
+        for (Index left = width; left > 0; left -= lanes<T>, at += down * lanes<T>) {
+            f(i, at);
+        }
+    }
+}
+
 // What a strip of columns needs, side by side: y = (x - centre) scale + shift.
 template <class T>
 struct NormalFactors {
@@ -126,16 +138,12 @@ struct NormalFactors {
 // end in the same twelve bits.
 template <Walk How, class T>
 EIGEN_DONT_INLINE void normalize_rows(const T* x, Index ldx, T* y, Index ldy, Index rows, Index width, const NormalFactors<T>& factors) {
-    constexpr Index down = How == Walk::back ? -1 : 1;
-    for (Index i = How == Walk::back ? rows - 1 : 0; rows > 0; --rows, i += down) {
-        Index at = How == Walk::back ? width - lanes<T> : 0;
-        for (Index left = width; left > 0; left -= lanes<T>, at += down * lanes<T>) {
-            ask_for<How>(x + i * ldx + at);
-            ask_for<How>(y + i * ldy + at);
-            const Vec<T> deviation = load(x + i * ldx + at) - load(factors.centre + at);
-            store(y + i * ldy + at, fma(deviation, load(factors.scale + at), load(factors.shift + at)));
-        }
-    }
+    over_block<How, T>(rows, width, [&](Index i, Index at) {
+        ask_for<How>(x + i * ldx + at);
+        ask_for<How>(y + i * ldy + at);
+        const Vec<T> deviation = load(x + i * ldx + at) - load(factors.centre + at);
+        store(y + i * ldy + at, fma(deviation, load(factors.scale + at), load(factors.shift + at)));
+    });
 }
 
 // The same for grad_x = scale (grad - shift - (x - centre) tilt).
@@ -162,18 +170,14 @@ struct GradientFactors {
 template <Walk How, class T>
 EIGEN_DONT_INLINE void gradient_rows(const T* x, Index ldx, const T* grad, Index ldg, T* grad_x, Index ldo, Index rows, Index width,
                                      const GradientFactors<T>& factors) {
-    constexpr Index down = How == Walk::back ? -1 : 1;
-    for (Index i = How == Walk::back ? rows - 1 : 0; rows > 0; --rows, i += down) {
-        Index at = How == Walk::back ? width - lanes<T> : 0;
-        for (Index left = width; left > 0; left -= lanes<T>, at += down * lanes<T>) {
-            ask_for<How>(x + i * ldx + at);
-            ask_for<How>(grad + i * ldg + at);
-            ask_for<How>(grad_x + i * ldo + at);
-            const Vec<T> deviation = load(x + i * ldx + at) - load(factors.centre + at);
-            const Vec<T> rest = load(grad + i * ldg + at) - load(factors.shift + at);
-            store(grad_x + i * ldo + at, load(factors.scale + at) * fma(-deviation, load(factors.tilt + at), rest));
-        }
-    }
+    over_block<How, T>(rows, width, [&](Index i, Index at) {
+        ask_for<How>(x + i * ldx + at);
+        ask_for<How>(grad + i * ldg + at);
+        ask_for<How>(grad_x + i * ldo + at);
+        const Vec<T> deviation = load(x + i * ldx + at) - load(factors.centre + at);
+        const Vec<T> rest = load(grad + i * ldg + at) - load(factors.shift + at);
+        store(grad_x + i * ldo + at, load(factors.scale + at) * fma(-deviation, load(factors.tilt + at), rest));
+    });
 }
 
 }  // namespace fastopt::batchnorm

@@ -154,7 +154,7 @@ FASTOPT_INLINE Vec<T> operator-(T a, const Vec<T>& b) {
     return set1(a) - b;
 }
 
-// A sum of squares that overflowed becomes the largest number; NaN stays.
+// A sum of squares that overflowed becomes the largest number; NaN stays, without what min() pays for a NaN on either side.
 template <class T>
 FASTOPT_INLINE Vec<T> bounded(const Vec<T>& square) {
     return map<T>([&](int i) { return ei::pmin(square.p[i], ei::pset1<typename Vec<T>::Packet>(std::numeric_limits<T>::max())); });
