@@ -18,7 +18,7 @@ from workloads import QUICK_WORKLOADS, WORKLOADS, Workload, make_data
 
 FLOAT = 4  # bytes
 STEP = "whole step"  # without a profile
-OUTSIDE = ("snapshot", "order", "evaluation", "callbacks", "python")  # between native steps
+OTHERS = ("wait", "snapshot", "order", "evaluation", "callbacks", "python")  # for other threads, and between native steps
 GROUP = 4  # blocks of a round, of which the fastest counts: a neighbour on the machine must disturb them all to be seen
 BUDGET_SECONDS = 60.0  # of one workload; long ones get fewer rounds
 FEWEST_ROUNDS = 5
@@ -154,8 +154,8 @@ def rows(context: Context, workload: Workload, costs: dict[str, Cost], sides: li
         yield [stage, number(cost.flops * 1e-6) if cost.flops else "-", number(cost.bytes * 1e-3), cost.bound(*sides[0].limits())] + [
             cell for side in sides for cell in stage_cells(context, workload, side, stage, cost)
         ]
-    for name in OUTSIDE:
-        if name in sides[0].seconds:
+    for name in OTHERS:
+        if any(name in side.seconds for side in sides):
             yield [name, "-", "-", ""] + [cell for side in sides for cell in plain_cells(context, workload, side, name)]
     cells = [STEP, number(total.flops * 1e-6), number(total.bytes * 1e-3), ""]
     for side in sides:
@@ -175,6 +175,8 @@ def stage_cells(context: Context, workload: Workload, side: Side, stage: str, co
 
 
 def plain_cells(context: Context, workload: Workload, side: Side, name: str) -> list[str]:
+    if name not in side.seconds:
+        return ["-", "-", "-", "-"]
     time = side.stage(name)
     context.report.add(case(workload, side), name, time, "s/step")
     return ["-", number(time.median * 1e6), "-", share(side, time)]

@@ -78,8 +78,10 @@ def optimizers():
     for name in core.optimizer_names():
         for options in ({}, everything):
             for dtype in ("float32", "float64"):
-                net = every_layer(5, 9, 3, dtype=dtype, seed=2)
-                train(f"{name} {options and 'all options'} {dtype}", net, fo.losses.get("focal"), name, 3, **options)
+                for batch_norm in (True, False):
+                    net = every_layer(5, 9, 3, dtype=dtype, seed=2, batch_norm=batch_norm)
+                    case = f"{name} {options and 'all options'} {dtype}{'' if batch_norm else ', rows alone'}"
+                    train(case, net, fo.losses.get("focal"), name, 3, **options)
 
 
 def sizes():

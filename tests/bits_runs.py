@@ -113,11 +113,14 @@ def train(name, net, loss, optimizer, rows, outputs, batch, epochs=2, weighted=F
 
 
 def odd(name, loss, optimizer, *, inputs, units, outputs, rows, batch, dtype, activation="tanh", kind=None, **options):
-    """A network with every kind of layer on an odd shape, with weights; the last batch is short unless `batch` divides `rows`."""
+    """Networks with every kind of layer, and without those that mix rows, on an odd shape, with weights; the last batch is short unless
+    `batch` divides `rows`."""
     x, y, weight = batch_for(loss.name, outputs, rows, inputs, np.random.default_rng(14), dtype=dtype, kind=kind)
-    trainer = fo.Trainer(every_layer(inputs, units, outputs, activation=activation, dtype=dtype, seed=14), loss, optimizer, **options)
-    history = trainer.fit(x, y, epochs=2, batch_size=batch, sample_weight=weight)
-    record_training(name, trainer, history, x)
+    for batch_norm in (True, False):
+        net = every_layer(inputs, units, outputs, activation=activation, dtype=dtype, seed=14, batch_norm=batch_norm)
+        trainer = fo.Trainer(net, loss, optimizer, **options)
+        history = trainer.fit(x, y, epochs=2, batch_size=batch, sample_weight=weight)
+        record_training(name if batch_norm else f"{name}, rows alone", trainer, history, x)
 
 
 def odd_networks(dtype):

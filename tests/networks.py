@@ -5,8 +5,11 @@ from helpers import LOSS_TARGETS, cast_target, make_target
 from native import core
 
 
-def every_layer(inputs, units, outputs, *, activation="gelu", dtype="float32", seed=0):
-    """A network in which each registered kind of layer occurs; a new kind must find its place here."""
+def every_layer(inputs, units, outputs, *, activation="gelu", dtype="float32", seed=0, batch_norm=True):
+    """A network in which each registered kind of layer occurs; a new kind must find its place here.
+
+    Without `batch_norm` no row of a batch sees another, and threads take rows of their own through all layers.
+    """
     layers = [
         fo.layers.Standardize(),
         fo.layers.Dense(units, activation=activation, l1=1e-4),
@@ -20,6 +23,8 @@ def every_layer(inputs, units, outputs, *, activation="gelu", dtype="float32", s
     ]
     missing = set(core.layer_names()) - {layer.kind for layer in layers}
     assert not missing, f"tests/networks.py has no place for {missing}"
+    if not batch_norm:
+        layers = [layer for layer in layers if layer.kind != "batchnorm"]
     return fo.Network(inputs, layers, dtype=dtype, seed=seed)
 
 

@@ -113,7 +113,10 @@ void dense_backward_array(const py::object& x, const py::object& weight, const p
         }
         const Release release;
         const ScratchOf<T> scratch(dense_scratch<T>(mx.rows, mw.rows, mw.cols, get_num_threads()));
-        dense_backward_weight<T>(mx, mg, mgw, gb, scratch.data());
+        dense_backward_weight<T>(mx, mg, mgw, scratch.data());
+        if (gb != nullptr) {
+            column_sums<T>(mg, gb);
+        }
         if (mgx.data != nullptr) {
             dense_backward_input<T>(mg, mw, mgx, Activation::identity, {}, scratch.data());
         }
@@ -249,7 +252,7 @@ void dropout_forward_array(const py::object& x, double rate, std::uint64_t seed,
         const PaddedOutput<T> py_(my);
         PaddedMatrix<T> mask;
         mask.reserve(mx.rows, mx.cols);
-        dropout_forward<T>(px.view(), rate, {seed, step, layer}, mask.view(mx.rows), py_.view());
+        dropout_forward<T>(px.view(), rate, {seed, step, layer}, 0, mask.view(mx.rows), py_.view());
         py_.finish();
     });
 }

@@ -82,7 +82,8 @@ LossValue evaluate_array(const Loss<T>& loss, const py::object& prediction, cons
     for (Index first = 0; first < p.rows; first += block) {
         const Index count = std::min(block, p.rows - first);
         const Target<T> seen{targets.read(first, count), y.labels == nullptr ? nullptr : y.labels + first};
-        evaluate_rows<T>(loss, predictions.read(first, count), seen, row_scale + first, row_loss + first, grads.block(first, count));
+        evaluate_rows<T>(loss, 0, count, predictions.read(first, count), seen, row_scale + first, row_loss + first,
+                         grads.block(first, count));
         grads.write(first, count);
     }
     const LossValue value = mean_of_rows(w, total, p.rows, row_loss, row_scale);

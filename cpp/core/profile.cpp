@@ -5,9 +5,9 @@
 namespace fastopt {
 
 const char* phase_name(Phase phase) {
-    constexpr const char* names[phase_count] = {"gather",     "forward",    "loss",      "weight_gradient", "input_gradient",
-                                                "accumulate", "norm",       "update",    "average",         "snapshot",
-                                                "order",      "evaluation", "callbacks", "python"};
+    constexpr const char* names[phase_count] = {"gather",   "forward",    "loss",       "weight_gradient", "input_gradient",
+                                                "wait",     "accumulate", "norm",       "update",          "average",
+                                                "snapshot", "order",      "evaluation", "callbacks",       "python"};
     return names[static_cast<int>(phase)];
 }
 

@@ -17,6 +17,7 @@ enum class Phase {
     loss,
     weight_gradient,
     input_gradient,
+    wait,
     accumulate,
     norm,
     update,

@@ -13,7 +13,7 @@ constexpr double surely_together = 2e7;
 constexpr double surely_alone = 4e5;
 
 // Steps that a trial times; one before them wakes the team and fills its caches.
-constexpr Index most_trial_steps = 8;
+constexpr Index most_trial_steps = 32;
 constexpr double trial_work = 2e8;
 constexpr double block_seconds = 4e-3;   // between two looks at the clock
 constexpr double first_patience = 0.02;  // until the other way is tried again; doubles each time it loses

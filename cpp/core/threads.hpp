@@ -76,6 +76,9 @@ void with_team(int threads, F&& f) {
 struct Range {
     Index begin;
     Index end;
+
+    Index size() const { return end - begin; }
+    bool empty() const { return begin >= end; }
 };
 inline Range share(Index count, int thread, int threads, Index grain = 1) {
     const Index grains = ceil_div(count, grain);

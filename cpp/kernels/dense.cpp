@@ -4,7 +4,6 @@
 
 #include "core/threads.hpp"
 #include "kernels/gemm.hpp"
-#include "kernels/reduce.hpp"
 #include "kernels/thin.hpp"
 
 namespace fastopt {
@@ -36,23 +35,21 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
 }
 
 template <class T>
-void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* grad_bias, T* scratch, Precision precision) {
+void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Precision precision, Out<T> writes_next) {
     if (is_thin(grad_a.cols)) {
         thin_backward_weight<T>(x, grad_a, grad_weight, scratch);
-    } else {
-        Product<T> product;
-        product.m = x.cols;
-        product.n = grad_a.cols;
-        product.k = x.rows;
-        product.a = transposed(x);
-        product.b = operand(grad_a);
-        product.c = grad_weight;
-        product.precision = precision;
-        multiply(product, scratch);
+        return;
     }
-    if (grad_bias != nullptr) {
-        column_sums<T>(grad_a, grad_bias);
-    }
+    Product<T> product;
+    product.m = x.cols;
+    product.n = grad_a.cols;
+    product.k = x.rows;
+    product.a = transposed(x);
+    product.b = operand(grad_a);
+    product.c = grad_weight;
+    product.precision = precision;
+    product.writes_next = writes_next;
+    multiply(product, scratch);
 }
 
 template <class T>
@@ -107,7 +104,7 @@ void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
 #define FASTOPT_INSTANTIATE(T)                                                                                                   \
     template Index dense_scratch<T>(Index, Index, Index, int);                                                                   \
     template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision);   \
-    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, T*, Precision);                        \
+    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>);                 \
     template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision); \
     template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);                        \
     template void outer_rows<T>(ConstMatrix<T>, ConstMatrix<T>, bool, Matrix<T>);

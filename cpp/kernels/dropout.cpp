@@ -55,12 +55,12 @@ class MaskMaker {
 }  // namespace
 
 template <class T>
-void dropout_forward(In<T> x, double rate, const Stream& stream, Out<T> mask, Out<T> y) {
+void dropout_forward(In<T> x, double rate, const Stream& stream, Index first, Out<T> mask, Out<T> y) {
     const Index vecs = ceil_div(x.cols, simd::Vec<T>::lanes);
     parallel_for(x.rows, 1, 30.0 * static_cast<double>(x.rows * x.cols), [=](Index begin, Index end) {
         MaskMaker<T> maker(rate, stream);
         for (Index i = begin; i < end; ++i) {
-            maker.row(i * x.cols, x.cols, mask.row(i));
+            maker.row((first + i) * x.cols, x.cols, mask.row(i));
             for (Index v = 0; v < vecs; ++v) {
                 const Index at = v * simd::Vec<T>::lanes;
                 simd::store(y.row(i) + at, simd::load(x.row(i) + at) * simd::load(mask.row(i) + at));
@@ -69,7 +69,7 @@ void dropout_forward(In<T> x, double rate, const Stream& stream, Out<T> mask, Ou
     });
 }
 
-template void dropout_forward<float>(ConstMatrix<float>, double, const Stream&, Matrix<float>, Matrix<float>);
-template void dropout_forward<double>(ConstMatrix<double>, double, const Stream&, Matrix<double>, Matrix<double>);
+template void dropout_forward<float>(ConstMatrix<float>, double, const Stream&, Index, Matrix<float>, Matrix<float>);
+template void dropout_forward<double>(ConstMatrix<double>, double, const Stream&, Index, Matrix<double>, Matrix<double>);
 
 }  // namespace fastopt

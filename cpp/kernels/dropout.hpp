@@ -6,8 +6,8 @@
 
 namespace fastopt {
 
-// mask(i, j) = 0 with probability rate, else 1/(1-rate); y = x mask. Element number i * cols + j; x, y and mask are padded.
+// mask(i, j) = 0 with probability rate, else 1/(1-rate); y = x mask. Element number (first + i) * cols + j; x, y and mask are padded.
 template <class T>
-void dropout_forward(In<T> x, double rate, const Stream& stream, Out<T> mask, Out<T> y);
+void dropout_forward(In<T> x, double rate, const Stream& stream, Index first, Out<T> mask, Out<T> y);
 
 }  // namespace fastopt

@@ -46,6 +46,8 @@ struct Product {
     // c *= g'(slope_source): the backward epilogue; slope_source is padded and has the shape of c.
     Activation slope = Activation::identity;
     ConstMatrix<T> slope_source = {};
+    // Of C's shape, or empty: what this thread writes next. Its lines are taken from other cores behind the multiply-adds.
+    Matrix<T> writes_next = {};
 };
 
 // Elements of scratch that `multiply` may use for a product of this size on any number of threads up to `threads`.

@@ -29,9 +29,10 @@ LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_l
 }
 
 template <class T>
-void evaluate_rows(const Loss<T>& loss, In<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss, Out<T> grad) {
-    parallel_for(prediction.rows, 1, 40.0 * static_cast<double>(prediction.rows * prediction.cols),
-                 [&](Index begin, Index end) { loss.rows(begin, end, prediction, target, row_scale, row_loss, grad); });
+void evaluate_rows(const Loss<T>& loss, Index begin, Index end, In<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
+                   Out<T> grad) {
+    parallel_for(end - begin, 1, 40.0 * static_cast<double>((end - begin) * prediction.cols),
+                 [&](Index first, Index last) { loss.rows(begin + first, begin + last, prediction, target, row_scale, row_loss, grad); });
 }
 
 template <class T>
@@ -40,14 +41,14 @@ LossValue evaluate(const Loss<T>& loss, In<T> prediction, const Target<T>& targe
     T* row_loss = scratch;
     T* row_scale = scratch + rows;
     const double total = scale_rows(weight, rows, row_scale);
-    evaluate_rows<T>(loss, prediction, target, row_scale, row_loss, grad);
+    evaluate_rows<T>(loss, 0, rows, prediction, target, row_scale, row_loss, grad);
     return mean_of_rows(weight, total, rows, row_loss, row_scale);
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                 \
-    template double scale_rows<T>(const T*, Index, T*);                                                        \
-    template LossValue mean_of_rows<T>(const T*, double, Index, const T*, T*);                                 \
-    template void evaluate_rows<T>(const Loss<T>&, ConstMatrix<T>, const Target<T>&, const T*, T*, Matrix<T>); \
+#define FASTOPT_INSTANTIATE(T)                                                                                               \
+    template double scale_rows<T>(const T*, Index, T*);                                                                      \
+    template LossValue mean_of_rows<T>(const T*, double, Index, const T*, T*);                                               \
+    template void evaluate_rows<T>(const Loss<T>&, Index, Index, ConstMatrix<T>, const Target<T>&, const T*, T*, Matrix<T>); \
     template LossValue evaluate<T>(const Loss<T>&, ConstMatrix<T>, const Target<T>&, const T*, Matrix<T>, T*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

@@ -63,9 +63,10 @@ double scale_rows(const T* weight, Index rows, T* row_scale);
 template <class T>
 LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_loss, T* row_scale);
 
-// Loss::rows on as many threads as the work is worth.
+// Loss::rows of rows [begin, end) on as many threads as the work is worth.
 template <class T>
-void evaluate_rows(const Loss<T>& loss, In<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss, Out<T> grad);
+void evaluate_rows(const Loss<T>& loss, Index begin, Index end, In<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
+                   Out<T> grad);
 
 // Value and, unless `grad` is empty, gradient of the weighted mean. `weight` null: all rows weigh 1. prediction and grad are padded;
 // `scratch` holds 2 * rows elements and keeps the loss of every row in its first half.

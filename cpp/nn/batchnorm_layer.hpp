@@ -95,7 +95,8 @@ class BatchNormLayer final : public Layer<T> {
         move_running_values();
         batchnorm_apply<T>(x, norm_, batch_mean_.data(), batch_inverse_.data(), activation_, y, pre(x.rows));
     }
-    Slope<T> slope(ConstMatrix<T> y) const override {
+    Activation activation() const override { return activation_; }
+    Slope<T> slope(const Pass&, ConstMatrix<T>, ConstMatrix<T> y) const override {
         return {activation_, activation_needs_input(activation_) ? ConstMatrix<T>(pre(y.rows)) : y};
     }
     void backward(const Pass&, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {

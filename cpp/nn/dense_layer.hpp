@@ -4,6 +4,7 @@
 #include "core/aligned.hpp"
 #include "kernels/columns.hpp"
 #include "kernels/dense.hpp"
+#include "kernels/reduce.hpp"
 #include "nn/init.hpp"
 #include "nn/layer.hpp"
 
@@ -85,24 +86,25 @@ class DenseLayer final : public Layer<T> {
     Index scratch(Index rows, int threads) const override { return dense_scratch<T>(rows, this->inputs_, units_, threads); }
 
     void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) override {
-        Matrix<T> pre;
-        if (pass.training && activation_needs_input(activation_)) {
-            pre = pre_.view(x.rows);
-        }
-        dense_forward<T>(x, weight_, bias_, activation_, y, pre, scratch, pass.precision);
+        const bool keeps = pass.training && activation_needs_input(activation_);
+        dense_forward<T>(x, weight_, bias_, activation_, y, keeps ? pre(pass, x.rows) : Matrix<T>{}, scratch, pass.precision);
     }
-    Slope<T> slope(ConstMatrix<T> y) const override {
-        return {activation_, activation_needs_input(activation_) ? ConstMatrix<T>(pre_.view(y.rows)) : y};
+    Activation activation() const override { return activation_; }
+    Slope<T> slope(const Pass& pass, ConstMatrix<T>, ConstMatrix<T> y) const override {
+        return {activation_, activation_needs_input(activation_) ? pre(pass, y.rows) : y};
     }
-    void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
-        if (trainable_) {
-            dense_backward_weight<T>(x, grad, grad_weight_, grad_bias_, scratch, pass.precision);
+    bool rows_alone() const override { return true; }
+    void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
+        dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch, pass.precision);
+    }
+    void backward_weight(ConstMatrix<T> x, ConstMatrix<T> grad, Part part, Precision precision, T* scratch) override {
+        if (const Range rows = part.of<T>(this->inputs_); !rows.empty()) {
+            const auto mine = [&](const Matrix<T>& m) { return m.row_range(rows.begin, rows.size()); };
+            dense_backward_weight<T>(x.column_range(rows.begin, rows.size()), grad, mine(grad_weight_), scratch, precision,
+                                     part.updates ? mine(weight_) : Matrix<T>{});
         }
-        if (grad_x.data != nullptr) {
-            if (trainable_) {
-                lap(pass.profile, Phase::weight_gradient, this->number_, x.rows);
-            }
-            dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch, pass.precision);
+        if (const Range units = part.of<T>(units_); has_bias_ && !units.empty()) {
+            column_sums<T>(grad.column_range(units.begin, units.size()), grad_bias_ + units.begin);
         }
     }
 
@@ -140,6 +142,7 @@ class DenseLayer final : public Layer<T> {
     void affine_rows(ConstMatrix<T> x, ConstMatrix<T> grad, Matrix<T> out) override { outer_rows<T>(x, grad, has_bias_, out); }
 
    private:
+    Matrix<T> pre(const Pass& pass, Index rows) const { return pre_.view(pass.first + rows).row_range(pass.first, rows); }
     ConstMatrix<T> weight_in(const T* flat) const { return {flat + weight_at_, this->inputs_, units_, units_, false}; }
 
     void add_gradients(ConstMatrix<T> x, ConstMatrix<T> grad, T* gradients, T* scratch) const {

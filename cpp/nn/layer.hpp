@@ -23,6 +23,7 @@ struct Pass {
     std::uint64_t step = 0;  // training forwards so far, from 1: keys random masks
     Precision precision = Precision::full;
     Profile* profile = nullptr;  // null: off
+    Index first = 0;             // row of the batch at which the rows of a training pass begin
 };
 
 // The activation that ends a layer and what its derivative is computed from. Whoever computes the gradient of that layer's output
@@ -94,15 +95,45 @@ class Layer {
     virtual void prepare(const Pass&) {}
     // In inference it writes nothing but y and scratch: several threads may run it on rows of their own.
     virtual void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) = 0;
-    // The activation at the end of this layer, whose last training output is y.
-    virtual Slope<T> slope(ConstMatrix<T> y) const {
+    // The activation at the end of this layer; for a training pass that took x to y, with what its derivative is computed from.
+    virtual Activation activation() const { return Activation::identity; }
+    virtual Slope<T> slope(const Pass& pass, ConstMatrix<T> x, ConstMatrix<T> y) const {
+        (void)pass;
+        (void)x;
         (void)y;
         return {};
     }
     // grad: gradient before this layer's activation; may be overwritten. grad_x (empty: not wanted) is finished with `slope` of the layer
     // below and may share memory with grad only where a layer says so; it never does with the dense layer. Whoever calls ends the lap of a
     // profile; a layer with two products ends that of the first one itself.
-    virtual void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) = 0;
+    virtual void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) {
+        if (trainable()) {
+            backward_weight(x, grad, {0, 1}, pass.precision, scratch);
+        }
+        if (grad_x.data != nullptr) {
+            if (trainable()) {
+                lap(pass.profile, Phase::weight_gradient, number_, x.rows);
+            }
+            backward_input(pass, grad, grad_x, slope, scratch);
+        }
+    }
+    // Whether no row of a batch sees another. Threads may then run forward and backward_input of a training pass on rows of their own, and
+    // backward_weight for parts of the parameters when the rows are complete; backward is both.
+    virtual bool rows_alone() const { return false; }
+    virtual void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) {
+        (void)pass;
+        (void)grad;
+        (void)grad_x;
+        (void)slope;
+        (void)scratch;
+    }
+    virtual void backward_weight(ConstMatrix<T> x, ConstMatrix<T> grad, Part part, Precision precision, T* scratch) {
+        (void)x;
+        (void)grad;
+        (void)part;
+        (void)precision;
+        (void)scratch;
+    }
 
     // Second order, as in inference (nn/second_order.hpp): `a` is the layer's output before its activation, `direction` and `gradients`
     // are flat and laid out as the parameters. A layer without parameters whose `a` is its input needs none of these.

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/threads.hpp"
 #include "core/types.hpp"
 
 namespace fastopt {
@@ -19,6 +20,18 @@ struct SegmentInfo {
     double l1 = 0;
     double l2 = 0;
     double multiplier = 1;  // of the learning rate
+};
+
+// What one of several threads looks after in every parameter: a range of the first extent, in whole cache lines of the flat buffer.
+struct Part {
+    int thread = 0;
+    int threads = 1;
+    bool updates = false;  // this thread updates it next
+
+    template <class T>
+    Range of(Index extent) const {
+        return share(extent, thread, threads, line_elements<T>);
+    }
 };
 
 // Segments start on cache lines; what is between them stays 0.

@@ -15,8 +15,9 @@ constexpr Index inference_rows = 512;
 // every product.
 constexpr Index rows_of_a_thread = 256;
 constexpr Index cached_bytes = Index{1} << 20;
-// A thread takes rows in multiples of this many.
-constexpr Index inference_grain = 8;
+// Operations of one weight for one row.
+constexpr double inference_work = 2;
+constexpr double training_work = 6;
 
 }  // namespace
 
@@ -51,7 +52,7 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
             stages_.back().last_layer = number;
             continue;
         }
-        stages_.push_back({std::move(layer), {}, {}, number, number});
+        stages_.push_back({std::move(layer), {}, {}, {}, number, number});
     }
     outputs_ = width;
 }
@@ -65,7 +66,7 @@ std::vector<LayerInfo> Network<T>::layer_table() const {
 template <class T>
 Activation Network<T>::next_activation(std::size_t stage) const {
     for (std::size_t s = stage + 1; s < stages_.size(); ++s) {
-        const Activation found = stages_[s].layer->slope({}).activation;
+        const Activation found = stages_[s].layer->activation();
         if (found != Activation::identity) {
             return found;
         }
@@ -102,12 +103,17 @@ void Network<T>::adapt(const Source& source) {
 }
 
 template <class T>
-T* Network<T>::scratch(Index rows) {
+Index Network<T>::scratch_elements(Index rows, int threads) const {
     Index need = 0;
     for (const Stage& stage : stages_) {
-        need = std::max(need, stage.layer->scratch(rows, get_num_threads()));
+        need = std::max(need, round_up(stage.layer->scratch(rows, threads), line_elements<T>));
     }
-    scratch_.reserve(need);
+    return need;
+}
+
+template <class T>
+T* Network<T>::scratch(Index rows) {
+    scratch_.reserve(scratch_elements(rows, get_num_threads()));
     return scratch_.data();
 }
 
@@ -135,59 +141,97 @@ Matrix<T> Network<T>::input(Index rows) {
     return input_.view(rows);
 }
 
+// Everything about a forward that belongs to no row.
 template <class T>
-ConstMatrix<T> Network<T>::forward(Index rows, bool training) {
+void Network<T>::begin(Index rows, bool training) {
     check(adapted(), "the Standardize layer has not seen data yet");
     pass_ = {training, seed_, training ? ++training_step_ : training_step_, precision_, training ? profile_.get() : nullptr};
     trained_rows_ = training ? rows : 0;
-    T* temporary = scratch(rows);
     ConstMatrix<T> x = input_.view(rows);
     for (Stage& stage : stages_) {
         stage.layer->prepare(pass_);
-        if (stage.layer->transparent(pass_)) {
-            stage.view = x;
-        } else {
-            const Matrix<T> y = stage.output.view(rows);
-            stage.layer->forward(pass_, x, y, temporary);
-            stage.view = y;
-            lap(pass_.profile, Phase::forward, stage.layer->number(), rows);
+        if (!stage.layer->transparent(pass_)) {
+            x = stage.output.view(rows);
         }
-        x = stage.view;
+        stage.view = x;
     }
-    return x;
 }
 
 template <class T>
-Matrix<T> Network<T>::output_gradient(Index rows) {
+ConstMatrix<T> Network<T>::below(std::size_t stage) const {
+    return stage == 0 ? ConstMatrix<T>(input_.view(stages_[0].view.rows)) : stages_[stage - 1].view;
+}
+
+template <class T>
+Pass Network<T>::pass_of(int thread, Index first) const {
+    Pass pass = pass_;
+    pass.first = first;
+    pass.profile = thread == 0 ? pass_.profile : nullptr;
+    return pass;
+}
+
+template <class T>
+void Network<T>::forward_rows(Range rows, int thread) {
+    const Pass pass = pass_of(thread, rows.begin);
+    for (std::size_t s = 0; s < stages_.size(); ++s) {
+        Layer<T>& layer = *stages_[s].layer;
+        if (!layer.transparent(pass)) {
+            const Matrix<T> y = stages_[s].output.view(rows.end).row_range(rows.begin, rows.size());
+            layer.forward(pass, below(s).row_range(rows.begin, rows.size()), y, scratch_of(thread));
+            lap(pass.profile, Phase::forward, layer.number(), stages_[s].view.rows);
+        }
+    }
+}
+
+template <class T>
+ConstMatrix<T> Network<T>::forward(Index rows, bool training) {
+    begin(rows, training);
+    scratch(rows);
+    forward_rows({0, rows}, 0);
+    return stages_.back().view;
+}
+
+template <class T>
+Matrix<T> Network<T>::output_gradient(Index rows) const {
     Matrix<T> out = gradient_[0].view(rows);
     out.cols = outputs_;
     return out;
 }
 
 template <class T>
+Slope<T> Network<T>::slope_of(std::size_t stage, const Pass& pass, Index rows) const {
+    const Stage& at = stages_[stage];
+    if (at.layer->transparent(pass)) {
+        return {};
+    }
+    return at.layer->slope(pass, below(stage).row_range(pass.first, rows), at.view.row_range(pass.first, rows));
+}
+
+// Nothing below it needs a gradient.
+template <class T>
+std::size_t Network<T>::lowest_trainable() const {
+    std::size_t lowest = 0;
+    while (lowest < stages_.size() && !stages_[lowest].layer->trainable()) {
+        ++lowest;
+    }
+    return lowest;
+}
+
+template <class T>
 ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
     const Index rows = trained_rows_;
     T* temporary = scratch(rows);
-    const auto below = [&](std::size_t s) { return s == 0 ? ConstMatrix<T>(input_.view(rows)) : stages_[s - 1].view; };
-    const auto slope_of = [&](std::size_t s) {
-        const Stage& stage = stages_[s];
-        return stage.layer->transparent(pass_) ? Slope<T>{} : stage.layer->slope(stage.view);
-    };
-    // Nothing below the first trainable layer needs a gradient.
-    std::size_t lowest = 0;
-    while (!want_input_gradient && lowest < stages_.size() && !stages_[lowest].layer->trainable()) {
-        ++lowest;
-    }
+    const std::size_t lowest = want_input_gradient ? 0 : lowest_trainable();
     int turn = 0;
     Matrix<T> grad = output_gradient(rows);
     if (lowest < stages_.size()) {
-        const Slope<T> last = slope_of(stages_.size() - 1);
+        const Slope<T> last = slope_of(stages_.size() - 1, pass_, rows);
         activation_backward<T>(last.activation, last.source, grad);
     }
     for (std::size_t s = stages_.size(); s-- > lowest;) {
         Layer<T>& layer = *stages_[s].layer;
         const bool wanted = s > lowest || want_input_gradient;
-        const Slope<T> slope = s > 0 && wanted ? slope_of(s - 1) : Slope<T>{};
+        const Slope<T> slope = s > 0 && wanted ? slope_of(s - 1, pass_, rows) : Slope<T>{};
         if (layer.transparent(pass_)) {
             activation_backward<T>(slope.activation, slope.source, grad);
             continue;
@@ -207,6 +251,82 @@ ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
     return want_input_gradient ? ConstMatrix<T>(grad) : ConstMatrix<T>{};
 }
 
+// Threads that may take rows of their own through all layers.
+template <class T>
+int Network<T>::threads_by_rows(Index rows, double work_per_weight) const {
+    const Index weights = parameter_layout_.total();
+    const double work = work_per_weight * static_cast<double>(weights) * static_cast<double>(rows);
+    return static_cast<int>(std::min<Index>(threads_for(work), ceil_div(rows, row_grain)));
+}
+
+template <class T>
+bool Network<T>::weights_in_cache() const {
+    return parameter_layout_.total() * static_cast<Index>(sizeof(T)) <= cached_bytes;
+}
+
+template <class T>
+int Network<T>::begin_step(Index rows) {
+    begin(rows, true);
+    const bool alone = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->rows_alone(); });
+    const int threads = alone && weights_in_cache() ? threads_by_rows(rows, training_work) : 1;
+    if (threads == 1) {
+        scratch(rows);
+        return 1;
+    }
+    thread_scratch_ = scratch_elements(rows, 1);
+    scratch_.reserve(threads * thread_scratch_);
+    for (Stage& stage : stages_) {
+        stage.gradient.reserve(capacity_, stage.layer->outputs());
+    }
+    return threads;
+}
+
+// A transparent stage passes the gradient on where it is.
+template <class T>
+Matrix<T> Network<T>::gradient_of(std::size_t stage) const {
+    while (stage + 1 < stages_.size() && stages_[stage + 1].layer->transparent(pass_)) {
+        ++stage;
+    }
+    return stage + 1 < stages_.size() ? stages_[stage].gradient.view(trained_rows_) : output_gradient(trained_rows_);
+}
+
+template <class T>
+void Network<T>::backward_rows(Range rows, int thread) {
+    const Pass pass = pass_of(thread, rows.begin);
+    const std::size_t lowest = lowest_trainable();
+    if (lowest == stages_.size()) {
+        return;
+    }
+    std::size_t s = stages_.size() - 1;
+    Matrix<T> grad = gradient_of(s).row_range(rows.begin, rows.size());
+    const Slope<T> last = slope_of(s, pass, rows.size());
+    activation_backward<T>(last.activation, last.source, grad);
+    for (; s > lowest; --s) {
+        Layer<T>& layer = *stages_[s].layer;
+        const Slope<T> slope = slope_of(s - 1, pass, rows.size());
+        if (layer.transparent(pass)) {
+            activation_backward<T>(slope.activation, slope.source, grad);
+            continue;
+        }
+        const Matrix<T> grad_x = gradient_of(s - 1).row_range(rows.begin, rows.size());
+        layer.backward_input(pass, grad, grad_x, slope, scratch_of(thread));
+        lap(pass.profile, Phase::input_gradient, layer.number(), trained_rows_);
+        grad = grad_x;
+    }
+}
+
+template <class T>
+void Network<T>::weight_gradients(Part part) {
+    const Pass pass = pass_of(part.thread, 0);
+    for (std::size_t s = stages_.size(); s-- > lowest_trainable();) {
+        Layer<T>& layer = *stages_[s].layer;
+        if (layer.trainable()) {
+            layer.backward_weight(below(s), gradient_of(s), part, pass.precision, scratch_of(part.thread));
+            lap(pass.profile, Phase::weight_gradient, layer.number(), trained_rows_);
+        }
+    }
+}
+
 template <class T>
 ConstMatrix<T> Network<T>::layer_output(Index layer) const {
     check(layer >= 0 && layer < static_cast<Index>(table_.size()), "layer must be in 0..", table_.size() - 1, "; got ", layer);
@@ -217,15 +337,6 @@ ConstMatrix<T> Network<T>::layer_output(Index layer) const {
         }
     }
     return {};
-}
-
-// Threads that take rows of their own; 1: the layers decide.
-template <class T>
-int Network<T>::inference_threads(Index rows) const {
-    const auto work = 2.0 * static_cast<double>(parameter_layout_.total()) * static_cast<double>(rows);
-    const int threads = static_cast<int>(std::min<Index>(threads_for(work), ceil_div(rows, inference_grain)));
-    const bool cached = parameter_layout_.total() * static_cast<Index>(sizeof(T)) <= cached_bytes;
-    return cached || rows >= threads * rows_of_a_thread ? threads : 1;
 }
 
 template <class T>
@@ -240,13 +351,13 @@ void Network<T>::infer(const Source& source, Matrix<T> out) {
         stage.layer->prepare(pass);
         widest = std::max(widest, stage.layer->outputs());
     }
-    const int threads = inference_threads(source.rows);
-    const Index block = std::min(inference_rows, round_up(ceil_div(source.rows, threads), inference_grain));
-    const Index blocks = ceil_div(source.rows, block);
-    Index scratch = 0;
-    for (const Stage& stage : stages_) {
-        scratch = std::max(scratch, round_up(stage.layer->scratch(block, threads > 1 ? 1 : get_num_threads()), line_elements<T>));
+    int threads = threads_by_rows(source.rows, inference_work);
+    if (!weights_in_cache() && source.rows < threads * rows_of_a_thread) {
+        threads = 1;  // the layers share their products
     }
+    const Index block = std::min(inference_rows, round_up(ceil_div(source.rows, threads), row_grain));
+    const Index blocks = ceil_div(source.rows, block);
+    const Index scratch = scratch_elements(block, threads > 1 ? 1 : get_num_threads());
     inference_scratch_.reserve(threads * scratch);
     if (inference_.size() < static_cast<std::size_t>(2 * threads)) {
         inference_.resize(static_cast<std::size_t>(2 * threads));

@@ -47,10 +47,23 @@ class Network {
     Matrix<T> input(Index rows);
     // Forward over the rows in `input`. The result stays valid until the next call; a training forward keeps what backward needs.
     ConstMatrix<T> forward(Index rows, bool training);
+    // The result of the last forward.
+    ConstMatrix<T> output() const { return stages_.back().view; }
     // Where the gradient of the outputs of the last forward goes; `backward` starts from it.
-    Matrix<T> output_gradient(Index rows);
+    Matrix<T> output_gradient(Index rows) const;
     // Fill gradients(); returns the gradient of the input when it is wanted, else an empty matrix.
     ConstMatrix<T> backward(bool want_input_gradient);
+
+    // A training step whose threads meet twice instead of twice a product: each takes rows of its own through all layers and back, and
+    // then, when all have, its part of every weight gradient. `begin_step` says how many threads are worth it; with 1 the layers share
+    // their products, and `forward_rows` of all rows and `backward` are the step.
+    int begin_step(Index rows);
+    void forward_rows(Range rows, int thread);
+    void backward_rows(Range rows, int thread);
+    void weight_gradients(Part part);
+    // Threads take rows in multiples of this many.
+    static constexpr Index row_grain = 8;
+
     bool ready_for_backward(Index rows) const { return trained_rows_ == rows && rows > 0; }
     // Rows and output of a layer in the last forward.
     ConstMatrix<T> layer_output(Index layer) const;
@@ -65,16 +78,26 @@ class Network {
     struct Stage {
         std::unique_ptr<Layer<T>> layer;
         PaddedMatrix<T> output;
-        ConstMatrix<T> view;  // output of the last forward, or of the stage below when transparent
-        Index first_layer;    // number of the layer in the caller's list
-        Index last_layer;     // an absorbed activation follows
+        ConstMatrix<T> view;       // output of the last forward, or of the stage below when transparent
+        PaddedMatrix<T> gradient;  // before this layer's activation, when threads take rows of their own
+        Index first_layer;         // number of the layer in the caller's list
+        Index last_layer;          // an absorbed activation follows
     };
 
     void build(const std::vector<LayerSpec>& specs);
     void reserve(Index rows);
     Activation next_activation(std::size_t stage) const;
+    void begin(Index rows, bool training);
+    ConstMatrix<T> below(std::size_t stage) const;
+    Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows) const;
+    std::size_t lowest_trainable() const;
+    Matrix<T> gradient_of(std::size_t stage) const;
+    Pass pass_of(int thread, Index first) const;
+    Index scratch_elements(Index rows, int threads) const;
     T* scratch(Index rows);
-    int inference_threads(Index rows) const;
+    T* scratch_of(int thread) const { return scratch_.data() + thread * thread_scratch_; }
+    int threads_by_rows(Index rows, double work_per_weight) const;
+    bool weights_in_cache() const;
     void infer_block(const Source& source, Index first, Index rows, Matrix<T> out, PaddedMatrix<T>* memory, T* temporary);
 
     Index inputs_;
@@ -97,6 +120,7 @@ class Network {
     PaddedMatrix<T> input_;
     PaddedMatrix<T> gradient_[2];  // gradients of activations, taking turns
     Buffer<T> scratch_;
+    Index thread_scratch_ = 0;                // of each thread that takes rows of its own
     std::vector<PaddedMatrix<T>> inference_;  // two for every thread
     Buffer<T> inference_scratch_;
     std::mutex mutex_;

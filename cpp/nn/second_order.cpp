@@ -49,7 +49,7 @@ SecondOrder<T>::SecondOrder(std::shared_ptr<Network<T>> network) : network_(std:
         Stage stage;
         stage.layer = &layer;
         stage.at = at;
-        stage.activation = layer.slope({}).activation;
+        stage.activation = layer.activation();
         stage.transparent = layer.transparent(Pass{});
         if (at == 0 && layer.parameters() > 0) {
             lowest_ = stages_.size();

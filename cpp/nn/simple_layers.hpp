@@ -16,27 +16,22 @@ class ActivationLayer final : public Layer<T> {
    public:
     explicit ActivationLayer(const Config& config) : activation_(activation_from_name(config.text("activation"))) {}
 
-    Activation activation() const { return activation_; }
     LayerInfo info() const override { return {"activation", activation_name(activation_), this->inputs_, true}; }
 
     bool transparent(const Pass&) const override { return activation_ == Activation::identity; }
-    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T*) override {
-        activation_forward<T>(activation_, x, y);
-        if (pass.training) {
-            input_ = x;
-        }
+    void forward(const Pass&, ConstMatrix<T> x, Matrix<T> y, T*) override { activation_forward<T>(activation_, x, y); }
+    Activation activation() const override { return activation_; }
+    Slope<T> slope(const Pass&, ConstMatrix<T> x, ConstMatrix<T> y) const override {
+        return {activation_, activation_needs_input(activation_) ? x : y};
     }
-    Slope<T> slope(ConstMatrix<T> y) const override { return {activation_, activation_needs_input(activation_) ? input_ : y}; }
-    void backward(const Pass&, ConstMatrix<T>, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
-        if (grad_x.data != nullptr) {
-            copy_rows<T>(grad, grad_x);
-            activation_backward<T>(slope.activation, slope.source, grad_x);
-        }
+    bool rows_alone() const override { return true; }
+    void backward_input(const Pass&, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
+        copy_rows<T>(grad, grad_x);
+        activation_backward<T>(slope.activation, slope.source, grad_x);
     }
 
    private:
     Activation activation_;
-    ConstMatrix<T> input_;
 };
 
 template <class T>
@@ -52,16 +47,17 @@ class DropoutLayer final : public Layer<T> {
     bool transparent(const Pass& pass) const override { return !pass.training || rate_ == 0; }
     void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T*) override {
         const Stream stream{pass.seed, pass.step, static_cast<std::uint32_t>(this->number_)};
-        dropout_forward<T>(x, rate_, stream, mask_.view(x.rows), y);
+        dropout_forward<T>(x, rate_, stream, pass.first, mask(pass, x.rows), y);
     }
-    void backward(const Pass&, ConstMatrix<T>, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
-        if (grad_x.data != nullptr) {
-            multiply_rows<T>(grad, mask_.view(grad.rows), grad_x);
-            activation_backward<T>(slope.activation, slope.source, grad_x);
-        }
+    bool rows_alone() const override { return true; }
+    void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
+        multiply_rows<T>(grad, mask(pass, grad.rows), grad_x);
+        activation_backward<T>(slope.activation, slope.source, grad_x);
     }
 
    private:
+    Matrix<T> mask(const Pass& pass, Index rows) const { return mask_.view(pass.first + rows).row_range(pass.first, rows); }
+
     double rate_;
     PaddedMatrix<T> mask_;
 };
@@ -96,11 +92,10 @@ class StandardizeLayer final : public Layer<T> {
 
     void prepare(const Pass&) override { update_scale(); }
     void forward(const Pass&, ConstMatrix<T> x, Matrix<T> y, T*) override { shift_and_scale<T>(x, mean_, scale_.data(), y); }
-    void backward(const Pass&, ConstMatrix<T>, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
-        if (grad_x.data != nullptr) {
-            shift_and_scale<T>(grad, nullptr, scale_.data(), grad_x);
-            activation_backward<T>(slope.activation, slope.source, grad_x);
-        }
+    bool rows_alone() const override { return true; }
+    void backward_input(const Pass&, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
+        shift_and_scale<T>(grad, nullptr, scale_.data(), grad_x);
+        activation_backward<T>(slope.activation, slope.source, grad_x);
     }
 
     void affine(ConstMatrix<T> x, Matrix<T> a, T* scratch) override {

@@ -55,17 +55,22 @@ TrainStep<T>::TrainStep(std::shared_ptr<Network<T>> network, std::shared_ptr<con
 }
 
 template <class T>
+typename TrainStep<T>::Run TrainStep<T>::run_of(const SegmentInfo& info) const {
+    return {info.offset,
+            info.size,
+            info.weight ? info.l1 + options_.l1 : 0,
+            info.weight ? info.l2 + options_.l2 : 0,
+            info.weight || optimizer_->decays_alike(),
+            info.multiplier};
+}
+
+template <class T>
 void TrainStep<T>::plan_runs() {
     for (const SegmentInfo& info : network_->parameter_layout().segments()) {
         if (!info.trainable) {
             continue;
         }
-        const Run run{info.offset,
-                      info.size,
-                      info.weight ? info.l1 + options_.l1 : 0,
-                      info.weight ? info.l2 + options_.l2 : 0,
-                      info.weight || optimizer_->decays_alike(),
-                      info.multiplier};
+        const Run run = run_of(info);
         if (!runs_.empty()) {
             Run& last = runs_.back();
             const bool adjacent = round_up(last.offset + last.size, line_elements<T>) == run.offset;
@@ -95,41 +100,92 @@ template <class T>
 LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows, double learning_rate) {
     check(loss_ != nullptr, "this trainer has a loss written in Python");
     check_training_point();
-    gather<T>(data.x, order, 0, network_->input(rows));
-    Target<T> target;
+    Batch batch = prepare(data, order, rows);
+    const int threads = network_->begin_step(rows);
+    Profile* profile = network_->profile();
+    parallel(threads, [&](int thread, int all) {
+        const Range mine = share(rows, thread, all, Network<T>::row_grain);
+        Profile* laps = thread == 0 ? profile : nullptr;
+        gather_rows(data, order, mine);
+        lap(laps, Phase::gather, 0, rows);
+        network_->forward_rows(mine, thread);
+        evaluate_rows<T>(*loss_, mine.begin, mine.end, network_->output(), batch.target, batch.row_scale, batch.row_loss,
+                         network_->output_gradient(rows));
+        lap(laps, Phase::loss, 0, rows);
+        if (threads > 1) {
+            network_->backward_rows(mine, thread);
+        }
+    });
+    const LossValue loss = mean_of_rows(batch.weight, batch.total_weight, rows, batch.row_loss, batch.row_scale);
+    if (!std::isfinite(loss.value)) {
+        return loss;
+    }
+    if (threads == 1) {
+        network_->backward(false);
+        if (accumulate(loss.weight)) {
+            apply(learning_rate);
+        }
+        return loss;
+    }
+    lap(profile, Phase::wait, 0, rows);
+    // Each thread updates what it has the gradients of, unless the update depends on all of them.
+    const bool at_once = options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm();
+    const StepInfo info = at_once ? begin_update(learning_rate, 0) : StepInfo{};
+    parallel(threads, [&](int thread, int all) {
+        const Part part{thread, all, at_once};
+        network_->weight_gradients(part);
+        if (at_once) {
+            update_part(info, part);
+            lap(thread == 0 ? profile : nullptr, Phase::update);
+        }
+    });
+    lap(profile, Phase::wait, 0, rows);
+    if (at_once) {
+        average();
+    } else if (accumulate(loss.weight)) {
+        apply(learning_rate);
+    }
+    return loss;
+}
+
+// What a step needs in memory, and what belongs to no single row.
+template <class T>
+typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const Index* order, Index rows) {
+    Batch batch;
+    network_->input(rows);
     if (data.labels != nullptr) {
         labels_.resize(static_cast<std::size_t>(rows));
-        for (Index i = 0; i < rows; ++i) {
-            labels_[static_cast<std::size_t>(i)] = data.labels[order == nullptr ? i : order[i]];
-        }
-        target.classes = labels_.data();
+        batch.target.classes = labels_.data();
     } else {
         targets_.reserve(rows, data.y.cols);
-        gather<T>(data.y, order, 0, targets_.view(rows));
-        target.dense = targets_.view(rows);
+        batch.target.dense = targets_.view(rows);
     }
-    const T* weight = data.weight;
-    if (weight != nullptr && order != nullptr) {
+    batch.weight = data.weight;
+    if (data.weight != nullptr && order != nullptr) {
         weights_.resize(static_cast<std::size_t>(rows));
         for (Index i = 0; i < rows; ++i) {
             weights_[static_cast<std::size_t>(i)] = data.weight[order[i]];
         }
-        weight = weights_.data();
+        batch.weight = weights_.data();
     }
-    Profile* profile = network_->profile();
-    lap(profile, Phase::gather, 0, rows);
-    const ConstMatrix<T> prediction = network_->forward(rows, true);
     loss_scratch_.reserve(2 * rows);
-    const LossValue loss = evaluate<T>(*loss_, prediction, target, weight, network_->output_gradient(rows), loss_scratch_.data());
-    lap(profile, Phase::loss, 0, rows);
-    if (!std::isfinite(loss.value)) {
-        return loss;
+    batch.row_loss = loss_scratch_.data();
+    batch.row_scale = loss_scratch_.data() + rows;
+    batch.total_weight = scale_rows(batch.weight, rows, batch.row_scale);
+    return batch;
+}
+
+template <class T>
+void TrainStep<T>::gather_rows(const Data<T>& data, const Index* order, Range rows) {
+    const Index* named = order == nullptr ? nullptr : order + rows.begin;
+    gather<T>(data.x, named, rows.begin, network_->input(rows.end).row_range(rows.begin, rows.size()));
+    if (data.labels == nullptr) {
+        gather<T>(data.y, named, rows.begin, targets_.view(rows.end).row_range(rows.begin, rows.size()));
+        return;
     }
-    network_->backward(false);
-    if (accumulate(loss.weight)) {
-        apply(learning_rate);
+    for (Index i = rows.begin; i < rows.end; ++i) {
+        labels_[static_cast<std::size_t>(i)] = data.labels[order == nullptr ? i : order[i]];
     }
-    return loss;
 }
 
 // Collect micro-batches, each weighing as much as its rows; true when the gradients are ready for an update.
@@ -201,8 +257,14 @@ void TrainStep<T>::update(double learning_rate) {
 }
 
 template <class T>
+StepInfo TrainStep<T>::begin_update(double learning_rate, double norm_squared) {
+    const StepInfo info{++t_, learning_rate, scalars_.data(), norm_squared};
+    optimizer_->begin(info);
+    return info;
+}
+
+template <class T>
 void TrainStep<T>::apply(double learning_rate) {
-    ++t_;
     Profile* profile = network_->profile();
     double scale = 1;
     double norm_squared = 0;
@@ -214,17 +276,35 @@ void TrainStep<T>::apply(double learning_rate) {
         }
         lap(profile, Phase::norm);
     }
-    const StepInfo info{t_, learning_rate, scalars_.data(), norm_squared};
-    optimizer_->begin(info);
+    const StepInfo info = begin_update(learning_rate, norm_squared);
     for (const Run& run : runs_) {
         Segment<T> part = segment(run);
         part.transform.scale = scale;
         optimizer_->update(info, part);
     }
     lap(profile, Phase::update);
+    average();
+}
+
+template <class T>
+void TrainStep<T>::update_part(const StepInfo& info, Part part) {
+    for (const SegmentInfo& parameter : network_->parameter_layout().segments()) {
+        const Range range = part.of<T>(parameter.shape[0]);
+        if (parameter.trainable && !range.empty()) {
+            const Index each = parameter.size / parameter.shape[0];
+            Run run = run_of(parameter);
+            run.offset += range.begin * each;
+            run.size = range.size() * each;
+            optimizer_->update(info, segment(run));
+        }
+    }
+}
+
+template <class T>
+void TrainStep<T>::average() {
     if (options_.ema > 0) {
         move_averages();
-        lap(profile, Phase::average);
+        lap(network_->profile(), Phase::average);
     }
 }
 

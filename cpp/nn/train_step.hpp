@@ -78,12 +78,26 @@ class TrainStep {
         double multiplier;
     };
 
+    struct Batch {
+        Target<T> target;
+        const T* weight = nullptr;
+        double total_weight = 0;
+        T* row_loss = nullptr;
+        T* row_scale = nullptr;
+    };
+
+    Run run_of(const SegmentInfo& info) const;
     void plan_runs();
+    Batch prepare(const Data<T>& data, const Index* order, Index rows);
+    void gather_rows(const Data<T>& data, const Index* order, Range rows);
     Segment<T> segment(const Run& run) const;
     double gradient_norm_squared();
     bool accumulate(double weight);
     void finish_accumulation();
+    StepInfo begin_update(double learning_rate, double norm_squared);
     void apply(double learning_rate);
+    void update_part(const StepInfo& info, Part part);
+    void average();
     void move_averages();
     void check_training_point() const;
 

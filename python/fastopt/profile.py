@@ -64,7 +64,8 @@ class Profile(Mapping[str, StageTime]):
     Stages of a step, in order: "gather" (rows, targets and weights of the batch), "0.forward", "1.forward", ... (an activation behind a
     dense layer or a normalization is part of it), "loss" (value and gradient), "1.weight_gradient" (with the bias), "1.input_gradient"
     (with the derivative of the activation below; of a layer that is not dense also its parameters' gradients), "0.weight_gradient",
-    "accumulate" (micro-batches), "norm" (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
+    "wait" (for the other threads, where each takes rows of its own through a small network), "accumulate" (micro-batches), "norm"
+    (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
 
     Between the steps of a fit: "snapshot" (a copy of the state, to go back to when a loss is not finite), "order" (shuffling),
     "evaluation" (validation, metrics), "callbacks", and "python" for all the rest, with what the caller's own code takes between two
