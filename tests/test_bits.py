@@ -53,7 +53,8 @@ def test_everything_registered_is_hashed():
         assert not missing, f"no training run of these is hashed: {missing}"
 
 
-def test_the_number_of_threads_set_in_between_does_not_matter():
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_the_number_of_threads_set_in_between_does_not_matter(batch_norm):
     """The same, within one process: threads are changed between the epochs of a fit."""
     import numpy as np
 
@@ -61,7 +62,7 @@ def test_the_number_of_threads_set_in_between_does_not_matter():
     x, y = rng.standard_normal((400, 100)), rng.integers(0, 5, 400)
 
     def weights(threads_of):
-        net = fo.mlp(100, [128, 128], 5, batch_norm=True, seed=1)
+        net = fo.mlp(100, [128, 128], 5, batch_norm=batch_norm, seed=1)
         trainer = fo.Trainer(net, "cross_entropy")
         trainer.fit(x, y, epochs=4, batch_size=100, callbacks=[lambda trainer, row: fo.set_num_threads(threads_of(row["epoch"]))])
         return np.concatenate([view.ravel() for view in net.parameters.values()])

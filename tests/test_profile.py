@@ -6,23 +6,10 @@ import fastopt as fo
 import numpy as np
 import pytest
 from fastopt.profile import Profile
-from native import core
 from networks import every_layer
 
 ROWS, BATCH, EPOCHS = 70, 16, 2
 STEPS = EPOCHS * -(-ROWS // BATCH)  # the last batch is short
-
-
-@pytest.fixture
-def native_threads():
-    """Sets how many threads share every piece of work, however small."""
-
-    def share(threads):
-        fo.set_num_threads(threads)
-        core.set_work_per_thread(1)
-
-    yield share
-    core.set_work_per_thread(0)
 
 
 def rows_and_targets():
@@ -84,10 +71,10 @@ def test_a_frozen_layer_has_no_weight_gradient():
 
 
 @pytest.mark.parametrize(("batch_norm", "waits"), [(False, 2), (True, 0)])
-def test_threads_meet_twice_where_rows_are_alone(native_threads, batch_norm, waits):
+def test_threads_meet_twice_where_rows_are_alone(cut_for_threads, batch_norm, waits):
     """The short batch of six rows has too few for two threads."""
     trainer = fo.Trainer(every_layer(6, 9, 3, seed=7, batch_norm=batch_norm), "softmax_cross_entropy")
-    native_threads(2)
+    cut_for_threads(2)
     profile = profiled(trainer)
     assert ("wait" in profile) == (waits > 0)
     assert waits == 0 or profile["wait"].calls == waits * (STEPS - EPOCHS)

@@ -13,11 +13,11 @@ def threads():
     fo.set_num_threads(before)
 
 
-def trained(rows=4096, learning_rate=1e-3):
+def trained(batch_norm, rows=4096, learning_rate=1e-3):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, 64), dtype=np.float32)
     y = rng.integers(0, 10, rows).astype(np.int32)
-    network = fo.mlp(64, [128, 64], 10, batch_norm=True, dropout=0.1)
+    network = fo.mlp(64, [128, 64], 10, batch_norm=batch_norm, dropout=0.1)
     trainer = fo.Trainer(network, loss="softmax_cross_entropy", optimizer=fo.optimizers.Adam(learning_rate=learning_rate))
     history = trainer.fit(x, y, epochs=8, batch_size=60, progress=False)
     for first in range(0, 600, 60):
@@ -25,20 +25,22 @@ def trained(rows=4096, learning_rate=1e-3):
     return history["loss"], network.state_dict()
 
 
-def test_the_choice_does_not_change_a_bit(threads):
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_the_choice_does_not_change_a_bit(threads, batch_norm):
     threads(1)
-    losses, weights = trained()
+    losses, weights = trained(batch_norm)
     for number in (2, 3):
         threads(number)
-        again, others = trained()
+        again, others = trained(batch_norm)
         assert again == losses
         for name, weight in weights.items():
             assert_array_equal(others[name], weight, err_msg=f"{name}, {number} threads")
 
 
-def test_a_loss_that_is_not_finite_stops_a_team(threads):
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_a_loss_that_is_not_finite_stops_a_team(threads, batch_norm):
     threads(2)
     with pytest.raises(fo.NonFiniteLossError, match="step"):
-        trained(learning_rate=1e30)
-    losses, _ = trained()
+        trained(batch_norm, learning_rate=1e30)
+    losses, _ = trained(batch_norm)
     assert losses[-1] < losses[0]

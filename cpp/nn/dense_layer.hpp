@@ -46,6 +46,7 @@ class DenseLayer final : public Layer<T> {
         weight.l2 = l2_;
         weight.trainable = trainable_;
         weight.multiplier = multiplier_;
+        weight.turn = weight_turn();
         weight_at_ = parameters.add(weight);
         if (has_bias_) {
             SegmentInfo bias;
@@ -53,6 +54,7 @@ class DenseLayer final : public Layer<T> {
             bias.shape = {units_};
             bias.trainable = trainable_;
             bias.multiplier = multiplier_;
+            bias.turn = bias_turn();
             bias_at_ = parameters.add(bias);
         }
     }
@@ -97,13 +99,14 @@ class DenseLayer final : public Layer<T> {
     void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
         dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch, pass.precision);
     }
+    Range weight_part(Part part) const override { return part.of<T>(this->inputs_, weight_turn()); }
     void backward_weight(ConstMatrix<T> x, ConstMatrix<T> grad, Part part, Precision precision, T* scratch) override {
-        if (const Range rows = part.of<T>(this->inputs_); !rows.empty()) {
+        if (const Range rows = weight_part(part); !rows.empty()) {
             const auto mine = [&](const Matrix<T>& m) { return m.row_range(rows.begin, rows.size()); };
             dense_backward_weight<T>(x.column_range(rows.begin, rows.size()), grad, mine(grad_weight_), scratch, precision,
                                      part.updates ? mine(weight_) : Matrix<T>{});
         }
-        if (const Range units = part.of<T>(units_); has_bias_ && !units.empty()) {
+        if (const Range units = part.of<T>(units_, bias_turn()); has_bias_ && !units.empty()) {
             column_sums<T>(grad.column_range(units.begin, units.size()), grad_bias_ + units.begin);
         }
     }
@@ -142,6 +145,8 @@ class DenseLayer final : public Layer<T> {
     void affine_rows(ConstMatrix<T> x, ConstMatrix<T> grad, Matrix<T> out) override { outer_rows<T>(x, grad, has_bias_, out); }
 
    private:
+    Index weight_turn() const { return this->number_; }
+    Index bias_turn() const { return this->number_ + 1; }
     Matrix<T> pre(const Pass& pass, Index rows) const { return pre_.view(pass.first + rows).row_range(pass.first, rows); }
     ConstMatrix<T> weight_in(const T* flat) const { return {flat + weight_at_, this->inputs_, units_, units_, false}; }
 

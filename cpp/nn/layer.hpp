@@ -93,7 +93,7 @@ class Layer {
     virtual bool transparent(const Pass&) const { return false; }
     // Before the forwards of a pass: values that follow from parameters or statistics.
     virtual void prepare(const Pass&) {}
-    // In inference it writes nothing but y and scratch: several threads may run it on rows of their own.
+    // In inference it writes nothing but y and scratch: several threads may run it on rows of their own (in training: see rows_alone).
     virtual void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) = 0;
     // The activation at the end of this layer; for a training pass that took x to y, with what its derivative is computed from.
     virtual Activation activation() const { return Activation::identity; }
@@ -118,8 +118,14 @@ class Layer {
         }
     }
     // Whether no row of a batch sees another. Threads may then run forward and backward_input of a training pass on rows of their own, and
-    // backward_weight for parts of the parameters when the rows are complete; backward is both.
+    // backward_weight for parts of the parameters when the rows are complete; backward is both. What such a layer keeps from a forward it
+    // keeps by rows, from pass.first on.
     virtual bool rows_alone() const { return false; }
+    // The rows of its weight that are of a part.
+    virtual Range weight_part(Part part) const {
+        (void)part;
+        return {0, 0};
+    }
     virtual void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) {
         (void)pass;
         (void)grad;

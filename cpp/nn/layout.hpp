@@ -20,17 +20,20 @@ struct SegmentInfo {
     double l1 = 0;
     double l2 = 0;
     double multiplier = 1;  // of the learning rate
+    Index turn = 0;         // of the threads that look after it, see Part
 };
 
-// What one of several threads looks after in every parameter: a range of the first extent, in whole cache lines of the flat buffer.
+// What one of several threads looks after in every parameter: a range of the first extent, in whole cache lines of the flat buffer. Whoever
+// writes gradients by parts writes these of every parameter and no others, and the same thread may update them at once. The last thread of
+// a turn gets what is left over, or all when there is one line; turns give that to each thread now and then.
 struct Part {
     int thread = 0;
     int threads = 1;
     bool updates = false;  // this thread updates it next
 
     template <class T>
-    Range of(Index extent) const {
-        return share(extent, thread, threads, line_elements<T>);
+    Range of(Index extent, Index turn) const {
+        return share(extent, static_cast<int>((thread + turn) % threads), threads, line_elements<T>);
     }
 };
 

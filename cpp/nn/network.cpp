@@ -11,10 +11,10 @@ namespace {
 
 // Rows of one block of inference: activations stay in cache, memory stays constant.
 constexpr Index inference_rows = 512;
-// Threads take rows of their own through all layers when each has so many, or when all weights stay in a core's cache; else they share
-// every product.
-constexpr Index rows_of_a_thread = 256;
+// Threads take rows of their own through all layers when all weights stay in a core's cache, in inference also when each has so many rows;
+// else they share every product.
 constexpr Index cached_bytes = Index{1} << 20;
+constexpr Index rows_of_a_thread = 256;
 // Operations of one weight for one row.
 constexpr double inference_work = 2;
 constexpr double training_work = 6;
@@ -275,8 +275,8 @@ int Network<T>::begin_step(Index rows) {
     }
     thread_scratch_ = scratch_elements(rows, 1);
     scratch_.reserve(threads * thread_scratch_);
-    for (Stage& stage : stages_) {
-        stage.gradient.reserve(capacity_, stage.layer->outputs());
+    for (std::size_t s = 0; s + 1 < stages_.size(); ++s) {
+        stages_[s].gradient.reserve(capacity_, stages_[s].layer->outputs());
     }
     return threads;
 }
@@ -322,7 +322,8 @@ void Network<T>::weight_gradients(Part part) {
         Layer<T>& layer = *stages_[s].layer;
         if (layer.trainable()) {
             layer.backward_weight(below(s), gradient_of(s), part, pass.precision, scratch_of(part.thread));
-            lap(pass.profile, Phase::weight_gradient, layer.number(), trained_rows_);
+            // A thread without a part of the weight took no time for its product.
+            lap(pass.profile, Phase::weight_gradient, layer.number(), layer.weight_part(part).empty() ? 0 : trained_rows_);
         }
     }
 }

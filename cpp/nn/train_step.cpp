@@ -116,6 +116,9 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
             network_->backward_rows(mine, thread);
         }
     });
+    if (threads > 1) {
+        lap(profile, Phase::wait, 0, rows);
+    }
     const LossValue loss = mean_of_rows(batch.weight, batch.total_weight, rows, batch.row_loss, batch.row_scale);
     if (!std::isfinite(loss.value)) {
         return loss;
@@ -127,7 +130,6 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
         }
         return loss;
     }
-    lap(profile, Phase::wait, 0, rows);
     // Each thread updates what it has the gradients of, unless the update depends on all of them.
     const bool at_once = options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm();
     const StepInfo info = at_once ? begin_update(learning_rate, 0) : StepInfo{};
@@ -289,7 +291,7 @@ void TrainStep<T>::apply(double learning_rate) {
 template <class T>
 void TrainStep<T>::update_part(const StepInfo& info, Part part) {
     for (const SegmentInfo& parameter : network_->parameter_layout().segments()) {
-        const Range range = part.of<T>(parameter.shape[0]);
+        const Range range = part.of<T>(parameter.shape[0], parameter.turn);
         if (parameter.trainable && !range.empty()) {
             const Index each = parameter.size / parameter.shape[0];
             Run run = run_of(parameter);

@@ -34,7 +34,8 @@ class StageTime:
     share : float
         Of the wall time of the whole profile, 0 to 1.
     flops : int
-        Multiplications and additions of all calls: `2 rows inputs units` for each product of a dense layer, 0 for other stages.
+        Multiplications and additions of all calls on all threads: `2 rows inputs units` for each product of a dense layer, 0 for other
+        stages.
     gflops : float
         `flops / seconds`, in 1e9 per second.
 
@@ -64,8 +65,11 @@ class Profile(Mapping[str, StageTime]):
     Stages of a step, in order: "gather" (rows, targets and weights of the batch), "0.forward", "1.forward", ... (an activation behind a
     dense layer or a normalization is part of it), "loss" (value and gradient), "1.weight_gradient" (with the bias), "1.input_gradient"
     (with the derivative of the activation below; of a layer that is not dense also its parameters' gradients), "0.weight_gradient",
-    "wait" (for the other threads, where each takes rows of its own through a small network), "accumulate" (micro-batches), "norm"
-    (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
+    "wait", "accumulate" (micro-batches), "norm" (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
+
+    Threads share every product of a large network. In a small one without batch normalization each takes rows of its own through all
+    layers, and its part of every weight gradient and update; times are then those of the first thread, and "wait" is until the others
+    are done.
 
     Between the steps of a fit: "snapshot" (a copy of the state, to go back to when a loss is not finite), "order" (shuffling),
     "evaluation" (validation, metrics), "callbacks", and "python" for all the rest, with what the caller's own code takes between two

@@ -1,0 +1,96 @@
+"""Steps in which each thread takes rows of its own through all layers, then its part of every weight gradient: the bits of one thread."""
+
+import fastopt as fo
+import numpy as np
+import pytest
+from native import DTYPES, core
+from numpy.testing import assert_array_equal
+
+ROWS, INPUTS, OUTPUTS, BATCH = 75, 30, 3, 33  # a short batch of nine rows at the end
+
+L = fo.layers
+NETWORKS = {
+    "every kind of layer": [
+        L.Standardize(),
+        L.Dense(33),
+        L.Activation("gelu"),
+        L.Dropout(0.3),
+        L.Activation("silu"),
+        L.Dense(17, bias=False),
+    ],
+    "frozen first": [L.Dense(20, activation="relu", trainable=False), L.Dense(40, activation="tanh")],
+    "frozen between": [L.Dense(20, activation="relu"), L.Dense(18, activation="elu", trainable=False), L.Dense(16, activation="silu")],
+    "transparent between": [L.Dense(20, activation="relu"), L.Dropout(0.0), L.Activation("identity"), L.Dense(16)],
+    "transparent first": [L.Dropout(0.0), L.Dense(20, activation="gelu")],
+    "thin": [L.Dense(1, activation="tanh"), L.Dense(4, activation="softplus"), L.Dense(2)],
+    "dropout first": [L.Dropout(0.5), L.Dense(100, activation="leaky_relu")],
+    "wide": [L.Dense(200, activation="relu"), L.Dense(90, activation="relu")],
+}
+OPTIONS = {
+    "plain": {},
+    "in the update": {"l1": 1e-3, "l2": 1e-3, "clip_value": 0.05, "ema": 0.9},
+    "after all gradients": {"clip_norm": 0.1, "accumulate": 2, "ema": 0.9},
+}
+
+
+def trained(layers, optimizer="adam", dtype="float32", precision="full", weighted=False, **options):
+    """(state, losses, whether threads met in rows)."""
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((ROWS, INPUTS)), rng.standard_normal((ROWS, OUTPUTS))
+    net = fo.Network(INPUTS, layers, dtype=dtype, precision=precision, seed=3)
+    trainer = fo.Trainer(net, "mse", optimizer, **options)
+    with trainer.profile() as profile:
+        history = trainer.fit(x, y, epochs=3, batch_size=BATCH, sample_weight=rng.random(ROWS) if weighted else None)
+    return trainer.state_dict(), history["loss"], "wait" in profile
+
+
+def same_bits(cut_for_threads, layers, *, last=True, **case):
+    layers = [*layers, L.Dense(OUTPUTS)] if last else layers
+    cut_for_threads(1)
+    state, losses, waited = trained(layers, **case)
+    assert not waited
+    for threads in (2, 3, 4):
+        cut_for_threads(threads)
+        others, again, waited = trained(layers, **case)
+        assert waited
+        assert again == losses
+        for name, value in state.items():
+            assert_array_equal(others[name], value, err_msg=f"{name}, {threads} threads")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(cut_for_threads, name, dtype):
+    same_bits(cut_for_threads, NETWORKS[name], dtype=dtype, weighted=True)
+
+
+@pytest.mark.parametrize("end", [L.Dropout(0.0), L.Dropout(0.2), L.Activation("gelu")])
+def test_ends(cut_for_threads, end):
+    same_bits(cut_for_threads, [L.Dense(20), L.Dense(OUTPUTS), end], last=False)
+
+
+def test_all_frozen(cut_for_threads):
+    same_bits(cut_for_threads, [L.Dense(20, trainable=False), L.Dense(OUTPUTS, trainable=False)], last=False)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("optimizer", core.optimizer_names())
+def test_optimizers(cut_for_threads, optimizer, options):
+    same_bits(cut_for_threads, NETWORKS["every kind of layer"], optimizer=optimizer, **OPTIONS[options])
+
+
+@pytest.mark.parametrize("activation", core.activation_names())
+def test_activations(cut_for_threads, activation):
+    same_bits(cut_for_threads, [L.Dense(20, activation=activation), L.Activation(activation), L.Dense(9, activation=activation)])
+
+
+@pytest.mark.skipif(not fo.build_info()["bf16"], reason="no bfloat16 here")
+def test_bf16(cut_for_threads):
+    same_bits(cut_for_threads, NETWORKS["wide"], precision="bf16")
+
+
+def test_a_loss_that_is_not_finite(cut_for_threads):
+    cut_for_threads(2)
+    with pytest.raises(fo.NonFiniteLossError, match="step"):
+        trained([L.Dense(20), L.Dense(OUTPUTS)], optimizer=fo.optimizers.SGD(learning_rate=1e30))
+    same_bits(cut_for_threads, NETWORKS["wide"])
