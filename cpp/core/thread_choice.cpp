@@ -18,9 +18,10 @@ constexpr double trial_work = 2e8;
 constexpr double block_seconds = 4e-3;   // between two looks at the clock
 constexpr double first_patience = 0.02;  // until the other way is tried again; doubles each time it loses
 constexpr double last_patience = 2.0;
-constexpr double lost_share = 0.01;  // of all time may be lost in trials
-constexpr double margin = 0.97;      // what a team must reach of one thread's time
-constexpr double give_up = 4;        // a trial ends early when a step takes so many times longer
+constexpr double lost_share = 0.01;    // of all time may be lost in trials
+constexpr double margin = 0.97;        // what a team must reach of one thread's time
+constexpr double give_up = 4;          // a trial ends early when a step takes so many times longer
+constexpr double wake_seconds = 1e-3;  // the first step of a trial may wait so long for threads that sleep
 
 Index trial_steps(double work) { return std::clamp(static_cast<Index>(trial_work / work), Index{1}, most_trial_steps); }
 
@@ -37,9 +38,10 @@ void ThreadChoice::forget(double work, int threads) {
     patience_ = first_patience;
 }
 
-ThreadChoice::Block ThreadChoice::next_block(double now) const {
+// A trial begins only where there is room for it.
+ThreadChoice::Block ThreadChoice::next_block(double now, Index room) const {
     const Way other = best_ == alone ? together : alone;
-    if (seconds_[best_] > 0 && (seconds_[other] == 0 || now >= next_trial_)) {
+    if (seconds_[best_] > 0 && (seconds_[other] == 0 || now >= next_trial_) && room >= trial_steps(work_)) {
         return {other, 1 + trial_steps(work_), give_up * seconds_[best_]};
     }
     const Index steps = seconds_[best_] > 0 ? static_cast<Index>(block_seconds / seconds_[best_]) : 0;
@@ -79,7 +81,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
             }
             if (limit > 0) {
                 const double after = seconds_now();
-                if (after - before > limit) {
+                if (after - before > (warming ? limit + wake_seconds : limit)) {
                     ++done;
                     ++timed;
                     break;
@@ -111,7 +113,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
     while (goes_on && done < steps) {
         begin = seconds_now();
         timed = 0;
-        Block block = next_block(begin);
+        Block block = next_block(begin, done == 0 ? most_trial_steps : steps - done);
         block.steps = std::min(block.steps, steps - done);
         if (block.way == together) {
             with_team(threads, [&] { goes_on = run(block.steps, block.limit); });

@@ -32,7 +32,7 @@ class ThreadChoice {
     };
 
     Index run_steps(Index steps, double work, StepFunction step, void* state);
-    Block next_block(double now) const;
+    Block next_block(double now, Index room) const;
     void saw(const Block& block, Index steps, double seconds, double now);
     void forget(double work, int threads);
 

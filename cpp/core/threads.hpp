@@ -81,6 +81,9 @@ struct Range {
     bool empty() const { return begin >= end; }
 };
 inline Range share(Index count, int thread, int threads, Index grain = 1) {
+    if (threads == 1) {
+        return {0, count};
+    }
     const Index grains = ceil_div(count, grain);
     const Index begin = grains * thread / threads * grain;
     const Index end = grains * (thread + 1) / threads * grain;

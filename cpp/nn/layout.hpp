@@ -33,7 +33,8 @@ struct Part {
 
     template <class T>
     Range of(Index extent, Index turn) const {
-        return share(extent, static_cast<int>((thread + turn) % threads), threads, line_elements<T>);
+        const int place = threads == 1 ? 0 : static_cast<int>((thread + turn) % threads);
+        return share(extent, place, threads, line_elements<T>);
     }
 };
 

@@ -52,9 +52,10 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
             stages_.back().last_layer = number;
             continue;
         }
-        stages_.push_back({std::move(layer), {}, {}, {}, number, number});
+        stages_.push_back({std::move(layer), {}, {}, {}, false, number, number});
     }
     outputs_ = width;
+    rows_alone_ = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->rows_alone(); });
 }
 
 template <class T>
@@ -150,7 +151,8 @@ void Network<T>::begin(Index rows, bool training) {
     ConstMatrix<T> x = input_.view(rows);
     for (Stage& stage : stages_) {
         stage.layer->prepare(pass_);
-        if (!stage.layer->transparent(pass_)) {
+        stage.transparent = stage.layer->transparent(pass_);
+        if (!stage.transparent) {
             x = stage.output.view(rows);
         }
         stage.view = x;
@@ -175,7 +177,7 @@ void Network<T>::forward_rows(Range rows, int thread) {
     const Pass pass = pass_of(thread, rows.begin);
     for (std::size_t s = 0; s < stages_.size(); ++s) {
         Layer<T>& layer = *stages_[s].layer;
-        if (!layer.transparent(pass)) {
+        if (!stages_[s].transparent) {
             const Matrix<T> y = stages_[s].output.view(rows.end).row_range(rows.begin, rows.size());
             layer.forward(pass, below(s).row_range(rows.begin, rows.size()), y, scratch_of(thread));
             lap(pass.profile, Phase::forward, layer.number(), stages_[s].view.rows);
@@ -201,7 +203,7 @@ Matrix<T> Network<T>::output_gradient(Index rows) const {
 template <class T>
 Slope<T> Network<T>::slope_of(std::size_t stage, const Pass& pass, Index rows) const {
     const Stage& at = stages_[stage];
-    if (at.layer->transparent(pass)) {
+    if (at.transparent) {
         return {};
     }
     return at.layer->slope(pass, below(stage).row_range(pass.first, rows), at.view.row_range(pass.first, rows));
@@ -232,7 +234,7 @@ ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
         Layer<T>& layer = *stages_[s].layer;
         const bool wanted = s > lowest || want_input_gradient;
         const Slope<T> slope = s > 0 && wanted ? slope_of(s - 1, pass_, rows) : Slope<T>{};
-        if (layer.transparent(pass_)) {
+        if (stages_[s].transparent) {
             activation_backward<T>(slope.activation, slope.source, grad);
             continue;
         }
@@ -267,8 +269,7 @@ bool Network<T>::weights_in_cache() const {
 template <class T>
 int Network<T>::begin_step(Index rows) {
     begin(rows, true);
-    const bool alone = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->rows_alone(); });
-    const int threads = alone && weights_in_cache() ? threads_by_rows(rows, training_work) : 1;
+    const int threads = rows_alone_ && weights_in_cache() ? threads_by_rows(rows, training_work) : 1;
     if (threads == 1) {
         scratch(rows);
         return 1;
@@ -284,7 +285,7 @@ int Network<T>::begin_step(Index rows) {
 // A transparent stage passes the gradient on where it is.
 template <class T>
 Matrix<T> Network<T>::gradient_of(std::size_t stage) const {
-    while (stage + 1 < stages_.size() && stages_[stage + 1].layer->transparent(pass_)) {
+    while (stage + 1 < stages_.size() && stages_[stage + 1].transparent) {
         ++stage;
     }
     return stage + 1 < stages_.size() ? stages_[stage].gradient.view(trained_rows_) : output_gradient(trained_rows_);
@@ -304,7 +305,7 @@ void Network<T>::backward_rows(Range rows, int thread) {
     for (; s > lowest; --s) {
         Layer<T>& layer = *stages_[s].layer;
         const Slope<T> slope = slope_of(s - 1, pass, rows.size());
-        if (layer.transparent(pass)) {
+        if (stages_[s].transparent) {
             activation_backward<T>(slope.activation, slope.source, grad);
             continue;
         }

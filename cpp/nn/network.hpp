@@ -80,6 +80,7 @@ class Network {
         PaddedMatrix<T> output;
         ConstMatrix<T> view;       // output of the last forward, or of the stage below when transparent
         PaddedMatrix<T> gradient;  // before this layer's activation, when threads take rows of their own
+        bool transparent;          // in the last forward
         Index first_layer;         // number of the layer in the caller's list
         Index last_layer;          // an absorbed activation follows
     };
@@ -102,6 +103,7 @@ class Network {
 
     Index inputs_;
     Index outputs_;
+    bool rows_alone_ = true;  // in every layer
     Precision precision_;
     std::vector<Stage> stages_;
     std::vector<LayerInfo> table_;
