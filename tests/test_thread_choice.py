@@ -1,5 +1,8 @@
 """Steps that change between one thread and a team while they run: the same bits, losses that stop, errors that come out."""
 
+import os
+import time
+
 import fastopt as fo
 import numpy as np
 import pytest
@@ -44,3 +47,14 @@ def test_a_loss_that_is_not_finite_stops_a_team(threads, batch_norm):
         trained(batch_norm, learning_rate=1e30)
     losses, _ = trained(batch_norm)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are listed by Linux")
+def test_threads_may_run_where_they_might_before(cut_for_threads):
+    """A thread of a team that wakes on the leader's core leaves it; afterwards it may run everywhere again."""
+    cut_for_threads(2)
+    for _ in range(10):
+        trained(False, rows=600)
+        time.sleep(0.005)
+    for thread in os.listdir("/proc/self/task"):
+        assert os.sched_getaffinity(int(thread)) == os.sched_getaffinity(0), thread

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <thread>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 namespace fastopt {
 
 namespace {
@@ -18,18 +22,56 @@ void pause() {
 #endif
 }
 
-template <class Condition>
-void wait_until(Condition&& condition) {
+// Between two looks beyond patience: impatient().
+template <class Condition, class Impatient>
+void wait_until(Condition&& condition, Impatient&& impatient) {
     for (int look = 0; !condition(); ++look) {
         if (look < patience) {
             pause();
         } else {
+            impatient();
             std::this_thread::yield();
         }
     }
 }
 
+int present_core() {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+// Move to another core that this thread may run on, if there is one.
+void leave_core(int core) {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof(allowed), &allowed) != 0) {
+        return;
+    }
+    cpu_set_t others = allowed;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof(others), &others) == 0) {
+        sched_setaffinity(0, sizeof(allowed), &allowed);  // the move is done; what is allowed stays as it was
+    }
+#else
+    (void)core;
+#endif
+}
+
 }  // namespace
+
+Team::Team(int size) : size_(size), leader_core_(present_core()) {}
+
+// A thread often wakes on the core of the one that woke it, and the scheduler parts them some 10 ms later; until then every part of work
+// waits for two switches.
+void Team::part_from_leader() {
+    const int core = leader_core_.load(std::memory_order_relaxed);
+    if (core >= 0 && core == present_core()) {
+        leave_core(core);
+    }
+}
 
 void Team::run(int threads, RegionBody body, void* state) {
     const int count = std::min(threads, size_);
@@ -46,7 +88,8 @@ void Team::run(int threads, RegionBody body, void* state) {
         error_.keep(std::current_exception());
     }
     for (int t = 1; t < count; ++t) {
-        wait_until([&] { return done_[static_cast<std::size_t>(t)].turn.load(std::memory_order_acquire) == turn_; });
+        wait_until([&] { return done_[static_cast<std::size_t>(t)].turn.load(std::memory_order_acquire) == turn_; },
+                   [&] { leader_core_.store(present_core(), std::memory_order_relaxed); });
     }
     error_.rethrow();
 }
@@ -63,8 +106,9 @@ void Team::serve(int thread) {
     const auto& go = go_[static_cast<std::size_t>(thread)].turn;
     auto& done = done_[static_cast<std::size_t>(thread)].turn;
     std::uint32_t seen = 0;
+    part_from_leader();
     for (;;) {
-        wait_until([&] { return go.load(std::memory_order_acquire) != seen; });
+        wait_until([&] { return go.load(std::memory_order_acquire) != seen; }, [&] { part_from_leader(); });
         seen = go.load(std::memory_order_acquire);
         if (body_ == nullptr) {
             return;

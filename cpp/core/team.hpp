@@ -41,7 +41,8 @@ class Team {
    public:
     static constexpr int most = 64;
 
-    explicit Team(int size) : size_(size) {}
+    // By the thread that leads.
+    explicit Team(int size);
 
     void run(int threads, RegionBody body, void* state);
     void release();
@@ -53,8 +54,11 @@ class Team {
         std::atomic<std::uint32_t> turn{0};
     };
 
+    void part_from_leader();
+
     const int size_;
-    RegionBody body_ = nullptr;  // null: go home
+    std::atomic<int> leader_core_;  // -1: unknown
+    RegionBody body_ = nullptr;     // null: go home
     void* state_ = nullptr;
     int threads_ = 0;
     std::uint32_t turn_ = 0;
