@@ -55,7 +55,7 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     const std::lock_guard<std::mutex> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
     double loss = 0;
-    self.thread_choice().run(1, self.work(data.x.rows), [&](Index) {
+    self.thread_choice().run(1, self.network().training_work(data.x.rows), [&](Index) {
         loss = self.step(data, nullptr, data.x.rows, learning_rate).value;
         return true;
     });
@@ -88,7 +88,7 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& rows, In
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
-    return self.thread_choice().run(rate.size, self.work(batch_size), [&](Index s) {
+    return self.thread_choice().run(rate.size, self.network().training_work(batch_size), [&](Index s) {
         const Index first = s * batch_size;
         const Index count = std::min(batch_size, rows.size - first);
         const Index* batch = self.batch_order(rows.data + first, count);

@@ -31,7 +31,6 @@ struct Matrix {
 
     T* row(Index i) const { return data + i * ld; }
     bool empty() const { return rows == 0 || cols == 0; }
-    Matrix top(Index count) const { return {data, count, cols, ld, padded, slack}; }
     Matrix row_range(Index first, Index count) const { return {row(first), count, cols, ld, padded, slack}; }
     // `first` a multiple of a cache line.
     Matrix column_range(Index first, Index count) const { return {data + first, rows, count, ld, padded, slack}; }

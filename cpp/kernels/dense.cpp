@@ -8,6 +8,23 @@
 
 namespace fastopt {
 
+namespace {
+
+// c = a b, where `inner` is what the sums run over.
+template <class T>
+Product<T> product_of(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index cols, Index inner) {
+    Product<T> product;
+    product.m = rows;
+    product.n = cols;
+    product.k = inner;
+    product.a = a;
+    product.b = b;
+    product.c = c;
+    return product;
+}
+
+}  // namespace
+
 template <class T>
 Index dense_scratch(Index rows, Index inputs, Index units, int threads) {
     return std::max({product_scratch<T>(rows, units, inputs, threads), product_scratch<T>(inputs, units, rows, threads),
@@ -20,13 +37,7 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
         thin_forward<T>(x, weight, bias, activation, y, pre, scratch);
         return;
     }
-    Product<T> product;
-    product.m = x.rows;
-    product.n = weight.cols;
-    product.k = weight.rows;
-    product.a = operand(x);
-    product.b = operand(weight);
-    product.c = y;
+    Product<T> product = product_of<T>(operand(x), operand(weight), y, x.rows, weight.cols, weight.rows);
     product.bias = bias;
     product.activation = activation;
     product.pre = pre;
@@ -40,13 +51,7 @@ void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch
         thin_backward_weight<T>(x, grad_a, grad_weight, scratch);
         return;
     }
-    Product<T> product;
-    product.m = x.cols;
-    product.n = grad_a.cols;
-    product.k = x.rows;
-    product.a = transposed(x);
-    product.b = operand(grad_a);
-    product.c = grad_weight;
+    Product<T> product = product_of<T>(transposed(x), operand(grad_a), grad_weight, x.cols, grad_a.cols, x.rows);
     product.precision = precision;
     product.writes_next = writes_next;
     multiply(product, scratch);
@@ -55,13 +60,7 @@ void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch
 template <class T>
 void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch,
                           Precision precision) {
-    Product<T> product;
-    product.m = grad_a.rows;
-    product.n = weight.rows;
-    product.k = weight.cols;
-    product.a = operand(grad_a);
-    product.b = transposed(weight);
-    product.c = grad_x;
+    Product<T> product = product_of<T>(operand(grad_a), transposed(weight), grad_x, grad_a.rows, weight.rows, weight.cols);
     product.slope = slope;
     product.slope_source = slope_source;
     product.precision = is_thin(weight.cols) ? Precision::full : precision;
@@ -70,13 +69,7 @@ void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation 
 
 template <class T>
 void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch) {
-    Product<T> product;
-    product.m = rows;
-    product.n = c.cols;
-    product.k = inner;
-    product.a = a;
-    product.b = b;
-    product.c = c;
+    Product<T> product = product_of<T>(a, b, c, rows, c.cols, inner);
     product.accumulate = true;
     multiply(product, scratch);
 }

@@ -35,21 +35,10 @@ void evaluate_rows(const Loss<T>& loss, Index begin, Index end, In<T> prediction
                  [&](Index first, Index last) { loss.rows(begin + first, begin + last, prediction, target, row_scale, row_loss, grad); });
 }
 
-template <class T>
-LossValue evaluate(const Loss<T>& loss, In<T> prediction, const Target<T>& target, const T* weight, Out<T> grad, T* scratch) {
-    const Index rows = prediction.rows;
-    T* row_loss = scratch;
-    T* row_scale = scratch + rows;
-    const double total = scale_rows(weight, rows, row_scale);
-    evaluate_rows<T>(loss, 0, rows, prediction, target, row_scale, row_loss, grad);
-    return mean_of_rows(weight, total, rows, row_loss, row_scale);
-}
-
-#define FASTOPT_INSTANTIATE(T)                                                                                               \
-    template double scale_rows<T>(const T*, Index, T*);                                                                      \
-    template LossValue mean_of_rows<T>(const T*, double, Index, const T*, T*);                                               \
-    template void evaluate_rows<T>(const Loss<T>&, Index, Index, ConstMatrix<T>, const Target<T>&, const T*, T*, Matrix<T>); \
-    template LossValue evaluate<T>(const Loss<T>&, ConstMatrix<T>, const Target<T>&, const T*, Matrix<T>, T*);
+#define FASTOPT_INSTANTIATE(T)                                                 \
+    template double scale_rows<T>(const T*, Index, T*);                        \
+    template LossValue mean_of_rows<T>(const T*, double, Index, const T*, T*); \
+    template void evaluate_rows<T>(const Loss<T>&, Index, Index, ConstMatrix<T>, const Target<T>&, const T*, T*, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
 

@@ -1,5 +1,5 @@
 // What a loss is: for each row of outputs a value and, in the same pass, the gradient. The loop over rows, the weights, threads and the
-// mean live in `evaluate`; a loss is one small file with its row.
+// mean live in loss.cpp; a loss is one small file with its row.
 #pragma once
 
 #include <memory>
@@ -67,11 +67,6 @@ LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_l
 template <class T>
 void evaluate_rows(const Loss<T>& loss, Index begin, Index end, In<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
                    Out<T> grad);
-
-// Value and, unless `grad` is empty, gradient of the weighted mean. `weight` null: all rows weigh 1. prediction and grad are padded;
-// `scratch` holds 2 * rows elements and keeps the loss of every row in its first half.
-template <class T>
-LossValue evaluate(const Loss<T>& loss, In<T> prediction, const Target<T>& target, const T* weight, Out<T> grad, T* scratch);
 
 template <class T>
 const Registry<Loss<T>>& loss_registry();

@@ -15,9 +15,6 @@ constexpr Index inference_rows = 512;
 // else they share every product.
 constexpr Index cached_bytes = Index{1} << 20;
 constexpr Index rows_of_a_thread = 256;
-// Operations of one weight for one row.
-constexpr double inference_work = 2;
-constexpr double training_work = 6;
 
 }  // namespace
 
@@ -253,11 +250,15 @@ ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
     return want_input_gradient ? ConstMatrix<T>(grad) : ConstMatrix<T>{};
 }
 
+// Of `products` products with every weight, in floating-point operations.
+template <class T>
+double Network<T>::work(Index rows, int products) const {
+    return 2.0 * products * static_cast<double>(parameter_layout_.total()) * static_cast<double>(rows);
+}
+
 // Threads that may take rows of their own through all layers.
 template <class T>
-int Network<T>::threads_by_rows(Index rows, double work_per_weight) const {
-    const Index weights = parameter_layout_.total();
-    const double work = work_per_weight * static_cast<double>(weights) * static_cast<double>(rows);
+int Network<T>::threads_by_rows(Index rows, double work) const {
     return static_cast<int>(std::min<Index>(threads_for(work), ceil_div(rows, row_grain)));
 }
 
@@ -269,7 +270,7 @@ bool Network<T>::weights_in_cache() const {
 template <class T>
 int Network<T>::begin_step(Index rows) {
     begin(rows, true);
-    const int threads = rows_alone_ && weights_in_cache() ? threads_by_rows(rows, training_work) : 1;
+    const int threads = rows_alone_ && weights_in_cache() ? threads_by_rows(rows, training_work(rows)) : 1;
     if (threads == 1) {
         scratch(rows);
         return 1;
@@ -353,7 +354,7 @@ void Network<T>::infer(const Source& source, Matrix<T> out) {
         stage.layer->prepare(pass);
         widest = std::max(widest, stage.layer->outputs());
     }
-    int threads = threads_by_rows(source.rows, inference_work);
+    int threads = threads_by_rows(source.rows, work(source.rows, 1));
     if (!weights_in_cache() && source.rows < threads * rows_of_a_thread) {
         threads = 1;  // the layers share their products
     }

@@ -54,6 +54,8 @@ class Network {
     // Fill gradients(); returns the gradient of the input when it is wanted, else an empty matrix.
     ConstMatrix<T> backward(bool want_input_gradient);
 
+    // Floating-point operations of a training step: each weight takes part in three products.
+    double training_work(Index rows) const { return work(rows, 3); }
     // A training step whose threads meet twice instead of twice a product: each takes rows of its own through all layers and back, and
     // then, when all have, its part of every weight gradient. `begin_step` says how many threads are worth it; with 1 the layers share
     // their products, and `forward_rows` of all rows and `backward` are the step.
@@ -97,7 +99,8 @@ class Network {
     Index scratch_elements(Index rows, int threads) const;
     T* scratch(Index rows);
     T* scratch_of(int thread) const { return scratch_.data() + thread * thread_scratch_; }
-    int threads_by_rows(Index rows, double work_per_weight) const;
+    double work(Index rows, int products) const;
+    int threads_by_rows(Index rows, double work) const;
     bool weights_in_cache() const;
     void infer_block(const Source& source, Index first, Index rows, Matrix<T> out, PaddedMatrix<T>* memory, T* temporary);
 

@@ -123,25 +123,22 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
     if (!std::isfinite(loss.value)) {
         return loss;
     }
+    // Threads with rows of their own update what they have the gradients of, unless the update depends on all of them.
+    const bool at_once = threads > 1 && options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm();
     if (threads == 1) {
         network_->backward(false);
-        if (accumulate(loss.weight)) {
-            apply(learning_rate);
-        }
-        return loss;
+    } else {
+        const StepInfo info = at_once ? begin_update(learning_rate, 0) : StepInfo{};
+        parallel(threads, [&](int thread, int all) {
+            const Part part{thread, all, at_once};
+            network_->weight_gradients(part);
+            if (at_once) {
+                update_part(info, part);
+                lap(thread == 0 ? profile : nullptr, Phase::update);
+            }
+        });
+        lap(profile, Phase::wait, 0, rows);
     }
-    // Each thread updates what it has the gradients of, unless the update depends on all of them.
-    const bool at_once = options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm();
-    const StepInfo info = at_once ? begin_update(learning_rate, 0) : StepInfo{};
-    parallel(threads, [&](int thread, int all) {
-        const Part part{thread, all, at_once};
-        network_->weight_gradients(part);
-        if (at_once) {
-            update_part(info, part);
-            lap(thread == 0 ? profile : nullptr, Phase::update);
-        }
-    });
-    lap(profile, Phase::wait, 0, rows);
     if (at_once) {
         average();
     } else if (accumulate(loss.weight)) {

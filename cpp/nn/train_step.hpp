@@ -60,9 +60,8 @@ class TrainStep {
     void update(double learning_rate);
     double penalty() const;
 
-    // How many threads steps like these get. `work` is in floating-point operations: each weight takes part in three products.
+    // How many threads steps like these get.
     ThreadChoice& thread_choice() { return thread_choice_; }
-    double work(Index rows) const { return 6.0 * static_cast<double>(network_->parameter_layout().total() * rows); }
 
     // Exchange the weights in the network and those to evaluate at (an average); false when they are the same.
     bool swap_evaluation_point();
