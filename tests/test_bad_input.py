@@ -3,6 +3,7 @@
 import fastopt as fo
 import numpy as np
 import pytest
+from fastopt import _validate
 from helpers import refuses
 
 X, Y = np.ones((6, 4)), np.array([0, 1, 2, 0, 1, 2])
@@ -21,6 +22,21 @@ def nan_at(row):
     x = X.copy()
     x[row, 1] = np.nan
     return x
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_value_that_is_not_finite_is_found_anywhere(trainer, monkeypatch, order, dtype, value):
+    """In any block, whatever the dtype and the strides; the largest finite values, whose sum is not finite, are let through."""
+    monkeypatch.setattr(_validate, "BLOCK_BYTES", 100)
+    x = np.full((50, 4), np.finfo(dtype).max, dtype=dtype, order=order)
+    _validate.check_finite(x, "X")
+    for row, column in ((0, 0), (17, 2), (49, 3)):
+        bad = x.copy(order="K")
+        bad[row, column] = value
+        text = rf"X must be finite; got {value} at row {row}, column {column}$"
+        refuses(f"{value} in row {row}", trainer.fit, bad, np.zeros(50, dtype=int), match=text)
 
 
 FIT_CASES = {

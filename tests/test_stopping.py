@@ -133,6 +133,26 @@ def test_a_loss_that_is_not_finite(dtype, snapshot):
     trainer.step(x, y)
 
 
+def test_fits_that_fail_one_after_another(snapshot):
+    """Each is put back to its own beginning, also behind a reset and behind weights that were changed by hand."""
+    x, y = data()
+
+    def trainer_and_rate(rate):
+        return fo.Trainer(fo.mlp(3, [6], 1, dtype="float64", seed=1), "mse", fo.optimizers.NAdam(learning_rate=rate), ema=0.9)
+
+    rates = [0.01]
+    trainer, good = trainer_and_rate(lambda t: rates[0]), trainer_and_rate(lambda t: 0.01)
+    for change in (lambda t: None, lambda t: t.reset(), lambda t: t.network.parameters["0.weight"].fill(0.25), lambda t: None):
+        for each in (trainer, good):
+            change(each)
+            each.fit(x, y, epochs=1, batch_size=8)
+        rates[0] = 1e300
+        with pytest.raises(fo.NonFiniteLossError):
+            trainer.fit(x, y, epochs=3, batch_size=8)
+        rates[0] = 0.01
+        assert_same_state(state(trainer), state(good), "after a failure")
+
+
 def test_micro_batches_of_a_failed_epoch_do_not_reach_the_next_update():
     """The third of three micro-batches has no finite loss: two wait for it."""
     x, y = data()

@@ -284,6 +284,14 @@ void column_sums_array(const py::object& x, const py::object& out) {
     });
 }
 
+bool all_finite_array(const py::object& x) {
+    return by_dtype(x, [&](auto zero) {
+        const auto flat = input_flat<decltype(zero)>(x, "x");
+        const Release release;
+        return all_finite(flat.data, flat.size);
+    });
+}
+
 }  // namespace
 
 void bind_kernels(py::module_& m) {
@@ -300,6 +308,7 @@ void bind_kernels(py::module_& m) {
     m.def("dropout_forward", &dropout_forward_array);
     m.def("softmax", &softmax_array);
     m.def("column_sums", &column_sums_array);
+    m.def("all_finite", &all_finite_array);
 }
 
 }  // namespace fastopt

@@ -86,7 +86,8 @@ void TrainStep<T>::plan_runs() {
 template <class T>
 void TrainStep<T>::reset() {
     t_ = 0;
-    scalars_ = optimizer_->initial_scalars();
+    const std::vector<double> initial = optimizer_->initial_scalars();
+    scalars_.assign(initial.begin(), initial.end());  // in place: others look at this memory
     for (std::size_t s = 0; s < slots_.size(); ++s) {
         std::fill(slots_[s].data(), slots_[s].data() + slots_[s].size(), static_cast<T>(optimizer_->initial_slot(static_cast<int>(s))));
     }

@@ -36,6 +36,7 @@ class Pace:
 
     def __init__(self, trainer: Trainer, batch_size: int) -> None:
         self._seconds = max(6.0 * trainer.network.num_parameters * batch_size / ASSUMED_FLOPS, 1e-6)
+        self._measured = False
 
     def steps(self) -> int:
         """Steps of the next piece."""
@@ -43,7 +44,9 @@ class Pace:
 
     def saw(self, steps: int, seconds: float) -> None:
         """Learn from a piece that was run."""
-        self._seconds = 0.5 * (self._seconds + seconds / steps)
+        each = seconds / steps
+        self._seconds = 0.5 * (self._seconds + each) if self._measured else max(each, 1e-7)
+        self._measured = True
 
 
 class Epochs:

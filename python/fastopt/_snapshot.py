@@ -82,11 +82,17 @@ class Snapshot:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        network, native = trainer.network._native, trainer._native
-        live = [network.parameters, network.buffers, *native.slots(), native.scalars, *(native.averages() or ())]
-        large = sum(array.nbytes for array in live) > IN_MEMORY_BYTES
-        self._copies: Copies = FileCopies(live) if large else core.ArrayCopies(live)
+        self._copies: Copies = trainer._copies or self._new_copies()
         self._counters = (0, 0)
+
+    def _new_copies(self) -> Copies:
+        network, native = self._trainer.network._native, self._trainer._native
+        live = [network.parameters, network.buffers, *native.slots(), native.scalars, *(native.averages() or ())]
+        if sum(array.nbytes for array in live) > IN_MEMORY_BYTES:
+            return FileCopies(live)
+        copies = core.ArrayCopies(live)
+        self._trainer._copies = copies  # for the next fit: new memory takes longer to get than to fill
+        return copies
 
     def finite(self) -> bool:
         """Whether all weights are finite."""

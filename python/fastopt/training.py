@@ -23,6 +23,7 @@ from fastopt.optimizers import SGD, Optimizer
 from fastopt.solvers import Solver
 
 if TYPE_CHECKING:
+    from fastopt._snapshot import Copies
     from fastopt.profile import Profile
 
 __all__ = ["Trainer"]
@@ -115,6 +116,7 @@ class Trainer:
         self._direct: Callable[..., float] = self._native.step if native is not None and self._memory is None else _refuse
         self._micro_steps = 0
         self._rates = Rates(1.0 if self._memory is not None else fused.learning_rate, self._options["accumulate"])
+        self._copies: Copies | None = None  # what a fit puts back when it fails, see _snapshot.py
         self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
         self._fixed_rate = self._rates.fixed
         self._evaluating = False
