@@ -28,8 +28,7 @@ Data<T> data_from(const SecondOrder<T>& self, const BoundLoss<T>& loss, const py
     data.x = rows_of(self, x);
     const TargetArray<T> target = target_of<T>(y, *loss.held, self.network().outputs(), data.x.rows);
     data.labels = target.labels;
-    data.y = {target.dense.data, std::is_same_v<T, float> ? SourceType::float32 : SourceType::float64, target.dense.rows, target.dense.cols,
-              target.dense.ld};
+    data.y = {target.dense.data, source_type<T>, target.dense.rows, target.dense.cols, target.dense.ld};
     data.weight = weight_of<T>(weight, data.x.rows);
     return data;
 }

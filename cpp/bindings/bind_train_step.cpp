@@ -40,8 +40,7 @@ Data<T> data_from(const TrainStep<T>& trainer, const py::object& x, const py::ob
           shape_text(py::reinterpret_borrow<py::array>(x)));
     const TargetArray<T> target = target_of<T>(y, *trainer.loss(), net.outputs(), data.x.rows, check_labels);
     data.labels = target.labels;
-    data.y = {target.dense.data, std::is_same_v<T, float> ? SourceType::float32 : SourceType::float64, target.dense.rows, target.dense.cols,
-              target.dense.ld};
+    data.y = {target.dense.data, source_type<T>, target.dense.rows, target.dense.cols, target.dense.ld};
     data.weight = weight_of<T>(weight, data.x.rows);
     return data;
 }

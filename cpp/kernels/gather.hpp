@@ -6,6 +6,8 @@
 namespace fastopt {
 
 enum class SourceType { float32, float64, uint8, int16 };
+template <class T>
+constexpr SourceType source_type = std::is_same_v<T, float> ? SourceType::float32 : SourceType::float64;
 
 // A read-only table of the caller: `stride` elements between rows, contiguous within a row.
 struct Source {
