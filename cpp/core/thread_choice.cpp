@@ -30,100 +30,110 @@ double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_
 }  // namespace
 
 void ThreadChoice::forget(double work, int threads) {
+    *this = ThreadChoice();
     work_ = work;
     threads_ = threads;
-    seconds_[alone] = seconds_[together] = 0;
-    best_ = alone;
-    next_trial_ = 0;
     patience_ = first_patience;
 }
 
-// A trial begins only where there is room for it.
-ThreadChoice::Block ThreadChoice::next_block(double now, Index room) const {
-    const Way other = best_ == alone ? together : alone;
-    if (seconds_[best_] > 0 && (seconds_[other] == 0 || now >= next_trial_) && room >= trial_steps(work_)) {
-        return {other, 1 + trial_steps(work_), give_up * seconds_[best_]};
-    }
+bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && (seconds_[other()] == 0 || now >= next_trial_); }
+
+Index ThreadChoice::block_steps() const {
     const Index steps = seconds_[best_] > 0 ? static_cast<Index>(block_seconds / seconds_[best_]) : 0;
-    return {best_, std::max(trial_steps(work_), steps), 0};
+    return std::max(trial_steps(work_), steps);
 }
 
-void ThreadChoice::saw(const Block& block, Index steps, double seconds, double now) {
-    const double each = seconds / static_cast<double>(steps);
-    const bool trial = block.way != best_;
-    if (!trial) {
-        // A present way that became slower calls for a trial of the other.
-        if (seconds_[best_] > 0 && each > 1.5 * seconds_[best_]) {
-            next_trial_ = std::min(next_trial_, now + first_patience);
-        }
-        seconds_[best_] = seconds_[best_] == 0 ? each : 0.75 * seconds_[best_] + 0.25 * each;
+void ThreadChoice::saw_steps(Index steps, double seconds, double now) {
+    block_.steps += steps;
+    block_.seconds += seconds;
+    if (block_.steps < block_steps() && block_.seconds < 2 * block_seconds) {
         return;
     }
-    seconds_[block.way] = each;
-    const bool better = seconds_[together] < margin * seconds_[alone];
-    const Way chosen = better ? together : alone;
+    const double each = block_.mean();
+    block_ = {};
+    // A present way that became slower calls for a trial of the other.
+    if (seconds_[best_] > 0 && each > 1.5 * seconds_[best_]) {
+        next_trial_ = std::min(next_trial_, std::max(earliest_trial_, now + first_patience));
+    }
+    seconds_[best_] = seconds_[best_] == 0 ? each : 0.75 * seconds_[best_] + 0.25 * each;
+}
+
+// The first step wakes threads; it counts only when it ends the trial.
+void ThreadChoice::saw_trial_step(double seconds) {
+    const bool first = trial_left_ > trial_steps(work_);
+    const double limit = give_up * seconds_[best_] + (first ? wake_seconds : 0);
+    trial_left_ = seconds > limit ? 0 : trial_left_ - 1;
+    if (!first || trial_left_ == 0) {
+        ++block_.steps;
+        block_.seconds += seconds;
+    }
+}
+
+void ThreadChoice::end_trial(double now) {
+    const Way tried = other();
+    seconds_[tried] = block_.mean();
+    const Way chosen = seconds_[together] < margin * seconds_[alone] ? together : alone;
     patience_ = chosen == best_ ? std::min(2 * patience_, last_patience) : first_patience;
     best_ = chosen;
-    const double lost = chosen == block.way ? 0 : seconds - static_cast<double>(steps) * seconds_[best_];
-    next_trial_ = now + std::max(patience_, lost / lost_share);
+    const double lost = chosen == tried ? 0 : block_.seconds - static_cast<double>(block_.steps) * seconds_[best_];
+    earliest_trial_ = now + lost / lost_share;
+    next_trial_ = std::max(earliest_trial_, now + patience_);
+    block_ = {};
 }
 
 Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void* state) {
     Index done = 0;
-    Index timed = 0;  // steps since `begin`
-    double begin = 0;
-    const auto run = [&](Index count, double limit) {
-        double before = limit > 0 ? seconds_now() : 0;
-        bool warming = limit > 0 && count > 1;
-        for (const Index end = done + count; done < end; ++done, ++timed) {
-            if (!step(state, done)) {
-                return false;
-            }
-            if (limit > 0) {
-                const double after = seconds_now();
-                if (after - before > (warming ? limit + wake_seconds : limit)) {
-                    ++done;
-                    ++timed;
-                    break;
-                }
-                before = after;
-                if (warming) {
-                    warming = false;
-                    begin = after;
-                    timed = -1;
-                }
-            }
+    bool goes_on = true;
+    const auto run = [&](Index count) {
+        for (const Index end = done + count; goes_on && done < end;) {
+            goes_on = step(state, done);
+            done += goes_on ? 1 : 0;
         }
-        return true;
     };
     const int threads = get_num_threads();
+    const auto by = [&](Way way, const auto& body) {
+        if (way == together) {
+            with_team(threads, body);
+        } else {
+            const Alone scope;
+            body();
+        }
+    };
     if (cuts_small_work() || (threads > 1 && work > surely_together)) {
-        with_team(threads, [&] { run(steps, 0); });
+        by(together, [&] { run(steps); });
         return done;
     }
     if (threads == 1 || work < surely_alone) {
-        const Alone scope;
-        run(steps, 0);
+        by(alone, [&] { run(steps); });
         return done;
     }
     if (threads != threads_ || work > 2 * work_ || work < 0.5 * work_) {
         forget(work, threads);
     }
-    bool goes_on = true;
     while (goes_on && done < steps) {
-        begin = seconds_now();
-        timed = 0;
-        Block block = next_block(begin, done == 0 ? most_trial_steps : steps - done);
-        block.steps = std::min(block.steps, steps - done);
-        if (block.way == together) {
-            with_team(threads, [&] { goes_on = run(block.steps, block.limit); });
-        } else {
-            const Alone scope;
-            goes_on = run(block.steps, block.limit);
+        const Index before = done;
+        const double begin = seconds_now();
+        if (trial_left_ == 0 && trial_is_due(begin)) {
+            trial_left_ = 1 + trial_steps(work_);
+            block_ = {};
         }
-        const double end = seconds_now();
-        if (timed > 0) {
-            saw(block, timed, end - begin, end);
+        if (trial_left_ == 0) {
+            by(best_, [&] { run(std::min(block_steps(), steps - done)); });
+            const double end = seconds_now();
+            saw_steps(done - before, end - begin, end);
+            continue;
+        }
+        double last = begin;  // the time of a step includes getting the team, when each call has few
+        by(other(), [&] {
+            while (goes_on && trial_left_ > 0 && done < steps) {
+                run(1);
+                const double now = seconds_now();
+                saw_trial_step(now - last);
+                last = now;
+            }
+        });
+        if (trial_left_ == 0) {
+            end_trial(last);
         }
     }
     return done;

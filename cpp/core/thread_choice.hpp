@@ -25,22 +25,30 @@ class ThreadChoice {
    private:
     using StepFunction = bool (*)(void* state, Index step);
     enum Way { alone, together };
+    // Steps that are timed together, in one call or several.
     struct Block {
-        Way way;
-        Index steps;
-        double limit;  // seconds a step after which a trial is given up
+        Index steps = 0;
+        double seconds = 0;
+        double mean() const { return seconds / static_cast<double>(steps); }
     };
 
     Index run_steps(Index steps, double work, StepFunction step, void* state);
-    Block next_block(double now, Index room) const;
-    void saw(const Block& block, Index steps, double seconds, double now);
     void forget(double work, int threads);
+    Way other() const { return best_ == alone ? together : alone; }
+    bool trial_is_due(double now) const;
+    Index block_steps() const;
+    void saw_steps(Index steps, double seconds, double now);
+    void saw_trial_step(double seconds);
+    void end_trial(double now);
 
     double work_ = 0;  // of the steps that the times are of
     int threads_ = 0;
     double seconds_[2] = {0, 0};  // a step, by way; 0: unknown
     Way best_ = alone;
-    double next_trial_ = 0;  // of the other way
+    Block block_;
+    Index trial_left_ = 0;  // steps of the other way that are still to be tried; 0: no trial
+    double next_trial_ = 0;
+    double earliest_trial_ = 0;
     double patience_ = 0;
 };
 
