@@ -26,17 +26,17 @@ void for_lines(ConstMatrix<T> x, F&& f) {
 
 template <class T>
 void copy_rows(In<T> x, Out<T> y) {
-    for_lines(x, [=](Index i, Index at) { store(y.row(i) + at, load(x.row(i) + at)); });
+    for_lines(x, [=](Index i, Index at) FASTOPT_INLINE_LAMBDA { store(y.row(i) + at, load(x.row(i) + at)); });
 }
 
 template <class T>
 void multiply_rows(In<T> x, In<T> factor, Out<T> y) {
-    for_lines(x, [=](Index i, Index at) { store(y.row(i) + at, load(x.row(i) + at) * load(factor.row(i) + at)); });
+    for_lines(x, [=](Index i, Index at) FASTOPT_INLINE_LAMBDA { store(y.row(i) + at, load(x.row(i) + at) * load(factor.row(i) + at)); });
 }
 
 template <class T>
 void shift_and_scale(In<T> x, const T* centre, const T* scale, Out<T> y) {
-    for_lines(x, [=](Index i, Index at) {
+    for_lines(x, [=](Index i, Index at) FASTOPT_INLINE_LAMBDA {
         const Vec<T> shifted = centre == nullptr ? load(x.row(i) + at) : load(x.row(i) + at) - load(centre + at);
         store(y.row(i) + at, shifted * load(scale + at));
     });

@@ -44,8 +44,8 @@ void convert_row(const S* from, Index cols, T* to) {
     }
 }
 
-// Rows in an order of their own lie anywhere in memory, and the processor's own reading ahead ends with each. So what will be copied so many
-// bytes later is asked for, of long rows the beginning; into L2, which takes more requests at a time than L1.
+// Rows in an order of their own lie anywhere in memory, and the processor's own reading ahead ends with each. So what will be copied so
+// many bytes later is asked for, of long rows the beginning; into L2, which takes more requests at a time than L1.
 constexpr Index bytes_ahead = 4096;
 
 template <class S>

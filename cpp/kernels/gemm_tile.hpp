@@ -68,7 +68,7 @@ template <class T, int Rows, int Vecs>
 EIGEN_ALWAYS_INLINE void finish_tile(const TileArgs<T>& args, const simd::Vec<T> (&sum)[Rows][Vecs]) {
     using simd::Vec;
     constexpr int lanes = Vec<T>::lanes;
-    const auto finish = [&](auto&& last) {
+    const auto finish = [&](auto&& last) FASTOPT_INLINE_LAMBDA {
 #pragma GCC unroll 14
         for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
@@ -79,13 +79,13 @@ EIGEN_ALWAYS_INLINE void finish_tile(const TileArgs<T>& args, const simd::Vec<T>
     };
     switch (args.end) {
         case TileEnd::store:
-            finish([](const Vec<T>& v, int, int) { return v; });
+            finish([](const Vec<T>& v, int, int) FASTOPT_INLINE_LAMBDA { return v; });
             break;
         case TileEnd::relu:
-            finish([](const Vec<T>& v, int, int) { return simd::relu(v); });
+            finish([](const Vec<T>& v, int, int) FASTOPT_INLINE_LAMBDA { return simd::relu(v); });
             break;
         case TileEnd::relu_slope:
-            finish([&](const Vec<T>& v, int i, int j) {
+            finish([&](const Vec<T>& v, int i, int j) FASTOPT_INLINE_LAMBDA {
                 return simd::keep(simd::less(simd::zero<T>(), simd::load(args.slope + i * args.lds + j * lanes)), v);
             });
             break;

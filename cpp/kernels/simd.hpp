@@ -13,7 +13,14 @@
 
 #include "core/types.hpp"
 
-#define FASTOPT_INLINE EIGEN_STRONG_INLINE
+// What runs for every packet is never a call: one costs more than its arithmetic, because arguments and constants go through memory. The
+// compiler's own choice depends on how much it has inlined before. FASTOPT_INLINE_LAMBDA follows the parameters of a lambda.
+#define FASTOPT_INLINE EIGEN_ALWAYS_INLINE
+#if defined(__GNUC__)
+#define FASTOPT_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define FASTOPT_INLINE_LAMBDA
+#endif
 
 namespace fastopt::simd {
 
@@ -43,7 +50,7 @@ FASTOPT_INLINE Vec<T> map(F&& f) {
 
 template <class T>
 FASTOPT_INLINE Vec<T> load(const T* from) {
-    return map<T>([&](int i) { return ei::ploadu<typename Vec<T>::Packet>(from + i * Vec<T>::packet_lanes); });
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::ploadu<typename Vec<T>::Packet>(from + i * Vec<T>::packet_lanes); });
 }
 template <class T>
 FASTOPT_INLINE void store(T* to, const Vec<T>& v) {
@@ -54,7 +61,7 @@ FASTOPT_INLINE void store(T* to, const Vec<T>& v) {
 }
 template <class T>
 FASTOPT_INLINE Vec<T> set1(T value) {
-    return map<T>([&](int) { return ei::pset1<typename Vec<T>::Packet>(value); });
+    return map<T>([&](int) FASTOPT_INLINE_LAMBDA { return ei::pset1<typename Vec<T>::Packet>(value); });
 }
 template <class T>
 FASTOPT_INLINE Vec<T> zero() {
@@ -76,15 +83,15 @@ FASTOPT_INLINE void store_partial(T* to, const Vec<T>& v, Index count) {
 
 // ---- arithmetic -----------------------------------------------------------------------------------------------------------------------
 
-#define FASTOPT_UNARY(name, packet_function)                               \
-    template <class T>                                                     \
-    FASTOPT_INLINE Vec<T> name(const Vec<T>& a) {                          \
-        return map<T>([&](int i) { return ei::packet_function(a.p[i]); }); \
+#define FASTOPT_UNARY(name, packet_function)                                                     \
+    template <class T>                                                                           \
+    FASTOPT_INLINE Vec<T> name(const Vec<T>& a) {                                                \
+        return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::packet_function(a.p[i]); }); \
     }
-#define FASTOPT_BINARY(name, packet_function)                                      \
-    template <class T>                                                             \
-    FASTOPT_INLINE Vec<T> name(const Vec<T>& a, const Vec<T>& b) {                 \
-        return map<T>([&](int i) { return ei::packet_function(a.p[i], b.p[i]); }); \
+#define FASTOPT_BINARY(name, packet_function)                                                            \
+    template <class T>                                                                                   \
+    FASTOPT_INLINE Vec<T> name(const Vec<T>& a, const Vec<T>& b) {                                       \
+        return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::packet_function(a.p[i], b.p[i]); }); \
     }
 
 FASTOPT_UNARY(operator-, pnegate)
@@ -106,11 +113,11 @@ FASTOPT_BINARY(mask_or, por)
 
 template <class T>
 FASTOPT_INLINE Vec<T> fma(const Vec<T>& a, const Vec<T>& b, const Vec<T>& c) {
-    return map<T>([&](int i) { return ei::pmadd(a.p[i], b.p[i], c.p[i]); });
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pmadd(a.p[i], b.p[i], c.p[i]); });
 }
 template <class T>
 FASTOPT_INLINE Vec<T> select(const Vec<T>& mask, const Vec<T>& yes, const Vec<T>& no) {
-    return map<T>([&](int i) { return ei::pselect(mask.p[i], yes.p[i], no.p[i]); });
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pselect(mask.p[i], yes.p[i], no.p[i]); });
 }
 // value where the mask is set, 0 elsewhere.
 template <class T>
@@ -120,22 +127,22 @@ FASTOPT_INLINE Vec<T> keep(const Vec<T>& mask, const Vec<T>& value) {
 // Maximum and minimum that hand a NaN in either operand on.
 template <class T>
 FASTOPT_INLINE Vec<T> max(const Vec<T>& a, const Vec<T>& b) {
-    return map<T>([&](int i) { return ei::pmax<Eigen::PropagateNaN>(a.p[i], b.p[i]); });
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pmax<Eigen::PropagateNaN>(a.p[i], b.p[i]); });
 }
 template <class T>
 FASTOPT_INLINE Vec<T> min(const Vec<T>& a, const Vec<T>& b) {
-    return map<T>([&](int i) { return ei::pmin<Eigen::PropagateNaN>(a.p[i], b.p[i]); });
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pmin<Eigen::PropagateNaN>(a.p[i], b.p[i]); });
 }
 // value between low and high, neither NaN; a NaN value becomes one of the two.
 template <class T>
 FASTOPT_INLINE Vec<T> clamp(const Vec<T>& value, const Vec<T>& low, const Vec<T>& high) {
-    return map<T>([&](int i) { return ei::pmin(ei::pmax(value.p[i], low.p[i]), high.p[i]); });
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pmin(ei::pmax(value.p[i], low.p[i]), high.p[i]); });
 }
 // size >= 0 with the sign of `direction`, 0 where that is 0.
 template <class T>
 FASTOPT_INLINE Vec<T> along(const Vec<T>& direction, const Vec<T>& size) {
     const Vec<T> sign_bit = set1(T(-0.0));
-    return map<T>([&](int i) {
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
         const auto signed_size = ei::por(size.p[i], ei::pand(direction.p[i], sign_bit.p[i]));
         return ei::pandnot(signed_size, ei::pcmp_eq(direction.p[i], ei::pzero(direction.p[i])));
     });
@@ -157,7 +164,9 @@ FASTOPT_INLINE Vec<T> operator-(T a, const Vec<T>& b) {
 // A sum of squares that overflowed becomes the largest number; NaN stays, without what min() pays for a NaN on either side.
 template <class T>
 FASTOPT_INLINE Vec<T> bounded(const Vec<T>& square) {
-    return map<T>([&](int i) { return ei::pmin(square.p[i], ei::pset1<typename Vec<T>::Packet>(std::numeric_limits<T>::max())); });
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
+        return ei::pmin(square.p[i], ei::pset1<typename Vec<T>::Packet>(std::numeric_limits<T>::max()));
+    });
 }
 // n / (sqrt(square) + eps) with a bounded square, for the update rules. The divider takes 10 cycles for 16 float roots and 6 for 16
 // quotients; in float the quotient is built from multiply-adds instead, which run beside the roots: an inverse within 5.1 % out of the
@@ -170,7 +179,7 @@ FASTOPT_INLINE Vec<T> over_root(const Vec<T>& n, const Vec<T>& square, const Vec
         using Bits = typename ei::unpacket_traits<Packet>::integer_packet;
         const Vec<T> minus_d = -eps - sqrt(square);
         // 0x7EF311C3 - bits(d); the sign bit of -d wraps around.
-        const Vec<T> first = map<T>([&](int i) {
+        const Vec<T> first = map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
             return ei::preinterpret<Packet>(ei::psub(ei::pset1<Bits>(static_cast<int>(0xFEF311C3u)), ei::preinterpret<Bits>(minus_d.p[i])));
         });
         const Vec<T> e = fma(minus_d, first, set1(T(1)));

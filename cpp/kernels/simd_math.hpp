@@ -14,7 +14,7 @@ FASTOPT_INLINE Vec<T> exp(const Vec<T>& x) {
     const Vec<T> below = less(x, set1(low));
     // What ends as 0 must not pass through denormal numbers, which cost a hundred cycles each.
     const Vec<T> inside = select(below, zero<T>(), x);
-    Vec<T> e = map<T>([&](int i) {
+    Vec<T> e = map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
         if constexpr (sizeof(T) == 4) {
             return ei::pexp_float(inside.p[i]);
         } else {
@@ -28,7 +28,7 @@ FASTOPT_INLINE Vec<T> exp(const Vec<T>& x) {
 
 template <class T>
 FASTOPT_INLINE Vec<T> log(const Vec<T>& x) {
-    return map<T>([&](int i) {
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
         if constexpr (sizeof(T) == 4) {
             return ei::plog_float(x.p[i]);
         } else {
@@ -70,7 +70,7 @@ FASTOPT_INLINE Vec<T> sigmoid(const Vec<T>& x) {
 template <class T>
 FASTOPT_INLINE Vec<T> tanh(const Vec<T>& x) {
     if constexpr (sizeof(T) == 4) {
-        const Vec<T> t = map<T>([&](int i) { return ei::generic_fast_tanh_float(x.p[i]); });
+        const Vec<T> t = map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::generic_fast_tanh_float(x.p[i]); });
         return select(equal(x, x), t, x);
     } else {
         const Vec<T> e = expm1(T(-2) * abs(x));

@@ -83,13 +83,14 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         const auto constants = rule_.template constants<T>(info, info.learning_rate * segment.multiplier, segment.decay);
         // 4 operations a byte: the passes are bound by memory, a second thread pays from about 40 kB on.
         const double work = 4.0 * sizeof(T) * (3 + 2 * Rule::slots) * static_cast<double>(segment.size);
-        const auto element = [=](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) { Rule::apply(constants, w, g, s); };
+        const auto element = [=](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s)
+                                 FASTOPT_INLINE_LAMBDA { Rule::apply(constants, w, g, s); };
         if (segment.transform.active()) {
             const VecTransform<T> transform(segment.transform);
             with_decay(segment, work, transform, element);
         } else {
             with_decay(
-                segment, work, [](const simd::Vec<T>&, const simd::Vec<T>& g) { return g; }, element);
+                segment, work, [](const simd::Vec<T>&, const simd::Vec<T>& g) FASTOPT_INLINE_LAMBDA { return g; }, element);
         }
     }
 
@@ -100,11 +101,13 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         if constexpr (Rule::coupled_decay) {
             if (const double factor = rule_.decay_where(segment.decay); factor != 0) {
                 const Vec<T> decay = simd::set1(static_cast<T>(factor));
-                run(segment, work, [=](Vec<T>& w, const Vec<T>& g, Vec<T>* s) { element(w, simd::fma(decay, w, transform(w, g)), s); });
+                run(segment, work, [=](Vec<T>& w, const Vec<T>& g, Vec<T>* s) FASTOPT_INLINE_LAMBDA {
+                    element(w, simd::fma(decay, w, transform(w, g)), s);
+                });
                 return;
             }
         }
-        run(segment, work, [=](Vec<T>& w, const Vec<T>& g, Vec<T>* s) { element(w, transform(w, g), s); });
+        run(segment, work, [=](Vec<T>& w, const Vec<T>& g, Vec<T>* s) FASTOPT_INLINE_LAMBDA { element(w, transform(w, g), s); });
     }
 
     template <class F>
