@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+EPOCHS = 8
+
 
 @pytest.fixture
 def threads():
@@ -16,26 +18,40 @@ def threads():
     fo.set_num_threads(before)
 
 
-def trained(batch_norm, rows=4096, learning_rate=1e-3):
+def new_trainer(batch_norm, rows=4096, learning_rate=1e-3):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, 64), dtype=np.float32)
     y = rng.integers(0, 10, rows).astype(np.int32)
     network = fo.mlp(64, [128, 64], 10, batch_norm=batch_norm, dropout=0.1)
-    trainer = fo.Trainer(network, loss="softmax_cross_entropy", optimizer=fo.optimizers.Adam(learning_rate=learning_rate))
-    history = trainer.fit(x, y, epochs=8, batch_size=60, progress=False)
-    for step in range(150):  # more than it takes to know one way and to try the other
-        first = 60 * step % 540
-        trainer.step(x[first : first + 60], y[first : first + 60])
-    return history["loss"], network.state_dict()
+    return x, y, fo.Trainer(network, loss="softmax_cross_entropy", optimizer=fo.optimizers.Adam(learning_rate=learning_rate))
 
 
+def stepped(x, y, trainer, steps):
+    """The losses of so many single steps."""
+    starts = [60 * step % 540 for step in range(steps)]
+    return [trainer.step(x[first : first + 60], y[first : first + 60]) for first in starts]
+
+
+def trained(batch_norm, **options):
+    x, y, trainer = new_trainer(batch_norm, **options)
+    history = trainer.fit(x, y, epochs=EPOCHS, batch_size=60, progress=False)
+    return history["loss"] + stepped(x, y, trainer, 10), trainer.network.state_dict()
+
+
+def trained_by_steps(batch_norm):
+    """One step a call from the start: more of them than it takes to know one way and to try the other."""
+    x, y, trainer = new_trainer(batch_norm, rows=600)
+    return stepped(x, y, trainer, 100), trainer.network.state_dict()
+
+
+@pytest.mark.parametrize("train", [trained, trained_by_steps])
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_the_choice_does_not_change_a_bit(threads, batch_norm):
+def test_the_choice_does_not_change_a_bit(threads, batch_norm, train):
     threads(1)
-    losses, weights = trained(batch_norm)
+    losses, weights = train(batch_norm)
     for number in (2, 3):
         threads(number)
-        again, others = trained(batch_norm)
+        again, others = train(batch_norm)
         assert again == losses
         for name, weight in weights.items():
             assert_array_equal(others[name], weight, err_msg=f"{name}, {number} threads")
@@ -47,7 +63,7 @@ def test_a_loss_that_is_not_finite_stops_a_team(threads, batch_norm):
     with pytest.raises(fo.NonFiniteLossError, match="step"):
         trained(batch_norm, learning_rate=1e30)
     losses, _ = trained(batch_norm)
-    assert losses[-1] < losses[0]
+    assert losses[EPOCHS - 1] < losses[0]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are listed by Linux")

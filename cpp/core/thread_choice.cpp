@@ -46,7 +46,8 @@ Index ThreadChoice::block_steps() const {
 void ThreadChoice::saw_steps(Index steps, double seconds, double now) {
     block_.steps += steps;
     block_.seconds += seconds;
-    if (block_.steps < block_steps() && block_.seconds < 2 * block_seconds) {
+    const bool enough = block_.steps >= block_steps() || block_.seconds >= 2 * block_seconds;
+    if (!enough || block_.steps == 0) {  // a step that failed is none
         return;
     }
     const double each = block_.mean();
