@@ -135,6 +135,31 @@ def test_rows_do_not_see_each_other(dtype):
             assert np.delete(finite, 5).all(), f"{name} {options}: a NaN reaches other rows"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("outputs", [1, 2, 4, 7, 8, 9, 15, 16, 17, 33])
+def test_softmax_of_any_width(outputs, dtype):
+    """Short rows are turned and computed a packet of rows at a time, long ones row by row: the same function, and no row sees another."""
+    rng = np.random.default_rng(76)
+    for rows in (1, 2, 8, 15, 16, 19):
+        p = (10.0 ** rng.uniform(-3, 3, (rows, 1)) * rng.standard_normal((rows, outputs))).astype(dtype)
+        p[rng.random((rows, outputs)) < 0.1] = -np.inf
+        p[:, rng.integers(outputs)] = rng.standard_normal(rows)
+        y = rng.integers(0, outputs, rows)
+        p[np.arange(rows), y] = np.maximum(p[np.arange(rows), y], -50)
+        loss = native("Loss", dtype, "softmax_cross_entropy", spec("softmax_cross_entropy", {}).config())
+        value, grad = loss.value_and_grad(p, y.astype(np.int32), None)
+        wide = p.astype(np.float64)
+        top = wide.max(axis=1, keepdims=True)
+        e = np.exp(wide - top)
+        share = e / e.sum(axis=1, keepdims=True)
+        wanted = (np.log(e.sum(axis=1)) + top[:, 0] - wide[np.arange(rows), y]).mean()
+        close(value, wanted, TOLERANCE[dtype], f"{rows} x {outputs}: value", floor=1.0)  # a sum of 1 + 1e-10 has lost digits
+        share[np.arange(rows), y] -= 1
+        close(grad, share / rows, TOLERANCE[dtype], f"{rows} x {outputs}: gradient", floor=1 / rows)
+        for i in range(rows):
+            assert loss.rows(p[i : i + 1].copy(), y[i : i + 1].astype(np.int32))[0] == loss.rows(p, y.astype(np.int32))[i]
+
+
 def test_conveniences():
     mse = fo.losses.MeanSquaredError()
     assert mse([1.0, 2.0], [1.0, 4.0]) == 2.0, "flat predictions are one output"

@@ -33,11 +33,11 @@ OPTIONS = {
 }
 
 
-def trained(layers, optimizer="adam", dtype="float32", precision="full", weighted=False, **options):
+def trained(layers, optimizer="adam", dtype="float32", precision="full", weighted=False, source=np.float64, inputs=INPUTS, **options):
     """(state, losses, whether threads met in rows)."""
     rng = np.random.default_rng(5)
-    x, y = rng.standard_normal((ROWS, INPUTS)), rng.standard_normal((ROWS, OUTPUTS))
-    net = fo.Network(INPUTS, layers, dtype=dtype, precision=precision, seed=3)
+    x, y = (3 * rng.standard_normal((ROWS, inputs))).astype(source), rng.standard_normal((ROWS, OUTPUTS))
+    net = fo.Network(inputs, layers, dtype=dtype, precision=precision, seed=3)
     trainer = fo.Trainer(net, "mse", optimizer, **options)
     with trainer.profile() as profile:
         history = trainer.fit(x, y, epochs=3, batch_size=BATCH, sample_weight=rng.random(ROWS) if weighted else None)
@@ -62,6 +62,13 @@ def same_bits(cut_for_threads, layers, *, last=True, **case):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(cut_for_threads, name, dtype):
     same_bits(cut_for_threads, NETWORKS[name], dtype=dtype, weighted=True)
+
+
+@pytest.mark.parametrize("source", [np.float32, np.int16])
+@pytest.mark.parametrize("inputs", [1, 3, 8, 16, 30, 241, 300])
+def test_inputs(cut_for_threads, inputs, source):
+    """Each thread has an input of its own, or with the wide ones all share one."""
+    same_bits(cut_for_threads, [L.Dropout(0.0), L.Dense(20, activation="relu")], inputs=inputs, source=source)
 
 
 @pytest.mark.parametrize("end", [L.Dropout(0.0), L.Dropout(0.2), L.Activation("gelu")])

@@ -89,7 +89,7 @@ class Call {
                 norm_squared += squared_norm(segment, partial.data());
             }
         }
-        const StepInfo info{t, learning_rate, scalars_, norm_squared};
+        StepInfo info{t, learning_rate, scalars_, norm_squared};
         rule.begin(info);
         for (const Segment<T>& segment : segments_) {
             rule.update(info, segment);

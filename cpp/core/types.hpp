@@ -27,7 +27,16 @@ struct Matrix {
     Index cols = 0;
     Index ld = 0;
     bool padded = false;
-    bool slack = padded;  // a whole cache line may be read from any element on: rows of a flat buffer, whose ends are others' beginnings
+    bool slack = false;  // a whole cache line may be read from any element on: rows of a flat buffer, whose ends are others' beginnings
+
+    Matrix() = default;
+    Matrix(T* data_, Index rows_, Index cols_, Index ld_, bool padded_ = false) : Matrix(data_, rows_, cols_, ld_, padded_, padded_) {}
+    Matrix(T* data_, Index rows_, Index cols_, Index ld_, bool padded_, bool slack_)
+        : data(data_), rows(rows_), cols(cols_), ld(ld_), padded(padded_), slack(slack_) {}
+    // Not trivial, so that a view goes to a function by its address: copied as a block right after its members were written one by one, it
+    // waits until these have left the store queue, which small products feel.
+    Matrix(const Matrix& other) : Matrix(other.data, other.rows, other.cols, other.ld, other.padded, other.slack) {}
+    Matrix& operator=(const Matrix&) = default;
 
     T* row(Index i) const { return data + i * ld; }
     bool empty() const { return rows == 0 || cols == 0; }

@@ -50,7 +50,7 @@ struct Native {
         if (q.b.col == 1) {
             pack_rows(q.b.data + p * q.b.row + j, q.b.row, rows, cols, width, to);
         } else {
-            pack_columns(q.b.data + p + j * q.b.col, q.b.col, rows, cols, width, to);
+            pack_columns(q.b.data + p + j * q.b.col, q.b.col, q.b.slack, rows, cols, width, to);
         }
     }
     // Rows of one tile side by side: to[p][i].
@@ -105,7 +105,7 @@ Plan make_plan(const Product<T>& q) {
     Plan plan{};
     const Index steps = steps_of<Arithmetic>(q.k);
     const Index blocks = std::max<Index>(1, ceil_div(steps, 2 * k_block<T>));
-    plan.k_step = std::max<Index>(1, ceil_div(steps, blocks));
+    plan.k_step = blocks == 1 ? std::max<Index>(1, steps) : ceil_div(steps, blocks);
     const bool whole_lines = q.n % lanes<T> == 0 || q.b.slack;
     if (Arithmetic::converts) {
         // A converted panel of B pays when several tiles read it.
@@ -128,16 +128,16 @@ Plan make_plan(const Product<T>& q) {
 
 template <class T>
 struct Scratch {
-    T* zeros;     // the widest panel row, of zeros
     T* edge;      // one tile
     T* packed_a;  // row_block x k block
     T* packed_b;  // k block x columns of this thread
 };
 
+// The widest row of a panel.
 template <class T>
-constexpr Index zeros_width = tile_vecs(1) * lanes<T>;
+alignas(cache_line) constexpr T zeros[tile_vecs(1) * lanes<T>] = {};
 template <class T>
-constexpr Index fixed_scratch = zeros_width<T> + max_rows* panel_width<T>;
+constexpr Index edge_size = max_rows* panel_width<T>;
 
 // Of A, for any step of k up to k_step.
 template <class T>
@@ -149,7 +149,7 @@ Index packed_a_size(Index k_step) {
 template <class T>
 Index thread_scratch(Index n, Index k) {
     const Index k_step = std::min(k, 2 * k_block<T>);
-    return round_up(fixed_scratch<T> + packed_a_size<T>(k_step) + k_step * round_up(std::max<Index>(n, 1), panel_width<T>), lanes<T>) +
+    return round_up(edge_size<T> + packed_a_size<T>(k_step) + k_step * round_up(std::max<Index>(n, 1), panel_width<T>), lanes<T>) +
            lanes<T>;
 }
 
@@ -159,14 +159,12 @@ class Block {
    public:
     Block(const Product<T>& product, const Plan& plan, Range rows, Range cols, T* scratch)
         : q_(product), plan_(plan), rows_(rows), cols_(cols), panel_(tile_vecs(product.m) * lanes<T>) {
-        s_.zeros = scratch;
-        s_.edge = s_.zeros + zeros_width<T>;
-        s_.packed_a = s_.edge + max_rows * panel_width<T>;
+        s_.edge = scratch;
+        s_.packed_a = s_.edge + edge_size<T>;
         s_.packed_b = s_.packed_a + packed_a_size<T>(std::min(q_.k, 2 * k_block<T>));
     }
 
     void run() {
-        std::memset(s_.zeros, 0, sizeof(T) * static_cast<std::size_t>(panel_));
         const Index steps = steps_of<Arithmetic>(q_.k);
         if (steps == 0) {
             k_range(0, 0);
@@ -182,8 +180,12 @@ class Block {
         p0_ = p0;
         p1_ = p1;
         const Index height = rows_.end - rows_.begin;
-        const Index blocks = ceil_div(height, row_block<T>(p1 - p0));
+        const Index blocks = height <= min_row_block ? 1 : ceil_div(height, row_block<T>(p1 - p0));
         one_block_ = blocks == 1;
+        if (one_block_) {  // small products feel the divisions
+            row_range(rows_);
+            return;
+        }
         for (Index block = 0; block < blocks; ++block) {
             row_range({rows_.begin + height * block / blocks, rows_.begin + height * (block + 1) / blocks});
         }
@@ -193,14 +195,20 @@ class Block {
         // Tiles of nearly equal height: their cost is proportional to it.
         const Index height = rows.end - rows.begin;
         const Index tiles = ceil_div(height, max_rows);
+        const Index low = static_cast<std::uint32_t>(height) / static_cast<std::uint32_t>(tiles);
+        const Index higher = height - low * tiles;  // so many tiles have a row more
         for (Index j = cols_.begin; j < cols_.end; j += panel_) {
-            const TileSource source = panel_source(rows, j);
-            for (Index t = 0; t < tiles; ++t) {
-                const Range part{rows.begin + height * t / tiles, rows.begin + height * (t + 1) / tiles};
+            TileSource source = panel_source(rows, j);
+            for (Index t = 0, i = rows.begin; t < tiles; ++t) {
+                const Index end = i + low + (t < higher ? 1 : 0);
                 if (plan_.pack_a && j == cols_.begin) {
-                    pack_a(part.begin, part.end, rows.begin);
+                    pack_a(i, end, rows.begin);
                 }
-                one_tile(part.begin, part.end, rows.begin, j, t == 0 || source == TileSource::rows ? source : TileSource::panel);
+                one_tile(i, end, rows.begin, j, source);
+                i = end;
+                if (source == TileSource::rows_to_panel) {
+                    source = TileSource::panel;
+                }
             }
         }
     }
@@ -240,7 +248,7 @@ class Block {
         const bool edge = !q_.c.padded && width != cols;
         T* c = q_.c.data + i0 * q_.c.ld + j;
 
-        TileArgs<T> args{};
+        TileArgs<T> args;
         args.k = p1_ - p0_;
         bool unit_row = q_.a.row == 1;
         if (plan_.pack_a) {
@@ -263,7 +271,7 @@ class Block {
         args.c = edge ? s_.edge : c;
         args.ldc = edge ? panel_ : q_.c.ld;
         if (first) {
-            args.init = q_.bias != nullptr ? q_.bias + j : s_.zeros;
+            args.init = q_.bias != nullptr ? q_.bias + j : zeros<T>;
             args.ldi = 0;
         } else {
             args.init = args.c;

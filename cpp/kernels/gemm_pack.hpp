@@ -27,31 +27,32 @@ void pack_rows(const T* b, Index ldb, Index k, Index cols, Index width, T* to) {
     }
 }
 
-// to[p][0..width) = b(p, 0..cols), zeros behind; b(p, j) = b[p + j * ldb]: a transposition, done in square blocks of registers.
+// The same for b(p, j) = b[p + j * ldb], with the last column behind instead of zeros: a transposition, by squares. `slack`: each column
+// may be read to the end of its last cache line.
 template <class T>
-void pack_columns(const T* b, Index ldb, Index k, Index cols, Index width, T* to) {
+void pack_columns(const T* b, Index ldb, bool slack, Index k, Index cols, Index width, T* to) {
     using Packet = typename simd::Vec<T>::Packet;
     constexpr Index block = simd::Vec<T>::packet_lanes;
     for (Index j = 0; j < width; j += block) {
-        const Index columns = std::min(block, cols - j);
+        const T* columns[block];
+        for (Index r = 0; r < block; ++r) {
+            columns[r] = b + std::min(j + r, cols - 1) * ldb;
+        }
         Index p = 0;
-        if (columns == block) {
-            for (; p + block <= k; p += block) {
-                simd::ei::PacketBlock<Packet, block> square;
-#pragma GCC unroll 16
-                for (Index i = 0; i < block; ++i) {
-                    square.packet[i] = simd::ei::ploadu<Packet>(b + p + (j + i) * ldb);
-                }
-                simd::ei::ptranspose(square);
-#pragma GCC unroll 16
-                for (Index i = 0; i < block; ++i) {
-                    simd::ei::pstoreu(to + (p + i) * width + j, square.packet[i]);
-                }
+        const auto column = [&](Index r) FASTOPT_INLINE_LAMBDA { return columns[r] + p; };
+        for (; p + block <= k; p += block) {
+            simd::turn<T>(column, to + p * width + j, width);
+        }
+        if (p < k && slack) {
+            alignas(cache_line) T rest[block * block];
+            simd::turn<T>(column, rest, block);
+            for (Index q = 0; p < k; ++p, ++q) {
+                simd::ei::pstoreu(to + p * width + j, simd::ei::ploadu<Packet>(rest + q * block));
             }
         }
         for (; p < k; ++p) {
             for (Index i = 0; i < block; ++i) {
-                to[p * width + j + i] = i < columns ? b[p + (j + i) * ldb] : T(0);
+                to[p * width + j + i] = *column(i);
             }
         }
     }
@@ -68,18 +69,15 @@ void pack_tile_rows(const T* a, Index lda, Index height, Index k, T* to) {
     constexpr Index squares = ceil_div(Most, block);
     Index p = 0;
     for (; p + block <= k; p += block) {
-        simd::ei::PacketBlock<Packet, block> square[squares];
+        alignas(cache_line) T square[squares][block * block];
         for (Index s = 0; s < squares && s * block < height; ++s) {
-#pragma GCC unroll 16
-            for (Index r = 0; r < block; ++r) {
-                square[s].packet[r] = simd::ei::ploadu<Packet>(a + std::min(s * block + r, height - 1) * lda + p);
-            }
-            simd::ei::ptranspose(square[s]);
+            simd::turn<T>([&](Index r) FASTOPT_INLINE_LAMBDA { return a + std::min(s * block + r, height - 1) * lda + p; }, square[s],
+                          block);
         }
 #pragma GCC unroll 16
         for (Index q = 0; q < block; ++q, to += height) {
             for (Index s = 0; s < squares && s * block < height; ++s) {
-                simd::ei::pstoreu(to + s * block, square[s].packet[q]);
+                simd::ei::pstoreu(to + s * block, simd::ei::ploadu<Packet>(square[s] + q * block));
             }
         }
     }

@@ -55,11 +55,23 @@ struct TileArgs {
 
 template <class T, int Rows, int Vecs>
 EIGEN_ALWAYS_INLINE void start_tile(const TileArgs<T>& args, simd::Vec<T> (&sum)[Rows][Vecs]) {
+    constexpr int lanes = simd::Vec<T>::lanes;
+    if (args.ldi == 0) {
+#pragma GCC unroll 8
+        for (int j = 0; j < Vecs; ++j) {
+            const simd::Vec<T> row = simd::load(args.init + j * lanes);
+#pragma GCC unroll 14
+            for (int i = 0; i < Rows; ++i) {
+                sum[i][j] = row;
+            }
+        }
+        return;
+    }
 #pragma GCC unroll 14
     for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
         for (int j = 0; j < Vecs; ++j) {
-            sum[i][j] = simd::load(args.init + i * args.ldi + j * simd::Vec<T>::lanes);
+            sum[i][j] = simd::load(args.init + i * args.ldi + j * lanes);
         }
     }
 }

@@ -36,6 +36,16 @@ void sum_group(In<T> x, Index j, T* out, Index cols) {
     }
 }
 
+// Whole groups from column j on, as many as there are: a sum waits for its last addition, so several run side by side.
+template <class T, int Vecs>
+Index sum_groups(In<T> x, Index j, Index end, T* out) {
+    constexpr Index width = Vecs * Vec<T>::lanes;
+    for (; j + width <= end; j += width) {
+        sum_group<T, Vecs>(x, j, out, width);
+    }
+    return j;
+}
+
 }  // namespace
 
 template <class T>
@@ -43,12 +53,9 @@ void column_sums(In<T> x, T* out) {
     constexpr Index lanes = Vec<T>::lanes;
     constexpr int wide = 8;
     parallel_for(x.cols, wide * lanes, 4.0 * static_cast<double>(x.rows * x.cols), [=](Index begin, Index end) {
-        Index j = begin;
-        for (; j + wide * lanes <= end; j += wide * lanes) {
-            sum_group<T, wide>(x, j, out, wide * lanes);
-        }
-        for (; j < end; j += lanes) {
-            sum_group<T, 1>(x, j, out, std::min(lanes, end - j));
+        const Index j = sum_groups<T, 2>(x, sum_groups<T, 4>(x, sum_groups<T, wide>(x, begin, end, out), end, out), end, out);
+        for (Index at = j; at < end; at += lanes) {
+            sum_group<T, 1>(x, at, out, std::min(lanes, end - at));
         }
     });
 }

@@ -10,6 +10,7 @@
 #include <Eigen/Core>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "core/types.hpp"
 
@@ -67,18 +68,79 @@ template <class T>
 FASTOPT_INLINE Vec<T> zero() {
     return set1(T(0));
 }
+#if defined(__AVX512F__)
+FASTOPT_INLINE __mmask16 first_mask(Index count) { return static_cast<__mmask16>((1u << count) - 1u); }
+#endif
 // The first `count` elements, zeros behind them.
 template <class T>
 FASTOPT_INLINE Vec<T> load_partial(const T* from, Index count) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        return {{_mm512_maskz_loadu_ps(first_mask(count), from)}};
+    } else {
+        return {{_mm512_maskz_loadu_pd(static_cast<__mmask8>(first_mask(count)), from)}};
+    }
+#else
     alignas(cache_line) T line[Vec<T>::lanes] = {};
     std::memcpy(line, from, static_cast<std::size_t>(count) * sizeof(T));
     return load(line);
+#endif
 }
 template <class T>
 FASTOPT_INLINE void store_partial(T* to, const Vec<T>& v, Index count) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        _mm512_mask_storeu_ps(to, first_mask(count), v.p[0]);
+    } else {
+        _mm512_mask_storeu_pd(to, static_cast<__mmask8>(first_mask(count)), v.p[0]);
+    }
+#else
     alignas(cache_line) T line[Vec<T>::lanes];
     store(line, v);
     std::memcpy(to, line, static_cast<std::size_t>(count) * sizeof(T));
+#endif
+}
+// A square of packet_lanes rows and columns, turned: to[i * stride + r] = row(r)[i].
+template <class T, class Row>
+FASTOPT_INLINE void turn(const Row& row, T* to, Index stride) {
+    using Packet = typename Vec<T>::Packet;
+    constexpr int count = Vec<T>::packet_lanes;
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        // By squares of eight: ptranspose of sixteen is a call with everything through memory, and Zen 4 takes twice as long for 512 bits.
+#pragma GCC unroll 2
+        for (int r = 0; r < count; r += 8) {
+#pragma GCC unroll 4
+            for (int i = 0; i < count; i += 4) {
+                __m256 v[4];
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; ++j) {
+                    v[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(r + j) + i)), _mm_loadu_ps(row(r + j + 4) + i), 1);
+                }
+                const __m256d low01 = _mm256_castps_pd(_mm256_unpacklo_ps(v[0], v[1]));
+                const __m256d low23 = _mm256_castps_pd(_mm256_unpacklo_ps(v[2], v[3]));
+                const __m256d high01 = _mm256_castps_pd(_mm256_unpackhi_ps(v[0], v[1]));
+                const __m256d high23 = _mm256_castps_pd(_mm256_unpackhi_ps(v[2], v[3]));
+                T* at = to + i * stride + r;
+                _mm256_storeu_ps(at, _mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23)));
+                _mm256_storeu_ps(at + stride, _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23)));
+                _mm256_storeu_ps(at + 2 * stride, _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23)));
+                _mm256_storeu_ps(at + 3 * stride, _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23)));
+            }
+        }
+        return;
+    }
+#endif
+    ei::PacketBlock<Packet, count> square;
+#pragma GCC unroll 16
+    for (int r = 0; r < count; ++r) {
+        square.packet[r] = ei::ploadu<Packet>(row(r));
+    }
+    ei::ptranspose(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) {
+        ei::pstoreu(to + i * stride, square.packet[i]);
+    }
 }
 
 // ---- arithmetic -----------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-// Softmax of one padded row, shared by the losses and by predict_proba.
+// Softmax of padded rows, shared by the losses and by predict_proba.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
+#include <limits>
 
 #include "core/types.hpp"
 #include "kernels/simd_math.hpp"
@@ -37,6 +38,71 @@ FASTOPT_INLINE SoftmaxRow<T> softmax_exponentials(const T* x, Index cols, T* e) 
     }
     return {top, sum_lanes(sum)};
 }
+
+// The same of several rows, and the logarithms of their sums. Rows of up to one line are turned, so that a packet holds a column of them:
+// no fold across lanes, no lanes spent on padding, the same bits.
+template <class T>
+struct SoftmaxRows {
+    using Packet = typename simd::Vec<T>::Packet;
+    static constexpr Index lanes = simd::Vec<T>::lanes;
+    static constexpr Index most = simd::Vec<T>::packet_lanes;
+
+    alignas(cache_line) T max[lanes];
+    alignas(cache_line) T sum[lanes];
+    alignas(cache_line) T log_sum[lanes];
+
+    // At most `most` rows.
+    void exponentials(In<T> x, Out<T> e) {
+        simd::store(sum, simd::set1(T(1)));
+        if (x.cols <= lanes) {
+            turned(x, e);
+        } else {
+            for (Index r = 0; r < x.rows; ++r) {
+                const SoftmaxRow<T> s = softmax_exponentials(x.row(r), x.cols, e.row(r));
+                max[r] = s.max;
+                sum[r] = s.sum;
+            }
+        }
+        simd::store(log_sum, simd::log(simd::load(sum)));
+    }
+
+   private:
+    void turned(In<T> x, Out<T> e) {
+        using namespace simd;
+        alignas(cache_line) T column[lanes][most];
+        for (Index j = 0; j < x.cols; j += most) {
+            turn<T>([&](Index r) FASTOPT_INLINE_LAMBDA { return x.row(std::min(r, x.rows - 1)) + j; }, column[j], most);
+        }
+        Packet top = ei::ploadu<Packet>(column[0]);
+        for (Index j = 1; j < x.cols; ++j) {
+            top = ei::pmax<Eigen::PropagateNaN>(top, ei::ploadu<Packet>(column[j]));
+        }
+        ei::pstoreu(max, top);
+        const Vec<T> tops = map<T>([&](int) FASTOPT_INLINE_LAMBDA { return top; });
+        for (Index j = 0; j < x.cols; j += Vec<T>::packets) {
+            store(column[j], exp(load(column[j]) - tops));
+        }
+        std::fill(column[0] + x.cols * most, column[0] + lanes * most, T(0));
+        // The tree of sum_lanes.
+        Packet part[lanes];
+        for (Index j = 0; j < lanes; ++j) {
+            part[j] = ei::ploadu<Packet>(column[j]);
+        }
+        for (Index half = lanes / 2; half > 0; half /= 2) {
+            for (Index j = 0; j < half; ++j) {
+                part[j] = ei::padd(part[j], part[j + half]);
+            }
+        }
+        ei::pstoreu(sum, part[0]);
+        for (Index j = 0; j < lanes; j += most) {
+            alignas(cache_line) T row[most][most];
+            turn<T>([&](Index i) FASTOPT_INLINE_LAMBDA { return column[j + i]; }, row[0], most);
+            for (Index r = 0; r < x.rows; ++r) {
+                ei::pstoreu(e.row(r) + j, ei::ploadu<Packet>(row[r]));
+            }
+        }
+    }
+};
 
 // out = softmax(x) row by row, padded matrices.
 template <class T>

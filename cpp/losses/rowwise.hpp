@@ -2,15 +2,18 @@
 //
 // A rule offers: Rule(const Config&), kind, check_outputs, target_columns and
 //     T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad) const
-// which returns the loss of the row and writes its gradient times `scale`; `grad` is a padded row and never null. A smooth one also offers
+// which returns the loss of the row and writes its gradient times `scale`; `grad` is a padded row and never null. A rule through softmax
+// (SoftmaxRule) finds exp(p - max) there and is handed a SoftmaxTerms<T>, too. A smooth one also offers
 //     void curvature(const T* p, Index outputs, const RowTarget<T>& y, T scale, const T* tangent, T* out) const
 // which writes its second derivative times `tangent` times `scale`; `out` is a padded row.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "kernels/softmax.hpp"
 #include "losses/loss.hpp"
 
 namespace fastopt {
@@ -21,11 +24,24 @@ struct RowTarget {
     std::int32_t label;
 };
 
+// Of one row: log softmax(p)_k = p_k - max - log_sum.
+template <class T>
+struct SoftmaxTerms {
+    T max;
+    T sum;
+    T log_sum;
+};
+
 struct RowRule {
+    static constexpr bool softmax = false;
     static constexpr TargetKind kind = TargetKind::classes;
     void check_outputs(Index outputs) const { check(outputs >= 1, "a loss needs at least one output; got ", outputs); }
     Index target_columns(Index outputs) const { return outputs; }
     TargetKind target_kind(Index) const { return TargetKind::classes; }
+};
+
+struct SoftmaxRule : RowRule {
+    static constexpr bool softmax = true;
 };
 
 template <class Rule, class T, class = void>
@@ -46,11 +62,22 @@ class RowwiseLoss final : public Loss<T> {
 
     void rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
               Matrix<T> grad) const override {
-        std::vector<T> unwanted(grad.data == nullptr ? static_cast<std::size_t>(prediction.ld) : 0);
-        for (Index i = begin; i < end; ++i) {
-            const RowTarget<T> y = target_row(target, i);
-            T* to = grad.data == nullptr ? unwanted.data() : grad.row(i);
-            row_loss[i] = rule_.template row<T>(prediction.row(i), prediction.cols, y, row_scale[i], to);
+        const Index together = Rule::softmax ? SoftmaxRows<T>::most : 1;
+        std::vector<T> unwanted(grad.data == nullptr ? static_cast<std::size_t>(together * prediction.ld) : 0);
+        for (Index i = begin; i < end; i += together) {
+            const Index count = std::min(together, end - i);
+            const Matrix<T> to =
+                grad.data == nullptr ? Matrix<T>{unwanted.data(), count, prediction.cols, prediction.ld, true} : grad.row_range(i, count);
+            if constexpr (Rule::softmax) {
+                SoftmaxRows<T> s;
+                s.exponentials(prediction.row_range(i, count), to);
+                for (Index r = 0; r < count; ++r) {
+                    row_loss[i + r] = rule_.template row<T>(prediction.row(i + r), prediction.cols, target_row(target, i + r),
+                                                            row_scale[i + r], to.row(r), {s.max[r], s.sum[r], s.log_sum[r]});
+                }
+            } else {
+                row_loss[i] = rule_.template row<T>(prediction.row(i), prediction.cols, target_row(target, i), row_scale[i], to.row(0));
+            }
         }
     }
 

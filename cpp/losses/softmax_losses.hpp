@@ -3,7 +3,6 @@
 
 #include <cmath>
 
-#include "kernels/softmax.hpp"
 #include "losses/rowwise.hpp"
 
 namespace fastopt {
@@ -29,18 +28,15 @@ void softmax_curvature(const T* p, Index outputs, T scale, const T* t, T* out) {
 }
 
 // l = -sum_k y_k log softmax(p)_k, with y <- (1 - s) y + s/K for label smoothing s.
-class SoftmaxCrossEntropy : public RowRule {
+class SoftmaxCrossEntropy : public SoftmaxRule {
    public:
     explicit SoftmaxCrossEntropy(const Config& config) : smoothing_(config.number("label_smoothing")) {}
 
     TargetKind target_kind(Index) const { return TargetKind::either; }
 
     template <class T>
-    T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad) const {
-        const SoftmaxRow<T> s = softmax_exponentials(p, outputs, grad);
-        const T log_sum = std::log(s.sum);
-        return y.dense == nullptr ? class_row(p, outputs, y.label, s, log_sum, scale, grad)
-                                  : dense_row(p, outputs, y.dense, s, log_sum, scale, grad);
+    T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad, const SoftmaxTerms<T>& s) const {
+        return y.dense == nullptr ? class_row(p, outputs, y.label, s, scale, grad) : dense_row(p, outputs, y.dense, s, scale, grad);
     }
 
     template <class T>
@@ -57,7 +53,7 @@ class SoftmaxCrossEntropy : public RowRule {
 
    private:
     template <class T>
-    T class_row(const T* p, Index outputs, std::int32_t label, const SoftmaxRow<T>& s, T log_sum, T scale, T* grad) const {
+    T class_row(const T* p, Index outputs, std::int32_t label, const SoftmaxTerms<T>& s, T scale, T* grad) const {
         using namespace simd;
         const auto spread = static_cast<T>(smoothing_ / static_cast<double>(outputs));
         const Vec<T> ratio = set1(scale / s.sum);
@@ -66,27 +62,27 @@ class SoftmaxCrossEntropy : public RowRule {
                 store(grad + j, load(grad + j) * ratio);
             }
             grad[label] -= scale;
-            return log_sum - (p[label] - s.max);
+            return s.log_sum - (p[label] - s.max);
         }
         T total = 0;  // sum of log softmax
         for (Index j = 0; j < outputs; ++j) {
-            total += p[j] - s.max - log_sum;
+            total += p[j] - s.max - s.log_sum;
             grad[j] = grad[j] * (scale / s.sum) - scale * spread;
         }
         const auto kept = static_cast<T>(1 - smoothing_);
         grad[label] -= scale * kept;
-        return -(kept * (p[label] - s.max - log_sum) + spread * total);
+        return -(kept * (p[label] - s.max - s.log_sum) + spread * total);
     }
 
     template <class T>
-    T dense_row(const T* p, Index outputs, const T* target, const SoftmaxRow<T>& s, T log_sum, T scale, T* grad) const {
+    T dense_row(const T* p, Index outputs, const T* target, const SoftmaxTerms<T>& s, T scale, T* grad) const {
         const auto kept = static_cast<T>(1 - smoothing_);
         const auto spread = static_cast<T>(smoothing_ / static_cast<double>(outputs));
         T value = 0;
         T mass = 0;
         for (Index j = 0; j < outputs; ++j) {
             const T y = kept * target[j] + spread;
-            value -= y == T(0) ? T(0) : y * (p[j] - s.max - log_sum);
+            value -= y == T(0) ? T(0) : y * (p[j] - s.max - s.log_sum);
             mass += y;
         }
         for (Index j = 0; j < outputs; ++j) {
@@ -99,21 +95,19 @@ class SoftmaxCrossEntropy : public RowRule {
 };
 
 // l = sum_k y_k (ln y_k - log softmax(p)_k), 0 ln 0 = 0
-class KLDivergence : public RowRule {
+class KLDivergence : public SoftmaxRule {
    public:
     explicit KLDivergence(const Config&) {}
 
     TargetKind target_kind(Index) const { return TargetKind::dense; }
 
     template <class T>
-    T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad) const {
-        const SoftmaxRow<T> s = softmax_exponentials(p, outputs, grad);
-        const T log_sum = std::log(s.sum);
+    T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad, const SoftmaxTerms<T>& s) const {
         T value = 0;
         T mass = 0;
         for (Index j = 0; j < outputs; ++j) {
             if (y.dense[j] > T(0)) {
-                value += y.dense[j] * (std::log(y.dense[j]) - (p[j] - s.max - log_sum));
+                value += y.dense[j] * (std::log(y.dense[j]) - (p[j] - s.max - s.log_sum));
             }
             mass += y.dense[j];
         }
@@ -134,14 +128,13 @@ class KLDivergence : public RowRule {
 };
 
 // l = -(1 - pi)^gamma log pi, pi = softmax(p)_c (Lin et al. 2017)
-class Focal : public RowRule {
+class Focal : public SoftmaxRule {
    public:
     explicit Focal(const Config& config) : gamma_(config.number("gamma")) {}
 
     template <class T>
-    T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad) const {
-        const SoftmaxRow<T> s = softmax_exponentials(p, outputs, grad);
-        const T log_pi = p[y.label] - s.max - std::log(s.sum);
+    T row(const T* p, Index outputs, const RowTarget<T>& y, T scale, T* grad, const SoftmaxTerms<T>& s) const {
+        const T log_pi = p[y.label] - s.max - s.log_sum;
         const T pi = std::exp(log_pi);
         const T miss = -std::expm1(log_pi);
         const auto gamma = static_cast<T>(gamma_);

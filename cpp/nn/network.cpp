@@ -15,6 +15,8 @@ constexpr Index inference_rows = 512;
 // else they share every product.
 constexpr Index cached_bytes = Index{1} << 20;
 constexpr Index rows_of_a_thread = 256;
+// Threads with rows of their own gather the whole batch each when it is this small.
+constexpr Index own_input_bytes = Index{1} << 15;
 
 }  // namespace
 
@@ -111,7 +113,12 @@ Index Network<T>::scratch_elements(Index rows, int threads) const {
 
 template <class T>
 T* Network<T>::scratch(Index rows) {
-    scratch_.reserve(scratch_elements(rows, get_num_threads()));
+    const int threads = get_num_threads();
+    if (rows != scratch_rows_ || threads != scratch_threads_) {
+        scratch_.reserve(scratch_elements(rows, threads));
+        scratch_rows_ = rows;
+        scratch_threads_ = threads;
+    }
     return scratch_.data();
 }
 
@@ -145,6 +152,7 @@ void Network<T>::begin(Index rows, bool training) {
     check(adapted(), "the Standardize layer has not seen data yet");
     pass_ = {training, seed_, training ? ++training_step_ : training_step_, precision_, training ? profile_.get() : nullptr};
     trained_rows_ = training ? rows : 0;
+    own_inputs_ = false;
     ConstMatrix<T> x = input_.view(rows);
     for (Stage& stage : stages_) {
         stage.layer->prepare(pass_);
@@ -157,8 +165,14 @@ void Network<T>::begin(Index rows, bool training) {
 }
 
 template <class T>
-ConstMatrix<T> Network<T>::below(std::size_t stage) const {
-    return stage == 0 ? ConstMatrix<T>(input_.view(stages_[0].view.rows)) : stages_[stage - 1].view;
+ConstMatrix<T> Network<T>::below(std::size_t stage, int thread) const {
+    while (stage > 0 && stages_[stage - 1].transparent) {
+        --stage;
+    }
+    if (stage > 0) {
+        return stages_[stage - 1].view;
+    }
+    return own_inputs_ ? input_of(thread) : input_.view(stages_[0].view.rows);
 }
 
 template <class T>
@@ -176,7 +190,7 @@ void Network<T>::forward_rows(Range rows, int thread) {
         Layer<T>& layer = *stages_[s].layer;
         if (!stages_[s].transparent) {
             const Matrix<T> y = stages_[s].output.view(rows.end).row_range(rows.begin, rows.size());
-            layer.forward(pass, below(s).row_range(rows.begin, rows.size()), y, scratch_of(thread));
+            layer.forward(pass, below(s, thread).row_range(rows.begin, rows.size()), y, scratch_of(thread));
             lap(pass.profile, Phase::forward, layer.number(), stages_[s].view.rows);
         }
     }
@@ -198,12 +212,12 @@ Matrix<T> Network<T>::output_gradient(Index rows) const {
 }
 
 template <class T>
-Slope<T> Network<T>::slope_of(std::size_t stage, const Pass& pass, Index rows) const {
+Slope<T> Network<T>::slope_of(std::size_t stage, const Pass& pass, Index rows, int thread) const {
     const Stage& at = stages_[stage];
     if (at.transparent) {
         return {};
     }
-    return at.layer->slope(pass, below(stage).row_range(pass.first, rows), at.view.row_range(pass.first, rows));
+    return at.layer->slope(pass, below(stage, thread).row_range(pass.first, rows), at.view.row_range(pass.first, rows));
 }
 
 // Nothing below it needs a gradient.
@@ -275,6 +289,13 @@ int Network<T>::begin_step(Index rows) {
         scratch(rows);
         return 1;
     }
+    own_inputs_ = rows * padded_ld<T>(inputs_) * static_cast<Index>(sizeof(T)) <= own_input_bytes;
+    if (own_inputs_) {
+        more_inputs_.resize(std::max(more_inputs_.size(), static_cast<std::size_t>(threads - 1)));
+        for (PaddedMatrix<T>& more : more_inputs_) {
+            more.reserve(capacity_, inputs_);
+        }
+    }
     thread_scratch_ = scratch_elements(rows, 1);
     scratch_.reserve(threads * thread_scratch_);
     for (std::size_t s = 0; s + 1 < stages_.size(); ++s) {
@@ -301,11 +322,11 @@ void Network<T>::backward_rows(Range rows, int thread) {
     }
     std::size_t s = stages_.size() - 1;
     Matrix<T> grad = gradient_of(s).row_range(rows.begin, rows.size());
-    const Slope<T> last = slope_of(s, pass, rows.size());
+    const Slope<T> last = slope_of(s, pass, rows.size(), thread);
     activation_backward<T>(last.activation, last.source, grad);
     for (; s > lowest; --s) {
         Layer<T>& layer = *stages_[s].layer;
-        const Slope<T> slope = slope_of(s - 1, pass, rows.size());
+        const Slope<T> slope = slope_of(s - 1, pass, rows.size(), thread);
         if (stages_[s].transparent) {
             activation_backward<T>(slope.activation, slope.source, grad);
             continue;
@@ -323,7 +344,7 @@ void Network<T>::weight_gradients(Part part) {
     for (std::size_t s = stages_.size(); s-- > lowest_trainable();) {
         Layer<T>& layer = *stages_[s].layer;
         if (layer.trainable()) {
-            layer.backward_weight(below(s), gradient_of(s), part, pass.precision, scratch_of(part.thread));
+            layer.backward_weight(below(s, part.thread), gradient_of(s), part, pass.precision, scratch_of(part.thread));
             // A thread without a part of the weight took no time for its product.
             lap(pass.profile, Phase::weight_gradient, layer.number(), layer.weight_part(part).empty() ? 0 : trained_rows_);
         }

@@ -60,6 +60,10 @@ class Network {
     // then, when all have, its part of every weight gradient. `begin_step` says how many threads are worth it; with 1 the layers share
     // their products, and `forward_rows` of all rows and `backward` are the step.
     int begin_step(Index rows);
+    // The rows of the input that a thread gathers, and where to: its own, or all of them into a matrix of its own. Both cores read a row
+    // for the weight gradient, and a store to a line that another core has read waits.
+    Range input_rows(Range mine) const { return own_inputs_ ? Range{0, trained_rows_} : mine; }
+    Matrix<T> input_of(int thread) const { return (own_inputs_ && thread > 0 ? more_inputs_[thread - 1] : input_).view(trained_rows_); }
     void forward_rows(Range rows, int thread);
     void backward_rows(Range rows, int thread);
     void weight_gradients(Part part);
@@ -91,8 +95,8 @@ class Network {
     void reserve(Index rows);
     Activation next_activation(std::size_t stage) const;
     void begin(Index rows, bool training);
-    ConstMatrix<T> below(std::size_t stage) const;
-    Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows) const;
+    ConstMatrix<T> below(std::size_t stage, int thread = 0) const;
+    Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows, int thread = 0) const;
     std::size_t lowest_trainable() const;
     Matrix<T> gradient_of(std::size_t stage) const;
     Pass pass_of(int thread, Index first) const;
@@ -123,8 +127,12 @@ class Network {
     Pass pass_;
     std::shared_ptr<Profile> profile_;
     PaddedMatrix<T> input_;
-    PaddedMatrix<T> gradient_[2];  // gradients of activations, taking turns
+    bool own_inputs_ = false;                   // in the present step each thread has an input of its own
+    std::vector<PaddedMatrix<T>> more_inputs_;  // of the threads but the first
+    PaddedMatrix<T> gradient_[2];               // gradients of activations, taking turns
     Buffer<T> scratch_;
+    Index scratch_rows_ = -1;  // for which `scratch` has seen that there is enough
+    int scratch_threads_ = 0;
     Index thread_scratch_ = 0;                // of each thread that takes rows of its own
     std::vector<PaddedMatrix<T>> inference_;  // two for every thread
     Buffer<T> inference_scratch_;

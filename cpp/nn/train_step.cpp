@@ -107,7 +107,7 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
     parallel(threads, [&](int thread, int all) {
         const Range mine = share(rows, thread, all, Network<T>::row_grain);
         Profile* laps = thread == 0 ? profile : nullptr;
-        gather_rows(data, order, mine);
+        gather_rows(data, order, mine, thread);
         lap(laps, Phase::gather, 0, rows);
         network_->forward_rows(mine, thread);
         evaluate_rows<T>(*loss_, mine.begin, mine.end, network_->output(), batch.target, batch.row_scale, batch.row_loss,
@@ -176,11 +176,12 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
 }
 
 template <class T>
-void TrainStep<T>::gather_rows(const Data<T>& data, const Index* order, Range rows) {
-    const Index* named = order == nullptr ? nullptr : order + rows.begin;
-    gather<T>(data.x, named, rows.begin, network_->input(rows.end).row_range(rows.begin, rows.size()));
+void TrainStep<T>::gather_rows(const Data<T>& data, const Index* order, Range rows, int thread) {
+    const auto from = [order](Index first) { return order == nullptr ? nullptr : order + first; };
+    const Range inputs = network_->input_rows(rows);
+    gather<T>(data.x, from(inputs.begin), inputs.begin, network_->input_of(thread).row_range(inputs.begin, inputs.size()));
     if (data.labels == nullptr) {
-        gather<T>(data.y, named, rows.begin, targets_.view(rows.end).row_range(rows.begin, rows.size()));
+        gather<T>(data.y, from(rows.begin), rows.begin, targets_.view(rows.end).row_range(rows.begin, rows.size()));
         return;
     }
     for (Index i = rows.begin; i < rows.end; ++i) {
@@ -258,7 +259,7 @@ void TrainStep<T>::update(double learning_rate) {
 
 template <class T>
 StepInfo TrainStep<T>::begin_update(double learning_rate, double norm_squared) {
-    const StepInfo info{++t_, learning_rate, scalars_.data(), norm_squared};
+    StepInfo info{++t_, learning_rate, scalars_.data(), norm_squared};
     optimizer_->begin(info);
     return info;
 }

@@ -88,7 +88,7 @@ class TrainStep {
     Run run_of(const SegmentInfo& info) const;
     void plan_runs();
     Batch prepare(const Data<T>& data, const Index* order, Index rows);
-    void gather_rows(const Data<T>& data, const Index* order, Range rows);
+    void gather_rows(const Data<T>& data, const Index* order, Range rows, int thread);
     Segment<T> segment(const Run& run) const;
     double gradient_norm_squared();
     bool accumulate(double weight);

@@ -49,7 +49,7 @@ class AdaGradNorm : public RuleBase {
     std::vector<std::string> scalar_names() const { return {"sum_of_squares"}; }
     std::vector<double> initial_scalars() const { return {0.0}; }
     bool needs_norm() const { return true; }
-    void begin(const StepInfo& info) const { info.scalars[0] += info.norm_squared; }
+    void begin(StepInfo& info) const { info.scalars[0] += info.norm_squared; }
 
     template <class T>
     struct Constants {

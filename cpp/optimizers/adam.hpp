@@ -15,8 +15,11 @@ struct Moments {
 
     explicit Moments(const Config& config) : beta1(config.number("beta1")), beta2(config.number("beta2")), eps(config.number("eps")) {}
 
-    double correction1(Index t) const { return correction(beta1, t); }
-    double correction2(Index t) const { return correction(beta2, t); }
+    // of_step: 1 - beta1^t, 1 - beta2^t.
+    void begin(StepInfo& info) const {
+        info.of_step[0] = correction(beta1, info.t);
+        info.of_step[1] = correction(beta2, info.t);
+    }
 
     // 1 - beta^t, which is 1 from the step on where beta^t is below half an ulp.
     static double correction(double beta, Index t) {
@@ -51,6 +54,7 @@ class Adam : public WeightDecay<!Decoupled> {
     std::vector<std::string> slot_names() const {
         return AmsGrad ? std::vector<std::string>{"m", "v", "v_max"} : std::vector<std::string>{"m", "v"};
     }
+    void begin(StepInfo& info) const { moments_.begin(info); }
 
     template <class T>
     struct Constants {
@@ -59,8 +63,8 @@ class Adam : public WeightDecay<!Decoupled> {
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool decay) const {
-        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate / moments_.correction1(info.t))),
-                simd::set1(static_cast<T>(1 / std::sqrt(moments_.correction2(info.t)))),
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate / info.of_step[0])),
+                simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1]))),
                 simd::set1(static_cast<T>(Decoupled ? 1 - learning_rate * this->decay_where(decay) : 1))};
     }
     template <class T>
@@ -92,7 +96,15 @@ class NAdam : public RuleBase {
     std::vector<std::string> slot_names() const { return {"m", "v"}; }
     std::vector<std::string> scalar_names() const { return {"mu_product"}; }
     std::vector<double> initial_scalars() const { return {1.0}; }
-    void begin(const StepInfo& info) const { info.scalars[0] *= mu(info.t); }
+    // of_step: the factor of g, 1 - beta2^t, the factor of m.
+    void begin(StepInfo& info) const {
+        moments_.begin(info);
+        const double now = mu(info.t);
+        const double next = mu(info.t + 1);
+        const double product = info.scalars[0] *= now;
+        info.of_step[0] = (1 - now) / (1 - product);
+        info.of_step[2] = next / (1 - product * next);
+    }
 
     template <class T>
     struct Constants {
@@ -101,11 +113,8 @@ class NAdam : public RuleBase {
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
-        const double product = info.scalars[0];
-        const double next = mu(info.t + 1);
-        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate * (1 - mu(info.t)) / (1 - product))),
-                simd::set1(static_cast<T>(learning_rate * next / (1 - product * next))),
-                simd::set1(static_cast<T>(1 / std::sqrt(moments_.correction2(info.t))))};
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate * info.of_step[0])),
+                simd::set1(static_cast<T>(learning_rate * info.of_step[2])), simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1])))};
     }
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
@@ -129,6 +138,20 @@ class RAdam : public RuleBase {
     explicit RAdam(const Config& config) : moments_(config) {}
 
     std::vector<std::string> slot_names() const { return {"m", "v"}; }
+    // of_step: the factor of the learning rate, and whether it is rectified.
+    void begin(StepInfo& info) const {
+        moments_.begin(info);
+        const auto t = static_cast<double>(info.t);
+        const double correction = info.of_step[1];
+        const double longest = 2 / (1 - moments_.beta2) - 1;
+        const double length = longest - 2 * t * std::pow(moments_.beta2, t) / correction;
+        const bool rectified = length > 5;
+        info.of_step[0] = 1 / info.of_step[0];
+        info.of_step[1] = rectified ? 1 : 0;
+        if (rectified) {
+            info.of_step[0] *= std::sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length) * correction);
+        }
+    }
 
     template <class T>
     struct Constants {
@@ -137,16 +160,8 @@ class RAdam : public RuleBase {
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
-        const auto t = static_cast<double>(info.t);
-        const double correction = moments_.correction2(info.t);
-        const double longest = 2 / (1 - moments_.beta2) - 1;
-        const double length = longest - 2 * t * std::pow(moments_.beta2, t) / correction;
-        double rate = learning_rate / moments_.correction1(info.t);
-        const bool rectified = length > 5;
-        if (rectified) {
-            rate *= std::sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) * std::sqrt(correction);
-        }
-        return {moments_.constants<T>(), simd::set1(static_cast<T>(rate)), simd::equal(simd::zero<T>(), simd::set1(T(rectified ? 1 : 0)))};
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate * info.of_step[0])),
+                simd::equal(simd::zero<T>(), simd::set1(static_cast<T>(info.of_step[1])))};
     }
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
@@ -167,6 +182,7 @@ class AdaMax : public RuleBase {
     explicit AdaMax(const Config& config) : moments_(config) {}
 
     std::vector<std::string> slot_names() const { return {"m", "u"}; }
+    void begin(StepInfo& info) const { moments_.begin(info); }
 
     template <class T>
     struct Constants {
@@ -175,7 +191,7 @@ class AdaMax : public RuleBase {
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
-        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate / moments_.correction1(info.t)))};
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate / info.of_step[0]))};
     }
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {

@@ -45,7 +45,7 @@ struct RuleBase {
     double initial_slot(int) const { return 0; }
     bool decays_alike() const { return true; }
     bool needs_norm() const { return false; }
-    void begin(const StepInfo&) const {}
+    void begin(StepInfo&) const {}
     static constexpr int evaluation_slot = -1;
 };
 
@@ -77,7 +77,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     bool decays_alike() const override { return rule_.decays_alike(); }
     bool needs_norm() const override { return rule_.needs_norm(); }
     int evaluation_slot() const override { return Rule::evaluation_slot; }
-    void begin(const StepInfo& info) const override { rule_.begin(info); }
+    void begin(StepInfo& info) const override { rule_.begin(info); }
 
     void update(const StepInfo& info, const Segment<T>& segment) const override {
         const auto constants = rule_.template constants<T>(info, info.learning_rate * segment.multiplier, segment.decay);

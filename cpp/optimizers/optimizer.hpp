@@ -20,6 +20,7 @@ struct StepInfo {
     double learning_rate = 0;
     double* scalars = nullptr;
     double norm_squared = 0;  // of the whole gradient, for rules with needs_norm
+    double of_step[3] = {};   // what the rule's begin worked out for all segments
 };
 
 // From the gradient of the data loss to the gradient of the objective, in the pass that uses it:
@@ -57,8 +58,8 @@ class Optimizer {
     virtual bool decays_alike() const { return true; }
     virtual bool needs_norm() const { return false; }
 
-    // Once per step, before its segments: moves info.scalars on.
-    virtual void begin(const StepInfo&) const {}
+    // Once per step, before its segments: moves info.scalars on and fills info.of_step.
+    virtual void begin(StepInfo&) const {}
     virtual void update(const StepInfo& info, const Segment<T>& segment) const = 0;
     // The slot that holds the weights to evaluate at; -1 when they are the parameters themselves.
     virtual int evaluation_slot() const { return -1; }

@@ -20,7 +20,8 @@ class ScheduleFreeAdamW : public WeightDecay<false> {
     std::vector<double> initial_scalars() const { return {0.0, 0.0}; }
 
     // Step t weighs the largest rate so far, squared.
-    void begin(const StepInfo& info) const {
+    void begin(StepInfo& info) const {
+        moments_.begin(info);
         info.scalars[1] = std::max(info.scalars[1], info.learning_rate * warm(info.t));
         info.scalars[0] += info.scalars[1] * info.scalars[1];
     }
@@ -36,7 +37,7 @@ class ScheduleFreeAdamW : public WeightDecay<false> {
         const double share = info.scalars[0] > 0 ? largest * largest / info.scalars[0] : 0;
         return {moments_.constants<T>(),
                 simd::set1(static_cast<T>(-learning_rate * warm(info.t))),
-                simd::set1(static_cast<T>(1 / std::sqrt(moments_.correction2(info.t)))),
+                simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1]))),
                 simd::set1(static_cast<T>(decay_where(decay))),
                 simd::set1(static_cast<T>(share)),
                 simd::equal(simd::zero<T>(), simd::set1(T(info.t == 1 ? 0 : 1)))};

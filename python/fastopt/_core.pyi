@@ -23,6 +23,9 @@ def get_num_threads() -> int: ...
 def set_work_per_thread(work: float) -> None:
     """For tests: how many operations a thread must get; 0 is the built-in number."""
 
+def weighted_mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """sum(w v) / sum(w); 0.0 when nothing has weight."""
+
 def permutation(n: int, seed: int, epoch: int) -> Rows:
     """A permutation of 0..n-1, a function of (n, seed, epoch) only; int32 where that holds n."""
 

@@ -158,7 +158,7 @@ class Epochs:
 
     def _flush(self) -> None:
         """The last micro-batches of an epoch make an update of their own when they are fewer than `accumulate`."""
-        if self.trainer._native.flush(self.rate):
+        if self.trainer._options["accumulate"] > 1 and self.trainer._native.flush(self.rate):
             self.trainer._micro_steps = self.trainer._native.t * self.trainer._options["accumulate"]
 
 
@@ -197,8 +197,7 @@ class ArrayEpochs(Epochs):
             done = stop
         self.rate = float(rates[-1])
         self._flush()
-        total = self._weights.sum()
-        return float(self._losses @ self._weights / total) if total > 0.0 else 0.0
+        return core.weighted_mean(self._losses, self._weights)
 
     def _native_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d = self._data
@@ -237,7 +236,7 @@ class StreamEpochs(Epochs):
             if self.bar is not None:
                 self.bar.update(len(x))
         self._flush()
-        return float(np.average(losses, weights=weights)) if sum(weights) > 0.0 else 0.0
+        return core.weighted_mean(np.asarray(losses), np.asarray(weights))
 
 
 def _solver_fit() -> Any:
