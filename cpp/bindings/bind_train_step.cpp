@@ -87,10 +87,11 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& rows, In
     const py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
+    self.begin_order();
     return self.thread_choice().run(rate.size, self.network().training_work(batch_size), [&](Index s) {
         const Index first = s * batch_size;
         const Index count = std::min(batch_size, rows.size - first);
-        const Index* batch = self.batch_order(rows.data + first, count);
+        const Index* batch = self.batch_order(rows.data, rows.size, first, count);
         const LossValue loss = self.step(data, batch, count, rate.data[s]);
         loss_out.data[s] = loss.value;
         weight_out.data[s] = loss.weight;

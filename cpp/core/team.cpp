@@ -73,15 +73,20 @@ void Team::part_from_leader() {
     }
 }
 
+void Team::signal(int last, int threads, RegionBody body, void* state) {
+    ++turn_;
+    for (int t = 1; t < last; ++t) {
+        Signal& go = go_[static_cast<std::size_t>(t)];
+        go.threads = threads;
+        go.body = body;
+        go.state = state;
+        go.turn.store(turn_, std::memory_order_release);
+    }
+}
+
 void Team::run(int threads, RegionBody body, void* state) {
     const int count = std::min(threads, size_);
-    body_ = body;
-    state_ = state;
-    threads_ = count;
-    ++turn_;
-    for (int t = 1; t < count; ++t) {
-        go_[static_cast<std::size_t>(t)].turn.store(turn_, std::memory_order_release);
-    }
+    signal(count, count, body, state);
     try {
         body(state, 0, count);
     } catch (...) {
@@ -94,27 +99,21 @@ void Team::run(int threads, RegionBody body, void* state) {
     error_.rethrow();
 }
 
-void Team::release() {
-    body_ = nullptr;
-    ++turn_;
-    for (int t = 1; t < size_; ++t) {
-        go_[static_cast<std::size_t>(t)].turn.store(turn_, std::memory_order_release);
-    }
-}
+void Team::release() { signal(size_, 0, nullptr, nullptr); }
 
 void Team::serve(int thread) {
-    const auto& go = go_[static_cast<std::size_t>(thread)].turn;
+    const Signal& go = go_[static_cast<std::size_t>(thread)];
     auto& done = done_[static_cast<std::size_t>(thread)].turn;
     std::uint32_t seen = 0;
     part_from_leader();
     for (;;) {
-        wait_until([&] { return go.load(std::memory_order_acquire) != seen; }, [&] { part_from_leader(); });
-        seen = go.load(std::memory_order_acquire);
-        if (body_ == nullptr) {
+        wait_until([&] { return go.turn.load(std::memory_order_acquire) != seen; }, [&] { part_from_leader(); });
+        seen = go.turn.load(std::memory_order_acquire);
+        if (go.body == nullptr) {
             return;
         }
         try {
-            body_(state_, thread, threads_);
+            go.body(go.state, thread, go.threads);
         } catch (...) {
             error_.keep(std::current_exception());
         }

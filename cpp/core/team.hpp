@@ -49,18 +49,19 @@ class Team {
     void serve(int thread);
 
    private:
-    // One line for each direction and thread: nobody waits on a line that another writes.
+    // One line for each direction and thread: nobody waits on a line that another writes, and what there is to do comes with the signal.
     struct alignas(2 * cache_line) Signal {
         std::atomic<std::uint32_t> turn{0};
+        int threads = 0;
+        RegionBody body = nullptr;  // null: go home
+        void* state = nullptr;
     };
 
+    void signal(int last, int threads, RegionBody body, void* state);
     void part_from_leader();
 
     const int size_;
     std::atomic<int> leader_core_;  // -1: unknown
-    RegionBody body_ = nullptr;     // null: go home
-    void* state_ = nullptr;
-    int threads_ = 0;
     std::uint32_t turn_ = 0;
     std::array<Signal, most> go_;
     std::array<Signal, most> done_;

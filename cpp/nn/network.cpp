@@ -113,11 +113,9 @@ Index Network<T>::scratch_elements(Index rows, int threads) const {
 
 template <class T>
 T* Network<T>::scratch(Index rows) {
-    const int threads = get_num_threads();
-    if (rows != scratch_rows_ || threads != scratch_threads_) {
-        scratch_.reserve(scratch_elements(rows, threads));
-        scratch_rows_ = rows;
-        scratch_threads_ = threads;
+    if (const Shape shape{rows, get_num_threads()}; shape != scratch_for_) {
+        scratch_.reserve(scratch_elements(rows, shape.threads));
+        scratch_for_ = shape;
     }
     return scratch_.data();
 }
@@ -146,21 +144,29 @@ Matrix<T> Network<T>::input(Index rows) {
     return input_.view(rows);
 }
 
-// Everything about a forward that belongs to no row.
+// Everything about a forward that belongs to no row. What is as it was is not written: a store to a line that other threads read waits.
 template <class T>
-void Network<T>::begin(Index rows, bool training) {
+void Network<T>::begin(Index rows, bool training, bool own_inputs) {
     check(adapted(), "the Standardize layer has not seen data yet");
     pass_ = {training, seed_, training ? ++training_step_ : training_step_, precision_, training ? profile_.get() : nullptr};
-    trained_rows_ = training ? rows : 0;
-    own_inputs_ = false;
+    if (const Index trained = training ? rows : 0; trained != trained_rows_) {
+        trained_rows_ = trained;
+    }
+    if (own_inputs != own_inputs_) {
+        own_inputs_ = own_inputs;
+    }
     ConstMatrix<T> x = input_.view(rows);
     for (Stage& stage : stages_) {
         stage.layer->prepare(pass_);
-        stage.transparent = stage.layer->transparent(pass_);
+        if (const bool transparent = stage.layer->transparent(pass_); transparent != stage.transparent) {
+            stage.transparent = transparent;
+        }
         if (!stage.transparent) {
             x = stage.output.view(rows);
         }
-        stage.view = x;
+        if (stage.view.data != x.data || stage.view.rows != x.rows) {
+            stage.view = x;
+        }
     }
 }
 
@@ -283,25 +289,31 @@ bool Network<T>::weights_in_cache() const {
 
 template <class T>
 int Network<T>::begin_step(Index rows) {
-    begin(rows, true);
     const int threads = rows_alone_ && weights_in_cache() ? threads_by_rows(rows, training_work(rows)) : 1;
+    const bool small_input = rows * padded_ld<T>(inputs_) * static_cast<Index>(sizeof(T)) <= own_input_bytes;
+    begin(rows, true, threads > 1 && small_input);
     if (threads == 1) {
         scratch(rows);
-        return 1;
+    } else if (const Shape shape{rows, threads}; shape != apart_for_) {
+        reserve_apart(rows, threads);
+        apart_for_ = shape;
     }
-    own_inputs_ = rows * padded_ld<T>(inputs_) * static_cast<Index>(sizeof(T)) <= own_input_bytes;
+    return threads;
+}
+
+template <class T>
+void Network<T>::reserve_apart(Index rows, int threads) {
+    thread_scratch_ = scratch_elements(rows, 1);
+    scratch_.reserve(threads * thread_scratch_);
+    for (std::size_t s = 0; s + 1 < stages_.size(); ++s) {
+        stages_[s].gradient.reserve(capacity_, stages_[s].layer->outputs());
+    }
     if (own_inputs_) {
         more_inputs_.resize(std::max(more_inputs_.size(), static_cast<std::size_t>(threads - 1)));
         for (PaddedMatrix<T>& more : more_inputs_) {
             more.reserve(capacity_, inputs_);
         }
     }
-    thread_scratch_ = scratch_elements(rows, 1);
-    scratch_.reserve(threads * thread_scratch_);
-    for (std::size_t s = 0; s + 1 < stages_.size(); ++s) {
-        stages_[s].gradient.reserve(capacity_, stages_[s].layer->outputs());
-    }
-    return threads;
 }
 
 // A transparent stage passes the gradient on where it is.

@@ -91,10 +91,17 @@ class Network {
         Index last_layer;          // an absorbed activation follows
     };
 
+    struct Shape {
+        Index rows = -1;
+        int threads = 0;
+        bool operator!=(const Shape& other) const { return rows != other.rows || threads != other.threads; }
+    };
+
     void build(const std::vector<LayerSpec>& specs);
     void reserve(Index rows);
     Activation next_activation(std::size_t stage) const;
-    void begin(Index rows, bool training);
+    void begin(Index rows, bool training, bool own_inputs = false);
+    void reserve_apart(Index rows, int threads);
     ConstMatrix<T> below(std::size_t stage, int thread = 0) const;
     Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows, int thread = 0) const;
     std::size_t lowest_trainable() const;
@@ -120,23 +127,24 @@ class Network {
     Buffer<T> gradients_;
     Buffer<T> buffers_;
     std::uint64_t seed_ = 0;
-    std::uint64_t training_step_ = 0;
 
     Index capacity_ = 0;
     Index trained_rows_ = 0;  // rows of the last forward when it was a training one
-    Pass pass_;
     std::shared_ptr<Profile> profile_;
     PaddedMatrix<T> input_;
     bool own_inputs_ = false;                   // in the present step each thread has an input of its own
     std::vector<PaddedMatrix<T>> more_inputs_;  // of the threads but the first
     PaddedMatrix<T> gradient_[2];               // gradients of activations, taking turns
     Buffer<T> scratch_;
-    Index scratch_rows_ = -1;  // for which `scratch` has seen that there is enough
-    int scratch_threads_ = 0;
-    Index thread_scratch_ = 0;                // of each thread that takes rows of its own
+    Shape scratch_for_;                       // what `scratch` was last asked for
+    Shape apart_for_;                         // what threads with rows of their own last got memory for
+    Index thread_scratch_ = 0;                // of each of them
     std::vector<PaddedMatrix<T>> inference_;  // two for every thread
     Buffer<T> inference_scratch_;
     std::mutex mutex_;
+    // What every step writes has lines of its own: the other threads read the rest, and would wait for it again in every step.
+    alignas(2 * cache_line) Pass pass_;
+    std::uint64_t training_step_ = 0;
 };
 
 }  // namespace fastopt

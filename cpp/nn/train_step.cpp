@@ -9,6 +9,9 @@ namespace fastopt {
 
 namespace {
 
+// Rows of an order that are widened at once. In each step alone these would be stores to lines that other threads have read.
+constexpr Index widened_rows = 4096;
+
 template <class T>
 void swap(T* a, T* b, Index count) {
     parallel_for(count, line_elements<T>, 4.0 * static_cast<double>(count),
@@ -101,10 +104,10 @@ template <class T>
 LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows, double learning_rate) {
     check(loss_ != nullptr, "this trainer has a loss written in Python");
     check_training_point();
-    Batch batch = prepare(data, order, rows);
+    const Batch batch = prepare(data, order, rows);
     const int threads = network_->begin_step(rows);
     Profile* profile = network_->profile();
-    parallel(threads, [&](int thread, int all) {
+    parallel(threads, [this, &data, order, rows, threads, profile, batch](int thread, int all) {
         const Range mine = share(rows, thread, all, Network<T>::row_grain);
         Profile* laps = thread == 0 ? profile : nullptr;
         gather_rows(data, order, mine, thread);
@@ -130,7 +133,7 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
         network_->backward(false);
     } else {
         const StepInfo info = at_once ? begin_update(learning_rate, 0) : StepInfo{};
-        parallel(threads, [&](int thread, int all) {
+        parallel(threads, [this, info, at_once, profile](int thread, int all) {
             const Part part{thread, all, at_once};
             network_->weight_gradients(part);
             if (at_once) {
@@ -148,13 +151,23 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
     return loss;
 }
 
+template <class T>
+const Index* TrainStep<T>::batch_order(const std::int32_t* rows, Index total, Index first, Index count) {
+    if (first < widened_.begin || first + count > widened_.end) {
+        widened_ = {first, std::min(total, first + std::max(count, widened_rows))};
+        batch_order_.reserve(widened_.size());
+        std::copy(rows + widened_.begin, rows + widened_.end, batch_order_.data());
+    }
+    return batch_order_.data() + (first - widened_.begin);
+}
+
 // What a step needs in memory, and what belongs to no single row.
 template <class T>
 typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const Index* order, Index rows) {
     Batch batch;
     network_->input(rows);
     if (data.labels != nullptr) {
-        labels_.resize(static_cast<std::size_t>(rows));
+        labels_.reserve(rows);
         batch.target.classes = labels_.data();
     } else {
         targets_.reserve(rows, data.y.cols);
@@ -171,7 +184,11 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
     loss_scratch_.reserve(2 * rows);
     batch.row_loss = loss_scratch_.data();
     batch.row_scale = loss_scratch_.data() + rows;
-    batch.total_weight = scale_rows(batch.weight, rows, batch.row_scale);
+    batch.total_weight = static_cast<double>(rows);
+    if (batch.weight != nullptr || rows != scaled_rows_) {
+        batch.total_weight = scale_rows(batch.weight, rows, batch.row_scale);
+        scaled_rows_ = batch.weight == nullptr ? rows : -1;
+    }
     return batch;
 }
 
@@ -185,7 +202,7 @@ void TrainStep<T>::gather_rows(const Data<T>& data, const Index* order, Range ro
         return;
     }
     for (Index i = rows.begin; i < rows.end; ++i) {
-        labels_[static_cast<std::size_t>(i)] = data.labels[order == nullptr ? i : order[i]];
+        labels_.data()[i] = data.labels[order == nullptr ? i : order[i]];
     }
 }
 

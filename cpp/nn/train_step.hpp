@@ -47,13 +47,12 @@ class TrainStep {
     // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned without an
     // update.
     LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate);
-    // The rows of one batch as `step` reads them: short indices are widened into memory that lasts until the next call.
-    const Index* batch_order(const Index* rows, Index) const { return rows; }
-    const Index* batch_order(const std::int32_t* rows, Index count) {
-        batch_order_.reserve(count);
-        std::copy(rows, rows + count, batch_order_.data());
-        return batch_order_.data();
-    }
+    // `count` rows from `first` on of `rows`, as `step` reads them: short indices are widened, some thousand at a time, into memory that
+    // lasts until the next call.
+    const Index* batch_order(const Index* rows, Index, Index first, Index) { return rows + first; }
+    const Index* batch_order(const std::int32_t* rows, Index total, Index first, Index count);
+    // Before the first batch of other rows.
+    void begin_order() { widened_ = {0, 0}; }
     // Update with the micro-batches that wait for more to come; false when none do.
     bool flush(double learning_rate);
     // Penalties, clipping and the update with what is in the network's gradients.
@@ -107,8 +106,6 @@ class TrainStep {
     std::vector<Run> runs_;
     std::vector<Buffer<T>> slots_;
     std::vector<double> scalars_;
-    Index t_ = 0;
-    ThreadChoice thread_choice_;
     Buffer<T> average_parameters_;
     Buffer<T> average_buffers_;
     Buffer<T> accumulated_;
@@ -118,9 +115,14 @@ class TrainStep {
     Buffer<double> partial_norms_;
     PaddedMatrix<T> targets_;
     Buffer<Index> batch_order_;
-    std::vector<std::int32_t> labels_;
+    Range widened_{0, 0};  // what it holds
+    Buffer<std::int32_t> labels_;
     std::vector<T> weights_;
     Buffer<T> loss_scratch_;
+    Index scaled_rows_ = -1;  // rows whose scale it holds, when no row has a weight
+    // What every step writes, apart from what the other threads read (see Network).
+    alignas(2 * cache_line) Index t_ = 0;
+    ThreadChoice thread_choice_;
 };
 
 }  // namespace fastopt
