@@ -32,7 +32,8 @@ Index dense_scratch(Index rows, Index inputs, Index units, int threads) {
 }
 
 template <class T>
-void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch, Precision precision) {
+void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch, Precision precision,
+                   Out<T> writes_next) {
     if (is_thin(weight.cols)) {
         thin_forward<T>(x, weight, bias, activation, y, pre, scratch);
         return;
@@ -42,6 +43,7 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
     product.activation = activation;
     product.pre = pre;
     product.precision = precision;
+    product.writes_next = writes_next;
     multiply(product, scratch);
 }
 
@@ -94,12 +96,12 @@ void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                                   \
-    template Index dense_scratch<T>(Index, Index, Index, int);                                                                   \
-    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision);   \
-    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>);                 \
-    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision); \
-    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);                        \
+#define FASTOPT_INSTANTIATE(T)                                                                                                            \
+    template Index dense_scratch<T>(Index, Index, Index, int);                                                                            \
+    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision, Matrix<T>); \
+    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>);                          \
+    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision);          \
+    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);                                 \
     template void outer_rows<T>(ConstMatrix<T>, ConstMatrix<T>, bool, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

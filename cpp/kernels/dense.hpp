@@ -12,12 +12,13 @@ namespace fastopt {
 template <class T>
 Index dense_scratch(Index rows, Index inputs, Index units, int threads);
 
-// y = g(x W + b). `bias` is null or has whole cache lines; `pre` (may be empty) keeps x W + b.
+// y = g(x W + b). `bias` is null or has whole cache lines; `pre` (may be empty) keeps x W + b. `writes_next`, here and below: see Product,
+// without effect for thin layers.
 template <class T>
 void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
-                   Precision precision = Precision::full);
+                   Precision precision = Precision::full, Out<T> writes_next = {});
 
-// grad_weight = x^T grad_a; `writes_next` see Product, without effect for thin layers. The gradient of the bias is column_sums
+// grad_weight = x^T grad_a. The gradient of the bias is column_sums
 // (kernels/reduce.hpp) of grad_a.
 template <class T>
 void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Precision precision = Precision::full,

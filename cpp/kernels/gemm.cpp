@@ -8,6 +8,7 @@
 #include "kernels/gemm_bf16.hpp"
 #include "kernels/gemm_pack.hpp"
 #include "kernels/gemm_tile.hpp"
+#include "kernels/take_lines.hpp"
 
 namespace fastopt {
 
@@ -289,8 +290,8 @@ class Block {
         } else if (last && q_.activation == Activation::relu && q_.pre.data == nullptr) {
             args.end = TileEnd::relu;
         }
-        if (last && q_.writes_next.data != nullptr) {
-            take_lines(i0, j, height, cols);
+        for (Index i = i0; last && q_.writes_next.data != nullptr && i < i1; ++i) {
+            take_lines(q_.writes_next.row(i) + j, cols);
         }
         Arithmetic::tile(height, vecs, unit_row, source)(args);
         if (last && args.end == TileEnd::store) {
@@ -298,17 +299,6 @@ class Block {
         }
         if (edge) {
             copy(s_.edge, panel_, c, q_.c.ld, height, cols);
-        }
-    }
-
-    // The first store to a line that another core has read waits until that core gives it up, some 12 ns; stores wait in order, so a loop
-    // of nothing but stores adds these times up. While a tile multiplies nobody feels them. (A prefetch for writing does nothing here.)
-    void take_lines(Index i0, Index j, Index height, Index cols) {
-        for (Index i = i0; i < i0 + height; ++i) {
-            for (Index at = j; at < j + cols; at += line_elements<T>) {
-                volatile T* line = q_.writes_next.row(i) + at;
-                *line = *line;
-            }
         }
     }
 

@@ -46,7 +46,7 @@ struct Product {
     // c *= g'(slope_source): the backward epilogue; slope_source is padded and has the shape of c.
     Activation slope = Activation::identity;
     ConstMatrix<T> slope_source = {};
-    // Of C's shape, or empty: what this thread writes next. Its lines are taken from other cores behind the multiply-adds.
+    // Of C's shape, or empty: what this thread writes soon. Its lines are taken from other cores behind the multiply-adds (take_lines.hpp).
     Matrix<T> writes_next = {};
 };
 

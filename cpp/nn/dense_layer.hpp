@@ -5,6 +5,8 @@
 #include "kernels/columns.hpp"
 #include "kernels/dense.hpp"
 #include "kernels/reduce.hpp"
+#include "kernels/take_lines.hpp"
+#include "kernels/thin.hpp"
 #include "nn/init.hpp"
 #include "nn/layer.hpp"
 
@@ -87,9 +89,11 @@ class DenseLayer final : public Layer<T> {
     }
     Index scratch(Index rows, int threads) const override { return dense_scratch<T>(rows, this->inputs_, units_, threads); }
 
-    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) override {
+    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) override { forward_alone(pass, x, y, {}, scratch); }
+    void forward_alone(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, Matrix<T> writes_next, T* scratch) override {
         const bool keeps = pass.training && activation_needs_input(activation_);
-        dense_forward<T>(x, weight_, bias_, activation_, y, keeps ? pre(pass, x.rows) : Matrix<T>{}, scratch, pass.precision);
+        const Matrix<T> kept = keeps ? pre(pass, x.rows) : Matrix<T>{};
+        dense_forward<T>(x, weight_, bias_, activation_, y, kept, scratch, pass.precision, writes_next);
     }
     Activation activation() const override { return activation_; }
     Slope<T> slope(const Pass& pass, ConstMatrix<T>, ConstMatrix<T> y) const override {
@@ -101,12 +105,20 @@ class DenseLayer final : public Layer<T> {
     }
     Range weight_part(Part part) const override { return part.of<T>(this->inputs_, weight_turn()); }
     void backward_weight(ConstMatrix<T> x, ConstMatrix<T> grad, Part part, Precision precision, T* scratch) override {
-        if (const Range rows = weight_part(part); !rows.empty()) {
+        const Range rows = weight_part(part);
+        const Range units = part.of<T>(units_, bias_turn());
+        if (part.updates && has_bias_) {
+            take_lines(bias_ + units.begin, units.size());
+        }
+        if (part.updates && is_thin(units_)) {
+            take_lines(weight_.row(rows.begin), rows.size() * units_);
+        }
+        if (!rows.empty()) {
             const auto mine = [&](const Matrix<T>& m) { return m.row_range(rows.begin, rows.size()); };
             dense_backward_weight<T>(x.column_range(rows.begin, rows.size()), grad, mine(grad_weight_), scratch, precision,
                                      part.updates ? mine(weight_) : Matrix<T>{});
         }
-        if (const Range units = part.of<T>(units_, bias_turn()); has_bias_ && !units.empty()) {
+        if (has_bias_ && !units.empty()) {
             column_sums<T>(grad.column_range(units.begin, units.size()), grad_bias_ + units.begin);
         }
     }

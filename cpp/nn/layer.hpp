@@ -95,6 +95,12 @@ class Layer {
     virtual void prepare(const Pass&) {}
     // In inference it writes nothing but y and scratch: several threads may run it on rows of their own (in training: see rows_alone).
     virtual void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) = 0;
+    // The same for a thread with rows of its own (rows_alone). It writes `writes_next`, of y's shape or empty, soon and may take its lines
+    // from other cores meanwhile.
+    virtual void forward_alone(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, Matrix<T> writes_next, T* scratch) {
+        (void)writes_next;
+        forward(pass, x, y, scratch);
+    }
     // The activation at the end of this layer; for a training pass that took x to y, with what its derivative is computed from.
     virtual Activation activation() const { return Activation::identity; }
     virtual Slope<T> slope(const Pass& pass, ConstMatrix<T> x, ConstMatrix<T> y) const {

@@ -15,8 +15,6 @@ constexpr Index inference_rows = 512;
 // else they share every product.
 constexpr Index cached_bytes = Index{1} << 20;
 constexpr Index rows_of_a_thread = 256;
-// Threads with rows of their own gather the whole batch each when it is this small.
-constexpr Index own_input_bytes = Index{1} << 15;
 
 }  // namespace
 
@@ -146,14 +144,14 @@ Matrix<T> Network<T>::input(Index rows) {
 
 // Everything about a forward that belongs to no row. What is as it was is not written: a store to a line that other threads read waits.
 template <class T>
-void Network<T>::begin(Index rows, bool training, bool own_inputs) {
+void Network<T>::begin(Index rows, bool training, bool apart) {
     check(adapted(), "the Standardize layer has not seen data yet");
     pass_ = {training, seed_, training ? ++training_step_ : training_step_, precision_, training ? profile_.get() : nullptr};
     if (const Index trained = training ? rows : 0; trained != trained_rows_) {
         trained_rows_ = trained;
     }
-    if (own_inputs != own_inputs_) {
-        own_inputs_ = own_inputs;
+    if (apart != apart_) {
+        apart_ = apart;
     }
     ConstMatrix<T> x = input_.view(rows);
     for (Stage& stage : stages_) {
@@ -178,7 +176,7 @@ ConstMatrix<T> Network<T>::below(std::size_t stage, int thread) const {
     if (stage > 0) {
         return stages_[stage - 1].view;
     }
-    return own_inputs_ ? input_of(thread) : input_.view(stages_[0].view.rows);
+    return apart_ ? input_of(thread) : input_.view(stages_[0].view.rows);
 }
 
 template <class T>
@@ -195,8 +193,10 @@ void Network<T>::forward_rows(Range rows, int thread) {
     for (std::size_t s = 0; s < stages_.size(); ++s) {
         Layer<T>& layer = *stages_[s].layer;
         if (!stages_[s].transparent) {
-            const Matrix<T> y = stages_[s].output.view(rows.end).row_range(rows.begin, rows.size());
-            layer.forward(pass, below(s, thread).row_range(rows.begin, rows.size()), y, scratch_of(thread));
+            const auto mine = [&](const auto& m) { return m.row_range(rows.begin, rows.size()); };
+            // A gradient comes in a burst of stores: the other threads have read its lines.
+            const Matrix<T> next = apart_ && s + 1 < stages_.size() ? mine(gradient_of(s)) : Matrix<T>{};
+            layer.forward_alone(pass, mine(below(s, thread)), mine(stages_[s].output.view(rows.end)), next, scratch_of(thread));
             lap(pass.profile, Phase::forward, layer.number(), stages_[s].view.rows);
         }
     }
@@ -290,8 +290,7 @@ bool Network<T>::weights_in_cache() const {
 template <class T>
 int Network<T>::begin_step(Index rows) {
     const int threads = rows_alone_ && weights_in_cache() ? threads_by_rows(rows, training_work(rows)) : 1;
-    const bool small_input = rows * padded_ld<T>(inputs_) * static_cast<Index>(sizeof(T)) <= own_input_bytes;
-    begin(rows, true, threads > 1 && small_input);
+    begin(rows, true, threads > 1);
     if (threads == 1) {
         scratch(rows);
     } else if (const Shape shape{rows, threads}; shape != apart_for_) {
@@ -302,13 +301,19 @@ int Network<T>::begin_step(Index rows) {
 }
 
 template <class T>
+bool Network<T>::own_inputs() const {
+    constexpr Index small_bytes = Index{1} << 15;
+    return apart_ && trained_rows_ * padded_ld<T>(inputs_) * static_cast<Index>(sizeof(T)) <= small_bytes;
+}
+
+template <class T>
 void Network<T>::reserve_apart(Index rows, int threads) {
     thread_scratch_ = scratch_elements(rows, 1);
     scratch_.reserve(threads * thread_scratch_);
     for (std::size_t s = 0; s + 1 < stages_.size(); ++s) {
         stages_[s].gradient.reserve(capacity_, stages_[s].layer->outputs());
     }
-    if (own_inputs_) {
+    if (own_inputs()) {
         more_inputs_.resize(std::max(more_inputs_.size(), static_cast<std::size_t>(threads - 1)));
         for (PaddedMatrix<T>& more : more_inputs_) {
             more.reserve(capacity_, inputs_);

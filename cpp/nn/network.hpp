@@ -60,10 +60,10 @@ class Network {
     // then, when all have, its part of every weight gradient. `begin_step` says how many threads are worth it; with 1 the layers share
     // their products, and `forward_rows` of all rows and `backward` are the step.
     int begin_step(Index rows);
-    // The rows of the input that a thread gathers, and where to: its own, or all of them into a matrix of its own. Both cores read a row
-    // for the weight gradient, and a store to a line that another core has read waits.
-    Range input_rows(Range mine) const { return own_inputs_ ? Range{0, trained_rows_} : mine; }
-    Matrix<T> input_of(int thread) const { return (own_inputs_ && thread > 0 ? more_inputs_[thread - 1] : input_).view(trained_rows_); }
+    // The rows of the input that a thread gathers, and where to: its own, or of a small batch all into a matrix of its own. Both cores read
+    // a row for the weight gradient, and a store to a line that another core has read waits.
+    Range input_rows(Range mine) const { return own_inputs() ? Range{0, trained_rows_} : mine; }
+    Matrix<T> input_of(int thread) const { return (thread > 0 && own_inputs() ? more_inputs_[thread - 1] : input_).view(trained_rows_); }
     void forward_rows(Range rows, int thread);
     void backward_rows(Range rows, int thread);
     void weight_gradients(Part part);
@@ -100,7 +100,8 @@ class Network {
     void build(const std::vector<LayerSpec>& specs);
     void reserve(Index rows);
     Activation next_activation(std::size_t stage) const;
-    void begin(Index rows, bool training, bool own_inputs = false);
+    void begin(Index rows, bool training, bool apart = false);
+    bool own_inputs() const;
     void reserve_apart(Index rows, int threads);
     ConstMatrix<T> below(std::size_t stage, int thread = 0) const;
     Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows, int thread = 0) const;
@@ -132,7 +133,7 @@ class Network {
     Index trained_rows_ = 0;  // rows of the last forward when it was a training one
     std::shared_ptr<Profile> profile_;
     PaddedMatrix<T> input_;
-    bool own_inputs_ = false;                   // in the present step each thread has an input of its own
+    bool apart_ = false;                        // in the present step threads take rows of their own
     std::vector<PaddedMatrix<T>> more_inputs_;  // of the threads but the first
     PaddedMatrix<T> gradient_[2];               // gradients of activations, taking turns
     Buffer<T> scratch_;
