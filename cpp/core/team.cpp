@@ -1,7 +1,8 @@
 #include "core/team.hpp"
 
 #include <algorithm>
-#include <thread>
+
+#include "core/waiting.hpp"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -10,30 +11,6 @@
 namespace fastopt {
 
 namespace {
-
-// Looks at a signal before the core is offered to others: some 20 microseconds, longer than the serial stretches of a step.
-constexpr int patience = 1000;
-
-void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
-
-// Between two looks beyond patience: impatient().
-template <class Condition, class Impatient>
-void wait_until(Condition&& condition, Impatient&& impatient) {
-    for (int look = 0; !condition(); ++look) {
-        if (look < patience) {
-            pause();
-        } else {
-            impatient();
-            std::this_thread::yield();
-        }
-    }
-}
 
 int present_core() {
 #if defined(__linux__)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/meeting.hpp"
 #include "core/threads.hpp"
 #include "nn/simple_layers.hpp"
 
@@ -289,7 +290,7 @@ bool Network<T>::weights_in_cache() const {
 
 template <class T>
 int Network<T>::begin_step(Index rows) {
-    const int threads = rows_alone_ && weights_in_cache() ? threads_by_rows(rows, training_work(rows)) : 1;
+    const int threads = rows_alone_ && weights_in_cache() ? std::min(threads_by_rows(rows, training_work(rows)), Meeting::most) : 1;
     begin(rows, true, threads > 1);
     if (threads == 1) {
         scratch(rows);

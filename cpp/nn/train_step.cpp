@@ -1,6 +1,7 @@
 #include "nn/train_step.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "core/threads.hpp"
@@ -106,49 +107,91 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
     check_training_point();
     const Batch batch = prepare(data, order, rows);
     const int threads = network_->begin_step(rows);
-    Profile* profile = network_->profile();
-    parallel(threads, [this, &data, order, rows, threads, profile, batch](int thread, int all) {
-        const Range mine = share(rows, thread, all, Network<T>::row_grain);
-        Profile* laps = thread == 0 ? profile : nullptr;
-        gather_rows(data, order, mine, thread);
-        lap(laps, Phase::gather, 0, rows);
-        network_->forward_rows(mine, thread);
-        evaluate_rows<T>(*loss_, mine.begin, mine.end, network_->output(), batch.target, batch.row_scale, batch.row_loss,
-                         network_->output_gradient(rows));
-        lap(laps, Phase::loss, 0, rows);
-        if (threads > 1) {
-            network_->backward_rows(mine, thread);
-        }
-    });
-    if (threads > 1) {
-        lap(profile, Phase::wait, 0, rows);
-    }
-    const LossValue loss = mean_of_rows(batch.weight, batch.total_weight, rows, batch.row_loss, batch.row_scale);
-    if (!std::isfinite(loss.value)) {
-        return loss;
-    }
-    // Threads with rows of their own update what they have the gradients of, unless the update depends on all of them.
-    const bool at_once = threads > 1 && options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm();
-    if (threads == 1) {
+    return threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
+}
+
+// The loss of rows of a batch and its gradient.
+template <class T>
+void TrainStep<T>::loss_of_rows(const Batch& batch, Range rows, int thread) {
+    Profile* profile = thread == 0 ? network_->profile() : nullptr;
+    gather_rows(batch, rows, thread);
+    lap(profile, Phase::gather, 0, batch.rows);
+    network_->forward_rows(rows, thread);
+    evaluate_rows<T>(*loss_, rows.begin, rows.end, network_->output(), batch.target, batch.row_scale, batch.row_loss,
+                     network_->output_gradient(batch.rows));
+    lap(profile, Phase::loss, 0, batch.rows);
+}
+
+template <class T>
+LossValue TrainStep<T>::loss_of_batch(const Batch& batch) {
+    return mean_of_rows(batch.weight, batch.total_weight, batch.rows, batch.row_loss, batch.row_scale);
+}
+
+// One layer after the other; threads share its products.
+template <class T>
+LossValue TrainStep<T>::step_shared(const Batch& batch, double learning_rate) {
+    loss_of_rows(batch, {0, batch.rows}, 0);
+    const LossValue loss = loss_of_batch(batch);
+    if (std::isfinite(loss.value)) {
         network_->backward(false);
-    } else {
-        const StepInfo info = at_once ? begin_update(learning_rate, 0) : StepInfo{};
-        parallel(threads, [this, info, at_once, profile](int thread, int all) {
-            const Part part{thread, all, at_once};
-            network_->weight_gradients(part);
-            if (at_once) {
-                update_part(info, part);
-                lap(thread == 0 ? profile : nullptr, Phase::update);
-            }
-        });
-        lap(profile, Phase::wait, 0, rows);
-    }
-    if (at_once) {
-        average();
-    } else if (accumulate(loss.weight)) {
-        apply(learning_rate);
+        if (accumulate(loss.weight)) {
+            apply(learning_rate);
+        }
     }
     return loss;
+}
+
+// Each thread takes rows of its own through all layers and back. When all have, it takes its part of every weight gradient and updates
+// what that is of, unless the update depends on all of them.
+template <class T>
+LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learning_rate) {
+    const bool at_once = options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm();
+    Profile* profile = network_->profile();
+    struct {
+        LossValue loss{0, 0};
+        StepInfo info;
+        std::atomic<Verdict> verdict{Verdict::unknown};
+    } shared;  // by thread 0, after the meeting
+    const std::uint32_t turn = meeting_.begin();
+    parallel(threads, [this, batch, learning_rate, at_once, profile, turn, &shared](int thread, int all) {
+        Profile* laps = thread == 0 ? profile : nullptr;
+        const bool whole = meeting_.after(turn, thread, all, [&] {
+            const Range mine = share(batch.rows, thread, all, Network<T>::row_grain);
+            loss_of_rows(batch, mine, thread);
+            network_->backward_rows(mine, thread);
+        });
+        if (!whole) {
+            return;
+        }
+        lap(laps, Phase::wait, 0, batch.rows);
+        if (thread == 0) {
+            shared.loss = loss_of_batch(batch);
+            const bool finite = std::isfinite(shared.loss.value);
+            if (finite && at_once) {
+                shared.info = begin_update(learning_rate, 0);
+            }
+            shared.verdict.store(finite ? Verdict::update : Verdict::leave, std::memory_order_release);
+        }
+        const Part part{thread, all, at_once};
+        network_->weight_gradients(part);
+        if (at_once) {
+            Verdict verdict = Verdict::unknown;
+            wait_until([&] { return (verdict = shared.verdict.load(std::memory_order_acquire)) != Verdict::unknown; }, [] {});
+            if (verdict == Verdict::update) {
+                update_part(shared.info, part);
+            }
+            lap(laps, Phase::update);
+        }
+    });
+    lap(profile, Phase::wait, 0, batch.rows);
+    if (std::isfinite(shared.loss.value)) {
+        if (at_once) {
+            average();
+        } else if (accumulate(shared.loss.weight)) {
+            apply(learning_rate);
+        }
+    }
+    return shared.loss;
 }
 
 template <class T>
@@ -165,6 +208,9 @@ const Index* TrainStep<T>::batch_order(const std::int32_t* rows, Index total, In
 template <class T>
 typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const Index* order, Index rows) {
     Batch batch;
+    batch.data = &data;
+    batch.order = order;
+    batch.rows = rows;
     network_->input(rows);
     if (data.labels != nullptr) {
         labels_.reserve(rows);
@@ -193,8 +239,9 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
 }
 
 template <class T>
-void TrainStep<T>::gather_rows(const Data<T>& data, const Index* order, Range rows, int thread) {
-    const auto from = [order](Index first) { return order == nullptr ? nullptr : order + first; };
+void TrainStep<T>::gather_rows(const Batch& batch, Range rows, int thread) {
+    const Data<T>& data = *batch.data;
+    const auto from = [&batch](Index first) { return batch.order == nullptr ? nullptr : batch.order + first; };
     const Range inputs = network_->input_rows(rows);
     gather<T>(data.x, from(inputs.begin), inputs.begin, network_->input_of(thread).row_range(inputs.begin, inputs.size()));
     if (data.labels == nullptr) {
@@ -202,7 +249,7 @@ void TrainStep<T>::gather_rows(const Data<T>& data, const Index* order, Range ro
         return;
     }
     for (Index i = rows.begin; i < rows.end; ++i) {
-        labels_.data()[i] = data.labels[order == nullptr ? i : order[i]];
+        labels_.data()[i] = data.labels[batch.order == nullptr ? i : batch.order[i]];
     }
 }
 

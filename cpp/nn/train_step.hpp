@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/meeting.hpp"
 #include "core/thread_choice.hpp"
 #include "losses/loss.hpp"
 #include "nn/data.hpp"
@@ -77,6 +78,9 @@ class TrainStep {
     };
 
     struct Batch {
+        const Data<T>* data = nullptr;
+        const Index* order = nullptr;
+        Index rows = 0;
         Target<T> target;
         const T* weight = nullptr;
         double total_weight = 0;
@@ -84,10 +88,16 @@ class TrainStep {
         T* row_scale = nullptr;
     };
 
+    enum class Verdict { unknown, update, leave };
+
     Run run_of(const SegmentInfo& info) const;
     void plan_runs();
     Batch prepare(const Data<T>& data, const Index* order, Index rows);
-    void gather_rows(const Data<T>& data, const Index* order, Range rows, int thread);
+    void gather_rows(const Batch& batch, Range rows, int thread);
+    void loss_of_rows(const Batch& batch, Range rows, int thread);
+    LossValue loss_of_batch(const Batch& batch);
+    LossValue step_shared(const Batch& batch, double learning_rate);
+    LossValue step_apart(const Batch& batch, int threads, double learning_rate);
     Segment<T> segment(const Run& run) const;
     double gradient_norm_squared();
     bool accumulate(double weight);
@@ -120,6 +130,7 @@ class TrainStep {
     std::vector<T> weights_;
     Buffer<T> loss_scratch_;
     Index scaled_rows_ = -1;  // rows whose scale it holds, when no row has a weight
+    Meeting meeting_;
     // What every step writes, apart from what the other threads read (see Network).
     alignas(2 * cache_line) Index t_ = 0;
     ThreadChoice thread_choice_;
