@@ -27,8 +27,8 @@ void pack_rows(const T* b, Index ldb, Index k, Index cols, Index width, T* to) {
     }
 }
 
-// The same for b(p, j) = b[p + j * ldb], with the last column behind instead of zeros: a transposition, by squares. `slack`: each column
-// may be read to the end of its last cache line.
+// The same for b(p, j) = b[p + j * ldb], with the last column behind instead of zeros: a transposition, by squares. `slack`: a whole
+// cache line may be read from any element on.
 template <class T>
 void pack_columns(const T* b, Index ldb, bool slack, Index k, Index cols, Index width, T* to) {
     using Packet = typename simd::Vec<T>::Packet;
