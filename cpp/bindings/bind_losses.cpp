@@ -6,6 +6,7 @@
 #include "bindings/bind.hpp"
 #include "bindings/named.hpp"
 #include "bindings/target.hpp"
+#include "kernels/reduce.hpp"
 #include "losses/loss.hpp"
 
 namespace fastopt {
@@ -131,13 +132,7 @@ void bind_losses(py::module_& m) {
     m.def("weighted_mean", [](const py::object& values, const py::object& weights) {
         const Flat<double> value = input_flat<double>(values, "values");
         const Flat<double> weight = sized_flat<double>(weights, "weights", value.size);
-        double sum = 0;
-        double total = 0;
-        for (Index i = 0; i < value.size; ++i) {
-            sum += value.data[i] * weight.data[i];
-            total += weight.data[i];
-        }
-        return total > 0 ? sum / total : 0.0;
+        return weighted_mean(value.data, weight.data, value.size);
     });
     bind_losses_of<float>(m);
     bind_losses_of<double>(m);

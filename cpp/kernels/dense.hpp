@@ -18,8 +18,7 @@ template <class T>
 void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
                    Precision precision = Precision::full, Out<T> writes_next = {});
 
-// grad_weight = x^T grad_a. The gradient of the bias is column_sums
-// (kernels/reduce.hpp) of grad_a.
+// grad_weight = x^T grad_a. The gradient of the bias is column_sums (kernels/reduce.hpp) of grad_a.
 template <class T>
 void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Precision precision = Precision::full,
                            Out<T> writes_next = {});

@@ -249,7 +249,7 @@ class Block {
         const bool edge = !q_.c.padded && width != cols;
         T* c = q_.c.data + i0 * q_.c.ld + j;
 
-        TileArgs<T> args;
+        TileArgs<T> args{};
         args.k = p1_ - p0_;
         bool unit_row = q_.a.row == 1;
         if (plan_.pack_a) {

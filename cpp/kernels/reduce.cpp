@@ -73,6 +73,16 @@ double tree_sum(const T* values, Index count) {
     return tree_sum(values, half) + tree_sum(values + half, count - half);
 }
 
+double weighted_mean(const double* values, const double* weights, Index count) {
+    double sum = 0;
+    double total = 0;
+    for (Index i = 0; i < count; ++i) {
+        sum += values[i] * weights[i];
+        total += weights[i];
+    }
+    return total > 0 ? sum / total : 0;
+}
+
 template <class T>
 bool all_finite(const T* values, Index count) {
     using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;

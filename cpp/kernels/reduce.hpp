@@ -13,6 +13,9 @@ void column_sums(In<T> x, T* out);
 template <class T>
 double tree_sum(const T* values, Index count);
 
+// sum(w v) / sum(w), chains in order; 0 when nothing has weight.
+double weighted_mean(const double* values, const double* weights, Index count);
+
 // Whether no value is a NaN or an infinity.
 template <class T>
 bool all_finite(const T* values, Index count);

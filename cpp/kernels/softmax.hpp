@@ -39,6 +39,14 @@ FASTOPT_INLINE SoftmaxRow<T> softmax_exponentials(const T* x, Index cols, T* e) 
     return {top, sum_lanes(sum)};
 }
 
+// Of one row: log softmax(x)_k = x_k - max - log_sum.
+template <class T>
+struct SoftmaxTerms {
+    T max;
+    T sum;
+    T log_sum;
+};
+
 // The same of several rows, and the logarithms of their sums. Rows of up to one line are turned, so that a packet holds a column of them:
 // no fold across lanes, no lanes spent on padding, the same bits.
 template <class T>
@@ -47,26 +55,28 @@ struct SoftmaxRows {
     static constexpr Index lanes = simd::Vec<T>::lanes;
     static constexpr Index most = simd::Vec<T>::packet_lanes;
 
-    alignas(cache_line) T max[lanes];
-    alignas(cache_line) T sum[lanes];
-    alignas(cache_line) T log_sum[lanes];
-
     // At most `most` rows.
     void exponentials(In<T> x, Out<T> e) {
-        simd::store(sum, simd::set1(T(1)));
+        simd::store(sum_, simd::set1(T(1)));
         if (x.cols <= lanes) {
             turned(x, e);
         } else {
             for (Index r = 0; r < x.rows; ++r) {
                 const SoftmaxRow<T> s = softmax_exponentials(x.row(r), x.cols, e.row(r));
-                max[r] = s.max;
-                sum[r] = s.sum;
+                max_[r] = s.max;
+                sum_[r] = s.sum;
             }
         }
-        simd::store(log_sum, simd::log(simd::load(sum)));
+        simd::store(log_sum_, simd::log(simd::load(sum_)));
     }
 
+    SoftmaxTerms<T> row(Index r) const { return {max_[r], sum_[r], log_sum_[r]}; }
+
    private:
+    alignas(cache_line) T max_[lanes];
+    alignas(cache_line) T sum_[lanes];
+    alignas(cache_line) T log_sum_[lanes];
+
     void turned(In<T> x, Out<T> e) {
         using namespace simd;
         alignas(cache_line) T column[lanes][most];
@@ -77,7 +87,7 @@ struct SoftmaxRows {
         for (Index j = 1; j < x.cols; ++j) {
             top = ei::pmax<Eigen::PropagateNaN>(top, ei::ploadu<Packet>(column[j]));
         }
-        ei::pstoreu(max, top);
+        ei::pstoreu(max_, top);
         const Vec<T> tops = map<T>([&](int) FASTOPT_INLINE_LAMBDA { return top; });
         for (Index j = 0; j < x.cols; j += Vec<T>::packets) {
             store(column[j], exp(load(column[j]) - tops));
@@ -93,12 +103,12 @@ struct SoftmaxRows {
                 part[j] = ei::padd(part[j], part[j + half]);
             }
         }
-        ei::pstoreu(sum, part[0]);
+        ei::pstoreu(sum_, part[0]);
         for (Index j = 0; j < lanes; j += most) {
-            alignas(cache_line) T row[most][most];
-            turn<T>([&](Index i) FASTOPT_INLINE_LAMBDA { return column[j + i]; }, row[0], most);
+            alignas(cache_line) T square[most][most];
+            turn<T>([&](Index i) FASTOPT_INLINE_LAMBDA { return column[j + i]; }, square[0], most);
             for (Index r = 0; r < x.rows; ++r) {
-                ei::pstoreu(e.row(r) + j, ei::ploadu<Packet>(row[r]));
+                ei::pstoreu(e.row(r) + j, ei::ploadu<Packet>(square[r]));
             }
         }
     }

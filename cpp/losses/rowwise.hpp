@@ -24,14 +24,6 @@ struct RowTarget {
     std::int32_t label;
 };
 
-// Of one row: log softmax(p)_k = p_k - max - log_sum.
-template <class T>
-struct SoftmaxTerms {
-    T max;
-    T sum;
-    T log_sum;
-};
-
 struct RowRule {
     static constexpr bool softmax = false;
     static constexpr TargetKind kind = TargetKind::classes;
@@ -73,7 +65,7 @@ class RowwiseLoss final : public Loss<T> {
                 s.exponentials(prediction.row_range(i, count), to);
                 for (Index r = 0; r < count; ++r) {
                     row_loss[i + r] = rule_.template row<T>(prediction.row(i + r), prediction.cols, target_row(target, i + r),
-                                                            row_scale[i + r], to.row(r), {s.max[r], s.sum[r], s.log_sum[r]});
+                                                            row_scale[i + r], to.row(r), s.row(r));
                 }
             } else {
                 row_loss[i] = rule_.template row<T>(prediction.row(i), prediction.cols, target_row(target, i), row_scale[i], to.row(0));
