@@ -6,6 +6,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+CACHE_LINE, HUGE_PAGE = 64, 1 << 21  # bytes
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -73,10 +75,11 @@ Weights = list[tuple[Array, Array]]  # (inputs, outputs) matrix and bias of ever
 
 
 def aligned(*shape: int) -> Array:
-    """An empty array that starts on a cache line, as the flat buffers of a network do."""
+    """An empty array placed as the buffers of a network are: from a cache line on, a large one in huge pages of its own."""
     size = int(np.prod(shape))
-    raw = np.empty(size + 16, dtype=np.float32)
-    start = (-raw.ctypes.data % 64) // 4
+    unit = CACHE_LINE if size * 4 < HUGE_PAGE else HUGE_PAGE
+    raw = np.empty(-(-size * 4 // unit) * unit // 4 + unit // 4, dtype=np.float32)  # NumPy asks for huge pages from 4 MiB on
+    start = (-raw.ctypes.data % unit) // 4
     return raw[start : start + size].reshape(shape)
 
 

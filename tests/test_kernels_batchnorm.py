@@ -126,3 +126,56 @@ def test_columns_do_not_see_each_other(dtype):
     finite = np.isfinite(forward(x, gamma, beta, [np.zeros(65, dtype), np.ones(65, dtype)])[0])
     assert not finite[:, 5].any(), "a NaN fills its own column"
     assert np.delete(finite, 5, axis=1).all(), "a NaN reaches other columns"
+
+
+@pytest.mark.parametrize("width", [1, 17, 64, 65, 130])
+def test_results_in_the_place_of_an_input(width):
+    """The last columns of rows that do not end on cache lines are read again, unless they were overwritten."""
+    rng = np.random.default_rng(54)
+    x, grad_out = sample(rng, (65, width), "float32"), sample(rng, (65, width), "float32")
+    gamma, beta = sample(rng, (width,), "float32"), sample(rng, (width,), "float32")
+    running = [[np.zeros(width, np.float32), np.ones(width, np.float32)] for _ in range(2)]
+    out, mean, inverse_std = forward(x, gamma, beta, running[0])
+    grads = backward(x, gamma, mean, inverse_std, grad_out)
+    for name, over in (("x", 0), ("grad_out", 1)):
+        arrays = [x.copy(), grad_out.copy()]
+        grad_gamma, grad_beta = np.empty_like(gamma), np.empty_like(gamma)
+        core.batchnorm_backward(arrays[0], gamma, mean, inverse_std, arrays[1], arrays[over], grad_gamma, grad_beta)
+        for value, wanted in zip((arrays[over], grad_gamma, grad_beta), grads, strict=True):
+            np.testing.assert_array_equal(value, wanted, err_msg=f"gradient over {name}, {width} columns")
+    place = x.copy()
+    core.batchnorm_forward(place, gamma, beta, *running[1], 0.1, 1e-5, False, place, np.empty_like(mean), np.empty_like(mean))
+    np.testing.assert_array_equal(place, out, err_msg=f"forward over x, {width} columns")
+    np.testing.assert_array_equal(running[1], running[0], err_msg=f"running values, {width} columns")
+    place = x.copy()
+    core.batchnorm_inference(place, gamma, beta, *running[0], 1e-5, place)
+    np.testing.assert_array_equal(place, inference(x, gamma, beta, *running[0]), err_msg=f"inference over x, {width} columns")
+
+
+@pytest.mark.parametrize("width", [512, 501])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_arrays_go_past_the_caches_with_the_same_bits(dtype, width):
+    """Columns stand alone, so a strip of them, which every cache holds, must come out the same."""
+    rng = np.random.default_rng(55)
+    rows = 9001 if dtype == "float32" else 4501
+    x, grad_out = line_aligned(rng, (rows, width), dtype), line_aligned(rng, (rows, width), dtype)
+    gamma, beta = sample(rng, (width,), dtype), sample(rng, (width,), dtype)
+    out, grad_x = line_aligned(rng, (rows, width), dtype), line_aligned(rng, (rows, width), dtype)
+    mean, inverse_std, grad_gamma, grad_beta = (np.empty(width, dtype) for _ in range(4))
+    core.batchnorm_forward(x, gamma, beta, np.zeros(width, dtype), np.ones(width, dtype), 0.1, 1e-5, True, out, mean, inverse_std)
+    core.batchnorm_backward(x, gamma, mean, inverse_std, grad_out, grad_x, grad_gamma, grad_beta)
+    for first in range(0, width, 167):
+        part = [np.ascontiguousarray(v[..., first : first + 167]) for v in (x, gamma, beta, grad_out)]
+        strip = part[1].shape
+        ours = forward(*part[:3], [np.zeros(strip, dtype), np.ones(strip, dtype)], first=True)
+        ours += tuple(backward(part[0], part[1], ours[1], ours[2], part[3]))
+        for value, whole in zip(ours, (out, mean, inverse_std, grad_x, grad_gamma, grad_beta), strict=True):
+            np.testing.assert_array_equal(whole[..., first : first + 167], value, err_msg=f"columns from {first} on")
+
+
+def line_aligned(rng, shape, dtype):
+    raw = np.empty(np.prod(shape) + 64, dtype)
+    start = -raw.ctypes.data % 64 // raw.itemsize
+    array = raw[start : start + np.prod(shape)].reshape(shape)
+    array[...] = rng.standard_normal(shape)
+    return array

@@ -115,9 +115,13 @@ inline bool overlap(const void* a, Index a_bytes, const void* b, Index b_bytes) 
     return a_bytes > 0 && b_bytes > 0 && x < y + b_bytes && y < x + a_bytes;
 }
 template <class A, class B>
-void check_apart(const Matrix<A>& out, const Matrix<B>& in, const char* out_name, const char* in_name) {
+bool share_memory(const Matrix<A>& a, const Matrix<B>& b) {
     const auto bytes = [](const auto& m) { return m.rows * m.ld * static_cast<Index>(sizeof(*m.data)); };
-    check(!overlap(out.data, bytes(out), in.data, bytes(in)), out_name, " shares memory with ", in_name, ", but it is written in place");
+    return overlap(a.data, bytes(a), b.data, bytes(b));
+}
+template <class A, class B>
+void check_apart(const Matrix<A>& out, const Matrix<B>& in, const char* out_name, const char* in_name) {
+    check(!share_memory(out, in), out_name, " shares memory with ", in_name, ", but it is written in place");
 }
 
 // An input as a padded matrix.

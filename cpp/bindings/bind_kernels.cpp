@@ -148,6 +148,33 @@ void activation_backward_array(const std::string& name, const py::object& x, con
     });
 }
 
+// Columns that batch normalization, which treats each alone, takes together. `whole` ones fill cache lines and stay where they are.
+struct Columns {
+    Index first;
+    Index count;
+    Index seen;  // how many of them a part before this one had
+    bool whole;
+
+    template <class T>
+    Matrix<T> of(const Matrix<T>& m) const {
+        return {m.data + first, m.rows, count, m.ld, whole};
+    }
+};
+
+// f(Columns) over all of them. The last few fill a line together with some that were taken before and come out the same, unless these were
+// overwritten: then, and where there is no whole line, they go through a copy.
+template <class T, class F>
+void by_columns(Index cols, bool in_place, F&& f) {
+    constexpr Index line = line_elements<T>;
+    const Index filled = cols / line * line;
+    if (filled > 0) {
+        f(Columns{0, filled, 0, true});
+    }
+    if (filled < cols) {
+        f(filled > 0 && !in_place ? Columns{cols - line, line, filled - (cols - line), true} : Columns{filled, cols - filled, 0, false});
+    }
+}
+
 void batchnorm_forward_array(const py::object& x, const py::object& gamma, const py::object& beta, const py::object& running_mean,
                              const py::object& running_variance, double momentum, double eps, bool first, const py::object& out,
                              const py::object& mean, const py::object& inverse_std) {
@@ -164,27 +191,28 @@ void batchnorm_forward_array(const py::object& x, const py::object& gamma, const
         T* batch_mean = output_flat<T>(mean, "mean", mx.cols).data;
         T* batch_inverse = output_flat<T>(inverse_std, "inverse_std", mx.cols).data;
         const Release release;
-        const PaddedInput<T> px(mx);
-        const PaddedOutput<T> py_(my);
-        const Index width = round_up(mx.cols, line_elements<T>);
-        const ScratchOf<T> scratch(3 * width + batchnorm_scratch<T>(mx.rows, mx.cols));
-        // Whole cache lines are written: into the caller's arrays when they consist of such.
-        const bool whole = mx.cols == width;
-        T* v = scratch.data();
-        T* m = whole ? batch_mean : v + width;
-        T* inverse = whole ? batch_inverse : v + 2 * width;
-        batchnorm_statistics<T>(px.view(), static_cast<T>(eps), m, v, inverse, scratch.data() + 3 * width);
         const T share = first ? T(1) : static_cast<T>(momentum);
-        for (Index j = 0; j < mx.cols; ++j) {
-            run_mean[j] = (T(1) - share) * run_mean[j] + share * m[j];
-            run_variance[j] = (T(1) - share) * run_variance[j] + share * v[j];
-        }
-        batchnorm_apply<T>(px.view(), {g.data(), b.data(), static_cast<T>(eps)}, m, inverse, Activation::identity, py_.view(), {});
-        py_.finish();
-        if (!whole) {
-            std::copy(m, m + mx.cols, batch_mean);
-            std::copy(inverse, inverse + mx.cols, batch_inverse);
-        }
+        by_columns<T>(mx.cols, share_memory(my, mx), [&](const Columns& part) {
+            const PaddedInput<T> px(part.of(mx));
+            const PaddedOutput<T> py_(part.of(my));
+            const Index width = round_up(part.count, line_elements<T>);
+            const ScratchOf<T> scratch(3 * width + batchnorm_scratch<T>(mx.rows, part.count));
+            T* v = scratch.data();
+            T* m = part.whole ? batch_mean + part.first : v + width;
+            T* inverse = part.whole ? batch_inverse + part.first : v + 2 * width;
+            batchnorm_statistics<T>(px.view(), static_cast<T>(eps), m, v, inverse, scratch.data() + 3 * width);
+            for (Index j = part.seen; j < part.count; ++j) {
+                run_mean[part.first + j] = (T(1) - share) * run_mean[part.first + j] + share * m[j];
+                run_variance[part.first + j] = (T(1) - share) * run_variance[part.first + j] + share * v[j];
+            }
+            const BatchNorm<T> norm{g.data() + part.first, b.data() + part.first, static_cast<T>(eps)};
+            batchnorm_apply<T>(px.view(), norm, m, inverse, Activation::identity, py_.view(), {});
+            py_.finish();
+            if (!part.whole) {
+                std::copy(m, m + part.count, batch_mean + part.first);
+                std::copy(inverse, inverse + part.count, batch_inverse + part.first);
+            }
+        });
     });
 }
 
@@ -200,15 +228,17 @@ void batchnorm_inference_array(const py::object& x, const py::object& gamma, con
         const PaddedVector<T> m(mean, "mean", mx.cols);
         const Flat<T> v = sized_flat<T>(variance, "variance", mx.cols);
         const Release release;
-        const PaddedInput<T> px(mx);
-        const PaddedOutput<T> py_(my);
         const Buffer<T> inverse(round_up(std::max<Index>(mx.cols, 1), line_elements<T>));
         for (Index j = 0; j < mx.cols; ++j) {
             inverse.data()[j] = T(1) / std::sqrt(v.data[j] + static_cast<T>(eps));
         }
-        batchnorm_apply<T>(px.view(), {g.data(), b.data(), static_cast<T>(eps)}, m.data(), inverse.data(), Activation::identity, py_.view(),
-                           {});
-        py_.finish();
+        by_columns<T>(mx.cols, share_memory(my, mx), [&](const Columns& part) {
+            const PaddedInput<T> px(part.of(mx));
+            const PaddedOutput<T> py_(part.of(my));
+            const BatchNorm<T> norm{g.data() + part.first, b.data() + part.first, static_cast<T>(eps)};
+            batchnorm_apply<T>(px.view(), norm, m.data() + part.first, inverse.data() + part.first, Activation::identity, py_.view(), {});
+            py_.finish();
+        });
     });
 }
 
@@ -229,13 +259,16 @@ void batchnorm_backward_array(const py::object& x, const py::object& gamma, cons
         T* gg = output_flat<T>(grad_gamma, "grad_gamma", mx.cols).data;
         T* gb = output_flat<T>(grad_beta, "grad_beta", mx.cols).data;
         const Release release;
-        const PaddedInput<T> px(mx);
-        const PaddedInput<T> pg(mg);
-        const PaddedOutput<T> pgx(mgx);
-        const ScratchOf<T> scratch(batchnorm_scratch<T>(mx.rows, mx.cols));
-        batchnorm_backward<T>(px.view(), {g.data(), nullptr, T(0)}, m.data(), inverse.data(), pg.view(), pgx.view(), gg, gb,
-                              Activation::identity, {}, scratch.data());
-        pgx.finish();
+        by_columns<T>(mx.cols, share_memory(mgx, mx) || share_memory(mgx, mg), [&](const Columns& part) {
+            const PaddedInput<T> px(part.of(mx));
+            const PaddedInput<T> pg(part.of(mg));
+            const PaddedOutput<T> pgx(part.of(mgx));
+            const ScratchOf<T> scratch(batchnorm_scratch<T>(mx.rows, part.count));
+            const BatchNorm<T> norm{g.data() + part.first, nullptr, T(0)};
+            batchnorm_backward<T>(px.view(), norm, m.data() + part.first, inverse.data() + part.first, pg.view(), pgx.view(),
+                                  gg + part.first, gb + part.first, Activation::identity, {}, scratch.data());
+            pgx.finish();
+        });
     });
 }
 

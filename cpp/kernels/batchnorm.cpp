@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <type_traits>
 
 #include "core/threads.hpp"
@@ -25,10 +26,15 @@ double work(const ConstMatrix<T>& x, double per_element) {
     return per_element * static_cast<double>(x.rows * x.cols);
 }
 
+template <class T>
+Index bytes_of(const ConstMatrix<T>& x) {
+    return x.rows * x.ld * static_cast<Index>(sizeof(T));
+}
+
 // Whether x and its result are likely to stay in L3 between the two passes.
 template <class T>
 bool in_cache(const ConstMatrix<T>& x) {
-    return x.rows * x.ld * static_cast<Index>(sizeof(T)) <= Index{8} << 20;
+    return bytes_of(x) <= Index{8} << 20;
 }
 
 // f(first row, its number of rows as a constant) over begin..end.
@@ -57,14 +63,31 @@ bool just_behind(const ConstMatrix<T>& to, const ConstMatrix<T>& from) {
     return (reinterpret_cast<std::uintptr_t>(to.data) - reinterpret_cast<std::uintptr_t>(from.data)) % period > period / 2;
 }
 
+template <class T>
+bool has_whole_lines(const ConstMatrix<T>& x) {
+    return reinterpret_cast<std::uintptr_t>(x.data) % cache_line == 0 && x.ld * static_cast<Index>(sizeof(T)) % cache_line == 0;
+}
+
+// How a second pass goes that reads `from` and writes `to`, each of the size of x; `last` if nobody reads the result again at once.
+template <class T>
+Walk walk_of(const ConstMatrix<T>& to, std::initializer_list<ConstMatrix<T>> from, bool last) {
+    constexpr Index stays = Index{24} << 20;  // of an L3 that is rarely all ours
+    if (in_cache(to)) {
+        return std::any_of(from.begin(), from.end(), [&](const auto& x) { return just_behind(to, x); }) ? Walk::on : Walk::back;
+    }
+    const Index together = static_cast<Index>(from.size() + 1) * bytes_of(to);
+    return last && together > stays && has_whole_lines(to) ? Walk::past : Walk::asking;
+}
+
 // The second pass of a kernel: f(factors(first column, width), first row, end of its rows, first column, width) over the rows of a thread,
-// at most `rows` of them at a time. What stays in cache is taken in blocks from the last one back, because the last ones are those that
-// the first pass left in L2; memory is read from end to end.
+// at most `rows` of them at a time. Blocks are taken from the last one back, because the last ones are those that the first pass left in
+// the caches; within a block, memory is read from end to end.
 template <class Factors, class T, class Make, class F>
 void second_pass(const ConstMatrix<T>& x, Index rows, double per_element, Make&& factors, F&& f) {
     const Index width = round_up(x.cols, lanes<T>);
     const bool back = in_cache(x);
-    const Index block = back ? block_rows : std::max<Index>(x.rows, 1);
+    constexpr Index long_block = Index{256} << 10;
+    const Index block = back ? block_rows : std::max(block_rows, long_block / (x.ld * static_cast<Index>(sizeof(T))));
     parallel_for(x.rows, few_rows, work<T>(x, per_element), [=](Index begin, Index end) {
         for (Index last = end; last > begin;) {
             const Index first = std::max(begin, last - block);
@@ -171,10 +194,13 @@ template <class T>
 void batchnorm_apply(In<T> x, const BatchNorm<T>& norm, const T* mean, const T* inverse_std, Activation activation, Out<T> y, Out<T> pre) {
     const Matrix<T> to = pre.data != nullptr ? pre : y;
     const bool plain = activation == Activation::identity && to.data == y.data;
-    const Walk walk = !in_cache(x) ? Walk::asking : just_behind<T>(to, x) ? Walk::on : Walk::back;
-    const auto normalize = walk == Walk::back ? &normalize_rows<Walk::back, T>
-                           : walk == Walk::on ? &normalize_rows<Walk::on, T>
-                                              : &normalize_rows<Walk::asking, T>;
+    constexpr decltype(&normalize_rows<Walk::on, T>) walks[] = {
+        &normalize_rows<Walk::back, T>,
+        &normalize_rows<Walk::on, T>,
+        &normalize_rows<Walk::asking, T>,
+        &normalize_rows<Walk::past, T>,
+    };
+    const auto normalize = walks[static_cast<int>(walk_of<T>(to, {x}, plain))];
     const auto factors_of = [=](Index at, Index strip) {
         return NormalFactors<T>(mean + at, inverse_std + at, norm.gamma + at, norm.beta + at, strip);
     };
@@ -221,10 +247,13 @@ void batchnorm_backward(In<T> x, const BatchNorm<T>& norm, const T* mean, const 
     if (grad_x.data == nullptr) {
         return;
     }
-    const Walk walk = !in_cache(x) ? Walk::asking : just_behind<T>(grad_x, x) || just_behind<T>(grad_x, grad_y) ? Walk::on : Walk::back;
-    const auto differentiate = walk == Walk::back ? &gradient_rows<Walk::back, T>
-                               : walk == Walk::on ? &gradient_rows<Walk::on, T>
-                                                  : &gradient_rows<Walk::asking, T>;
+    constexpr decltype(&gradient_rows<Walk::on, T>) walks[] = {
+        &gradient_rows<Walk::back, T>,
+        &gradient_rows<Walk::on, T>,
+        &gradient_rows<Walk::asking, T>,
+        &gradient_rows<Walk::past, T>,
+    };
+    const auto differentiate = walks[static_cast<int>(walk_of<T>(grad_x, {x, grad_y}, slope == Activation::identity))];
     const auto factors_of = [=](Index at, Index strip) {
         return GradientFactors<T>(mean + at, inverse_std + at, norm.gamma + at, sums + at, sums + width + at, x.rows, strip);
     };

@@ -94,14 +94,31 @@ void add_gradients(const T* x, Index ldx, Index ahead, const T* grad, Index ldg,
 
 // ---- second pass: one row after the other, as a copy would go; four together took a fifth longer ---------------------------------------
 
-// How it goes over a block: from the last element back, or from the first on, in memory with lines asked for early.
-enum class Walk { back, on, asking };
+// How it goes over a block: from the last element back, or from the first on; in memory with lines asked for early, and results that no
+// cache would hold past all of them.
+enum class Walk { back, on, asking, past };
 
 template <Walk How, class T>
 FASTOPT_INLINE void ask_for(const T* x) {
-    if constexpr (How == Walk::asking) {
+    if constexpr (How == Walk::asking || How == Walk::past) {
         constexpr Index early = Index{8} << 10;
         __builtin_prefetch(x + early / static_cast<Index>(sizeof(T)), 0, 2);
+    }
+}
+
+template <Walk How, class T>
+FASTOPT_INLINE void ask_for_result(const T* y) {
+    if constexpr (How != Walk::past) {
+        ask_for<How>(y);
+    }
+}
+
+template <Walk How, class T>
+FASTOPT_INLINE void put(T* to, const Vec<T>& v) {
+    if constexpr (How == Walk::past) {
+        stream(to, v);
+    } else {
+        store(to, v);
     }
 }
 
@@ -114,6 +131,9 @@ FASTOPT_INLINE void over_block(Index rows, Index width, F&& f) {
         for (Index left = width; left > 0; left -= lanes<T>, at += down * lanes<T>) {
             f(i, at);
         }
+    }
+    if constexpr (How == Walk::past) {
+        streamed();
     }
 }
 
@@ -138,11 +158,11 @@ struct NormalFactors {
 // end in the same twelve bits.
 template <Walk How, class T>
 EIGEN_DONT_INLINE void normalize_rows(const T* x, Index ldx, T* y, Index ldy, Index rows, Index width, const NormalFactors<T>& factors) {
-    over_block<How, T>(rows, width, [&](Index i, Index at) {
+    over_block<How, T>(rows, width, [&](Index i, Index at) FASTOPT_INLINE_LAMBDA {
         ask_for<How>(x + i * ldx + at);
-        ask_for<How>(y + i * ldy + at);
+        ask_for_result<How>(y + i * ldy + at);
         const Vec<T> deviation = load(x + i * ldx + at) - load(factors.centre + at);
-        store(y + i * ldy + at, fma(deviation, load(factors.scale + at), load(factors.shift + at)));
+        put<How>(y + i * ldy + at, fma(deviation, load(factors.scale + at), load(factors.shift + at)));
     });
 }
 
@@ -170,13 +190,13 @@ struct GradientFactors {
 template <Walk How, class T>
 EIGEN_DONT_INLINE void gradient_rows(const T* x, Index ldx, const T* grad, Index ldg, T* grad_x, Index ldo, Index rows, Index width,
                                      const GradientFactors<T>& factors) {
-    over_block<How, T>(rows, width, [&](Index i, Index at) {
+    over_block<How, T>(rows, width, [&](Index i, Index at) FASTOPT_INLINE_LAMBDA {
         ask_for<How>(x + i * ldx + at);
         ask_for<How>(grad + i * ldg + at);
-        ask_for<How>(grad_x + i * ldo + at);
+        ask_for_result<How>(grad_x + i * ldo + at);
         const Vec<T> deviation = load(x + i * ldx + at) - load(factors.centre + at);
         const Vec<T> rest = load(grad + i * ldg + at) - load(factors.shift + at);
-        store(grad_x + i * ldo + at, load(factors.scale + at) * fma(-deviation, load(factors.tilt + at), rest));
+        put<How>(grad_x + i * ldo + at, load(factors.scale + at) * fma(-deviation, load(factors.tilt + at), rest));
     });
 }
 

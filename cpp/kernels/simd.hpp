@@ -60,6 +60,37 @@ FASTOPT_INLINE void store(T* to, const Vec<T>& v) {
         ei::pstoreu(to + i * Vec<T>::packet_lanes, v.p[i]);
     }
 }
+// To a whole line, and past the cache where the processor can: the line is not fetched before it is written. Whoever streams calls
+// `streamed` before another thread may look.
+template <class T>
+FASTOPT_INLINE void stream(T* to, const Vec<T>& v) {
+#if defined(__AVX__)
+#pragma GCC unroll 4
+    for (int i = 0; i < Vec<T>::packets; ++i) {
+        T* part = to + i * Vec<T>::packet_lanes;
+#if defined(__AVX512F__)
+        if constexpr (std::is_same_v<T, float>) {
+            _mm512_stream_ps(part, v.p[i]);
+        } else {
+            _mm512_stream_pd(part, v.p[i]);
+        }
+#else
+        if constexpr (std::is_same_v<T, float>) {
+            _mm256_stream_ps(part, v.p[i]);
+        } else {
+            _mm256_stream_pd(part, v.p[i]);
+        }
+#endif
+    }
+#else
+    store(to, v);
+#endif
+}
+inline void streamed() {
+#if defined(__AVX__)
+    _mm_sfence();
+#endif
+}
 template <class T>
 FASTOPT_INLINE Vec<T> set1(T value) {
     return map<T>([&](int) FASTOPT_INLINE_LAMBDA { return ei::pset1<typename Vec<T>::Packet>(value); });
