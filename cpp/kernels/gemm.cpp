@@ -27,6 +27,8 @@ constexpr Index k_block_bytes = max_vecs == 1 ? 512 : 2048;
 constexpr Index row_block_bytes = Index{448} << 10;
 constexpr Index min_row_block = 112;
 constexpr Index max_row_block = 448;
+// Packed panels that several blocks of rows read, for one thread: more of them would take the L3 from everything else.
+constexpr Index panels_bytes = Index{4} << 20;
 // A panel that is read straight from B must stay in L1 between row tiles.
 constexpr Index direct_bytes = Index{1} << 15;
 constexpr Index page = 4096;
@@ -131,7 +133,7 @@ template <class T>
 struct Scratch {
     T* edge;      // one tile
     T* packed_a;  // row_block x k block
-    T* packed_b;  // k block x columns of this thread
+    T* packed_b;  // k block x columns of a block
 };
 
 // The widest row of a panel.
@@ -147,11 +149,24 @@ Index packed_a_size(Index k_step) {
     return std::min(max_row_block * k_step, rows) + max_rows * (k_step + 1);
 }
 
+// Columns whose packed panels are kept together; whole panels.
+template <class T>
+Index column_block(Index k_step) {
+    const Index panel_bytes = panel_width<T> * k_step * static_cast<Index>(sizeof(T));
+    return std::max<Index>(1, panels_bytes / std::max<Index>(panel_bytes, 1)) * panel_width<T>;
+}
+
+// For any step of k up to k_step.
+template <class T>
+Index packed_b_size(Index n, Index k_step) {
+    const Index fits = std::max(panels_bytes / static_cast<Index>(sizeof(T)), panel_width<T> * k_step);
+    return std::min(fits, k_step * round_up(std::max<Index>(n, 1), panel_width<T>));
+}
+
 template <class T>
 Index thread_scratch(Index n, Index k) {
     const Index k_step = std::min(k, 2 * k_block<T>);
-    return round_up(edge_size<T> + packed_a_size<T>(k_step) + k_step * round_up(std::max<Index>(n, 1), panel_width<T>), lanes<T>) +
-           lanes<T>;
+    return round_up(edge_size<T> + packed_a_size<T>(k_step) + packed_b_size<T>(n, k_step), lanes<T>) + lanes<T>;
 }
 
 // The part of C that one thread computes: rows [i0, i1) and columns [j0, j1).
@@ -184,25 +199,30 @@ class Block {
         const Index blocks = height <= min_row_block ? 1 : ceil_div(height, row_block<T>(p1 - p0));
         one_block_ = blocks == 1;
         if (one_block_) {  // small products feel the divisions
-            row_range(rows_);
+            row_range(rows_, cols_);
             return;
         }
-        for (Index block = 0; block < blocks; ++block) {
-            row_range({rows_.begin + height * block / blocks, rows_.begin + height * (block + 1) / blocks});
+        const Index columns = plan_.pack_b ? column_block<T>(p1 - p0) : cols_.size();
+        for (Index j = cols_.begin; j < cols_.end; j += columns) {
+            const Range cols{j, std::min(cols_.end, j + columns)};
+            for (Index block = 0; block < blocks; ++block) {
+                row_range({rows_.begin + height * block / blocks, rows_.begin + height * (block + 1) / blocks}, cols);
+            }
         }
     }
 
-    void row_range(Range rows) {
+    void row_range(Range rows, Range cols) {
+        first_packed_ = cols.begin;
         // Tiles of nearly equal height: their cost is proportional to it.
         const Index height = rows.end - rows.begin;
         const Index tiles = ceil_div(height, max_rows);
         const Index low = static_cast<std::uint32_t>(height) / static_cast<std::uint32_t>(tiles);
         const Index higher = height - low * tiles;  // so many tiles have a row more
-        for (Index j = cols_.begin; j < cols_.end; j += panel_) {
+        for (Index j = cols.begin; j < cols.end; j += panel_) {
             TileSource source = panel_source(rows, j);
             for (Index t = 0, i = rows.begin; t < tiles; ++t) {
                 const Index end = i + low + (t < higher ? 1 : 0);
-                if (plan_.pack_a && j == cols_.begin) {
+                if (plan_.pack_a && j == cols.begin) {
                     pack_a(i, end, rows.begin);
                 }
                 one_tile(i, end, rows.begin, j, source);
@@ -232,7 +252,7 @@ class Block {
     }
 
     // With one block of rows a panel is read only while it is fresh, and the next takes its place in the cache.
-    T* packed_panel(Index j) const { return one_block_ ? s_.packed_b : s_.packed_b + (j - cols_.begin) * (p1_ - p0_); }
+    T* packed_panel(Index j) const { return one_block_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_); }
 
     void pack_a(Index i0, Index i1, Index block_begin) {
         Arithmetic::pack_a(q_, p0_, p1_ - p0_, i0, i1 - i0, s_.packed_a + (i0 - block_begin) * (p1_ - p0_));
@@ -330,6 +350,7 @@ class Block {
     Scratch<T> s_;
     Index p0_ = 0;
     Index p1_ = 0;
+    Index first_packed_ = 0;  // column
     bool one_block_ = false;
 };
 
