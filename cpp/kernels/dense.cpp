@@ -62,10 +62,14 @@ void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch
 template <class T>
 void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch,
                           Precision precision) {
+    if (is_thin(weight.cols)) {
+        thin_backward_input<T>(grad_a, weight, grad_x, slope, slope_source, scratch);
+        return;
+    }
     Product<T> product = product_of<T>(operand(grad_a), transposed(weight), grad_x, grad_a.rows, weight.rows, weight.cols);
     product.slope = slope;
     product.slope_source = slope_source;
-    product.precision = is_thin(weight.cols) ? Precision::full : precision;
+    product.precision = precision;
     multiply(product, scratch);
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/thin.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/aligned.hpp"
 #include "core/threads.hpp"
@@ -15,6 +16,52 @@ using simd::Vec;
 
 template <class T>
 constexpr Index lanes = Vec<T>::lanes;
+
+// f(units as a constant): loops over the columns of a thin weight are unrolled, and vectorized by the compiler.
+template <class F>
+void with_units(Index units, F&& f) {
+    switch (units) {
+        case 1:
+            return f(std::integral_constant<Index, 1>{});
+        case 2:
+            return f(std::integral_constant<Index, 2>{});
+        case 3:
+            return f(std::integral_constant<Index, 3>{});
+        default:
+            return f(std::integral_constant<Index, max_thin>{});
+    }
+}
+
+// The columns of W as rows of `width` elements, zeros behind.
+template <class T>
+void split_columns(ConstMatrix<T> weight, Index width, T* to) {
+    with_units(weight.cols, [=](auto units) {
+        constexpr Index count = decltype(units)::value;
+        for (Index j = 0; j < count; ++j) {
+            std::fill(to + j * width + weight.rows, to + (j + 1) * width, T(0));
+        }
+        for (Index p = 0; p < weight.rows; ++p) {
+#pragma GCC unroll 4
+            for (Index j = 0; j < count; ++j) {
+                to[j * width + p] = weight.data[p * count + j];
+            }
+        }
+    });
+}
+
+// The reverse.
+template <class T>
+void join_columns(const T* from, Index ld, Matrix<T> weight) {
+    with_units(weight.cols, [=](auto units) {
+        constexpr Index count = decltype(units)::value;
+        for (Index p = 0; p < weight.rows; ++p) {
+#pragma GCC unroll 4
+            for (Index j = 0; j < count; ++j) {
+                weight.data[p * count + j] = from[j * ld + p];
+            }
+        }
+    });
+}
 
 // Dot products of `packet_lanes` rows of x with one column of W, kept as a row of whole cache lines.
 template <class T>
@@ -51,8 +98,9 @@ typename Vec<T>::Packet dots(const T* const* rows, const T* column, Index cols, 
 template <class T>
 Index thin_scratch(Index rows, Index inputs, Index units, int threads) {
     const Index width = round_up(inputs, lanes<T>);
-    // Forward keeps the columns of W; backward the gradient transposed, one padded row per unit, and a product's scratch.
-    return std::max(units * width, padded_ld<T>(inputs) * units + product_scratch<T>(units, inputs, rows, threads));
+    // Forward keeps the columns of W; backward these or the gradient transposed, one padded row per unit, and a product's scratch.
+    return std::max(units * width + product_scratch<T>(rows, inputs, units, threads),
+                    units * padded_ld<T>(inputs) + product_scratch<T>(units, inputs, rows, threads));
 }
 
 template <class T>
@@ -60,11 +108,7 @@ void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, O
     constexpr Index count = Vec<T>::packet_lanes;
     const Index units = weight.cols;
     const Index width = round_up(x.cols, lanes<T>);
-    for (Index j = 0; j < units; ++j) {
-        for (Index p = 0; p < width; ++p) {
-            scratch[j * width + p] = p < x.cols ? weight.row(p)[j] : T(0);
-        }
-    }
+    split_columns<T>(weight, width, scratch);
     const double work = 2.0 * static_cast<double>(x.rows * width * units);
     parallel_for(x.rows, count, work, [=](Index begin, Index end) {
         for (Index i = begin; i < end; i += count) {
@@ -112,17 +156,32 @@ void thin_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch)
     const Index ld = padded_ld<T>(inputs);
     product.c = {scratch, units, inputs, ld, true};
     multiply(product, scratch + units * ld);
-    for (Index p = 0; p < inputs; ++p) {
-        for (Index j = 0; j < units; ++j) {
-            grad_weight.row(p)[j] = product.c.row(j)[p];
-        }
-    }
+    join_columns<T>(scratch, ld, grad_weight);
+}
+
+// A product with the columns of W as rows: packing so few of them as any transposed operand would take most of the time.
+template <class T>
+void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch) {
+    const Index units = weight.cols;
+    const Index width = round_up(weight.rows, lanes<T>);
+    split_columns<T>(weight, width, scratch);
+    Product<T> product;
+    product.m = grad_a.rows;
+    product.n = weight.rows;
+    product.k = units;
+    product.a = operand(grad_a);
+    product.b = operand<T>(ConstMatrix<T>{scratch, units, weight.rows, width, true});
+    product.c = grad_x;
+    product.slope = slope;
+    product.slope_source = slope_source;
+    multiply(product, scratch + units * width);
 }
 
 #define FASTOPT_INSTANTIATE(T)                                                                                     \
     template Index thin_scratch<T>(Index, Index, Index, int);                                                      \
     template void thin_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*); \
-    template void thin_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*);
+    template void thin_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*);                          \
+    template void thin_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
 

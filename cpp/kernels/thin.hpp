@@ -1,5 +1,6 @@
 // Dense layers with very few outputs (1 to 4: regression, binary classification). Lanes across outputs would stand empty there, so lanes
-// run along the inputs: forward as dot products with a fixed tree over the lanes, the weight gradient as the transposed product.
+// run along the inputs: forward as dot products with a fixed tree over the lanes, the weight gradient as the transposed product, the input
+// gradient with the columns of W side by side. The rows of W follow each other without gaps.
 #pragma once
 
 #include "core/types.hpp"
@@ -18,5 +19,8 @@ void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, O
 
 template <class T>
 void thin_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch);
+
+template <class T>
+void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch);
 
 }  // namespace fastopt
