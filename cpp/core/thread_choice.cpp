@@ -20,7 +20,9 @@ constexpr double first_patience = 0.02;  // until the other way is tried again; 
 constexpr double last_patience = 2.0;
 constexpr double lost_share = 0.01;    // of all time may be lost in trials
 constexpr double margin = 0.97;        // what a team must reach of one thread's time
-constexpr double give_up = 4;          // a trial ends early when a step takes so many times longer
+constexpr double give_up = 4;          // a trial ends early when its steps take so many times longer,
+constexpr Index hiccup = 2;            // and so many more such steps: one that somebody else interrupted says nothing
+constexpr Index fewest_to_trim = 8;    // steps of a trial of which the slowest is left out
 constexpr double wake_seconds = 1e-3;  // the first step of a trial may wait so long for threads that sleep
 
 Index trial_steps(double work) { return std::clamp(static_cast<Index>(trial_work / work), Index{1}, most_trial_steps); }
@@ -62,21 +64,24 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double now) {
 // The first step wakes threads; it counts only when it ends the trial.
 void ThreadChoice::saw_trial_step(double seconds) {
     const bool first = trial_left_ > trial_steps(work_);
-    const double limit = give_up * seconds_[best_] + (first ? wake_seconds : 0);
-    trial_left_ = seconds > limit ? 0 : trial_left_ - 1;
+    const double slow = give_up * seconds_[best_];
+    const double limit = first ? slow + wake_seconds : slow * static_cast<double>(block_.steps + 1 + hiccup);
+    trial_left_ = block_.seconds + seconds > limit ? 0 : trial_left_ - 1;
     if (!first || trial_left_ == 0) {
         ++block_.steps;
         block_.seconds += seconds;
+        slowest_ = std::max(slowest_, seconds);
     }
 }
 
 void ThreadChoice::end_trial(double now) {
     const Way tried = other();
-    seconds_[tried] = block_.mean();
+    const double steps = static_cast<double>(block_.steps);
+    seconds_[tried] = block_.steps < fewest_to_trim ? block_.mean() : (block_.seconds - slowest_) / (steps - 1);
     const Way chosen = seconds_[together] < margin * seconds_[alone] ? together : alone;
     patience_ = chosen == best_ ? std::min(2 * patience_, last_patience) : first_patience;
     best_ = chosen;
-    const double lost = chosen == tried ? 0 : block_.seconds - static_cast<double>(block_.steps) * seconds_[best_];
+    const double lost = chosen == tried ? 0 : block_.seconds - steps * seconds_[best_];
     earliest_trial_ = now + lost / lost_share;
     next_trial_ = std::max(earliest_trial_, now + patience_);
     block_ = {};
@@ -117,6 +122,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
         if (trial_left_ == 0 && trial_is_due(begin)) {
             trial_left_ = 1 + trial_steps(work_);
             block_ = {};
+            slowest_ = 0;
         }
         if (trial_left_ == 0) {
             by(best_, [&] { run(std::min(block_steps(), steps - done)); });

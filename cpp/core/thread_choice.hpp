@@ -47,6 +47,7 @@ class ThreadChoice {
     Way best_ = alone;
     Block block_;
     Index trial_left_ = 0;  // steps of the other way that are still to be tried; 0: no trial
+    double slowest_ = 0;    // of them
     double next_trial_ = 0;
     double earliest_trial_ = 0;
     double patience_ = 0;

@@ -1,4 +1,4 @@
-// Softmax of padded rows, shared by the losses and by predict_proba.
+// Softmax of rows, shared by the losses and by predict_proba.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,8 @@
 
 namespace fastopt {
 
-// Writes exp(x - max) to `e` (padding 0) and returns {max, sum of e}. log softmax(x)_k = x_k - max - log(sum).
+// Writes exp(x - max) to `e` and returns {max, sum of e}. log softmax(x)_k = x_k - max - log(sum). `padded`: both rows may be read and
+// written up to whole lines, and the padding of e becomes 0.
 template <class T>
 struct SoftmaxRow {
     T max;
@@ -17,11 +18,16 @@ struct SoftmaxRow {
 };
 
 template <class T>
-FASTOPT_INLINE SoftmaxRow<T> softmax_exponentials(const T* x, Index cols, T* e) {
+FASTOPT_INLINE SoftmaxRow<T> softmax_exponentials(const T* x, Index cols, T* e, bool padded = true) {
     using namespace simd;
     constexpr Index lanes = Vec<T>::lanes;
     const Vec<T> lowest = set1(std::numeric_limits<T>::lowest());
-    const auto line = [&](Index j) { return j + lanes <= cols ? load(x + j) : select(first_lanes<T>(cols - j), load(x + j), lowest); };
+    const auto line = [&](Index j) FASTOPT_INLINE_LAMBDA {
+        if (j + lanes <= cols) {
+            return load(x + j);
+        }
+        return select(first_lanes<T>(cols - j), padded ? load(x + j) : load_partial(x + j, cols - j), lowest);
+    };
     Vec<T> high = lowest;
     for (Index j = 0; j < cols; j += lanes) {
         high = max(high, line(j));
@@ -33,7 +39,11 @@ FASTOPT_INLINE SoftmaxRow<T> softmax_exponentials(const T* x, Index cols, T* e) 
         if (j + lanes > cols) {
             value = keep(first_lanes<T>(cols - j), value);
         }
-        store(e + j, value);
+        if (padded || j + lanes <= cols) {
+            store(e + j, value);
+        } else {
+            store_partial(e + j, value, cols - j);
+        }
         sum = sum + value;
     }
     return {top, sum_lanes(sum)};
@@ -55,7 +65,7 @@ struct SoftmaxRows {
     static constexpr Index lanes = simd::Vec<T>::lanes;
     static constexpr Index most = simd::Vec<T>::packet_lanes;
 
-    // At most `most` rows.
+    // At most `most` rows, padded.
     void exponentials(In<T> x, Out<T> e) {
         simd::store(sum_, simd::set1(T(1)));
         if (x.cols <= lanes) {
@@ -114,7 +124,7 @@ struct SoftmaxRows {
     }
 };
 
-// out = softmax(x) row by row, padded matrices.
+// out = softmax(x) row by row; the two may be one.
 template <class T>
 void softmax(In<T> x, Out<T> out);
 
