@@ -11,6 +11,7 @@
 #include "core/aligned.hpp"
 #include "core/check.hpp"
 #include "core/types.hpp"
+#include "kernels/copy_row.hpp"
 #include "kernels/gather.hpp"
 
 namespace fastopt {
@@ -133,7 +134,7 @@ class PaddedInput {
             copy_.reserve(m.rows, m.cols);
             const Matrix<T> to = copy_.view(m.rows);
             for (Index i = 0; i < m.rows; ++i) {
-                std::copy(m.row(i), m.row(i) + m.cols, to.row(i));
+                copy_row(m.row(i), m.cols, to.row(i));
             }
             view_ = to;
         }
@@ -158,7 +159,7 @@ class PaddedOutput {
     Matrix<T> view() const { return view_; }
     void finish() const {
         for (Index i = 0; view_.data != out_.data && i < out_.rows; ++i) {
-            std::copy(view_.row(i), view_.row(i) + out_.cols, out_.row(i));
+            copy_row(view_.row(i), out_.cols, out_.row(i));
         }
     }
 

@@ -6,6 +6,7 @@
 #include "bindings/bind.hpp"
 #include "bindings/named.hpp"
 #include "bindings/target.hpp"
+#include "core/threads.hpp"
 #include "kernels/reduce.hpp"
 #include "losses/loss.hpp"
 
@@ -13,53 +14,58 @@ namespace fastopt {
 
 namespace {
 
-// Rows of a matrix as padded blocks, one after the other in the same memory; an empty matrix has empty blocks.
+// Rows of a matrix as padded blocks, one after the other in the same memory; an empty matrix has empty blocks, and where a loss reads
+// nothing else of a row a block is the rows themselves.
 template <class E>
 class PaddedBlocks {
     using T = std::remove_const_t<E>;
 
    public:
-    PaddedBlocks(Matrix<E> m, Index block) : all_(m) {
-        if (!m.padded && m.data != nullptr) {
+    PaddedBlocks(Matrix<E> m, bool as_they_are, Index block) : all_(m), copied_(m.data != nullptr && !m.padded && !as_they_are) {
+        if (copied_) {
             copy_.reserve(std::min(block, m.rows), m.cols);
         }
     }
     // Space for rows [first, first + count).
     Matrix<E> block(Index first, Index count) const {
-        if (all_.data == nullptr || all_.padded) {
-            return {all_.data == nullptr ? nullptr : all_.row(first), count, all_.cols, all_.ld, all_.padded};
+        if (copied_) {
+            return copy_.view(count);
         }
-        return copy_.view(count);
+        return {all_.data == nullptr ? nullptr : all_.row(first), count, all_.cols, all_.ld, all_.padded};
     }
     // The same with their contents.
     Matrix<E> read(Index first, Index count) const {
-        if (all_.data != nullptr && !all_.padded) {
+        if (copied_) {
             const Matrix<T> to = copy_.view(count);
             for (Index i = 0; i < count; ++i) {
-                std::copy(all_.row(first + i), all_.row(first + i) + all_.cols, to.row(i));
+                copy_row<T>(all_.row(first + i), all_.cols, to.row(i));
             }
         }
         return block(first, count);
     }
     // What was computed in that space, to the matrix.
     void write(Index first, Index count) const {
-        if (all_.data != nullptr && !all_.padded) {
+        if (copied_) {
             const Matrix<T> from = copy_.view(count);
             for (Index i = 0; i < count; ++i) {
-                std::copy(from.row(i), from.row(i) + all_.cols, all_.row(first + i));
+                copy_row(from.row(i), all_.cols, all_.row(first + i));
             }
         }
     }
 
    private:
     Matrix<E> all_;
+    bool copied_;
     PaddedMatrix<T> copy_;
 };
 
-// Padded copies of narrow outputs take up to sixteen times their room: about 4 MB of them at a time.
+// Padded copies of narrow outputs take up to sixteen times their room: so many rows at a time that they stay in L2, in whole lines of
+// what is written for each row.
 template <class T>
 Index block_rows(Index cols) {
-    return std::max<Index>(512, (Index{1} << 20) / padded_ld<T>(cols));
+    constexpr Index copy_bytes = Index{1} << 16;
+    const Index rows = copy_bytes / static_cast<Index>(sizeof(T)) / padded_ld<T>(cols);
+    return std::max<Index>(1, rows / line_elements<T>) * line_elements<T>;
 }
 
 template <class T>
@@ -72,21 +78,23 @@ LossValue evaluate_array(const Loss<T>& loss, const py::object& prediction, cons
     const Matrix<T> g = grad.is_none() ? Matrix<T>{} : output_matrix<T>(grad, "grad");
     T* rows_out = row_losses.is_none() ? nullptr : output_flat<T>(row_losses, "rows", p.rows).data;
     const py::gil_scoped_release release;
-    const Index block = block_rows<T>(p.cols);
-    const PaddedBlocks<const T> predictions(p, block);
-    const PaddedBlocks<const T> targets(y.dense, block);
-    const PaddedBlocks<T> grads(g, block);
     const Buffer<T> scratch(2 * p.rows);
     T* row_loss = scratch.data();
     T* row_scale = row_loss + p.rows;
     const double total = scale_rows(w, p.rows, row_scale);
-    for (Index first = 0; first < p.rows; first += block) {
-        const Index count = std::min(block, p.rows - first);
-        const Target<T> seen{targets.read(first, count), y.labels == nullptr ? nullptr : y.labels + first};
-        evaluate_rows<T>(loss, 0, count, predictions.read(first, count), seen, row_scale + first, row_loss + first,
-                         grads.block(first, count));
-        grads.write(first, count);
-    }
+    parallel_for(p.rows, line_elements<T>, loss_work(p.rows, p.cols), [&](Index begin, Index end) {
+        const Index block = block_rows<T>(p.cols);
+        const bool as_they_are = !loss.wants_padding(p.cols);
+        const PaddedBlocks<const T> predictions(p, as_they_are, block);
+        const PaddedBlocks<const T> targets(y.dense, as_they_are, block);
+        const PaddedBlocks<T> grads(g, as_they_are, block);
+        for (Index first = begin; first < end; first += block) {
+            const Index count = std::min(block, end - first);
+            const Target<T> seen{targets.read(first, count), y.labels == nullptr ? nullptr : y.labels + first};
+            loss.rows(0, count, predictions.read(first, count), seen, row_scale + first, row_loss + first, grads.block(first, count));
+            grads.write(first, count);
+        }
+    });
     const LossValue value = mean_of_rows(w, total, p.rows, row_loss, row_scale);
     if (rows_out != nullptr) {
         std::copy(row_loss, row_loss + p.rows, rows_out);

@@ -59,7 +59,7 @@ py::array_t<T> copy_out(ConstMatrix<T> from) {
     py::array_t<T> out = new_matrix<T>(from.rows, from.cols);
     T* to = out.mutable_data();
     for (Index i = 0; i < from.rows; ++i) {
-        std::copy(from.row(i), from.row(i) + from.cols, to + i * from.cols);
+        copy_row(from.row(i), from.cols, to + i * from.cols);
     }
     return out;
 }
@@ -96,7 +96,7 @@ py::object forward(Network<T>& net, const py::object& x, bool training) {
         lap(training ? net.profile() : nullptr, Phase::python);
         const Matrix<T> to = net.input(from.rows);
         for (Index i = 0; i < from.rows; ++i) {
-            std::copy(from.row(i), from.row(i) + from.cols, to.row(i));
+            copy_row(from.row(i), from.cols, to.row(i));
         }
         y = net.forward(from.rows, training);
     }
@@ -118,7 +118,7 @@ py::object backward(Network<T>& net, const py::object& grad_output) {
         lap(net.profile(), Phase::python);
         const Matrix<T> to = net.output_gradient(from.rows);
         for (Index i = 0; i < from.rows; ++i) {
-            std::copy(from.row(i), from.row(i) + from.cols, to.row(i));
+            copy_row(from.row(i), from.cols, to.row(i));
         }
         grad_x = net.backward(true);
     }

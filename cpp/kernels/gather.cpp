@@ -1,10 +1,10 @@
 #include "kernels/gather.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "core/threads.hpp"
+#include "kernels/copy_row.hpp"
 
 namespace fastopt {
 
@@ -25,32 +25,10 @@ auto with_type(const Source& source, F&& f) {
     return f(static_cast<const float*>(source.data));
 }
 
-template <Index Count, class T>
-void copy_piece(const T* from, T* to) {
-    std::memcpy(to, from, static_cast<std::size_t>(Count) * sizeof(T));
-}
-
 template <class T, class S>
 void convert_row(const S* from, Index cols, T* to) {
     if constexpr (std::is_same_v<T, S>) {
-        // Rows are often short: pieces of a size known to the compiler instead of calls, the last one over the end of the one before.
-        constexpr Index line = line_elements<T>;
-        constexpr Index piece = line / 4;
-        if (cols >= line) {
-            for (Index j = 0; j + line <= cols; j += line) {
-                copy_piece<line>(from + j, to + j);
-            }
-            copy_piece<line>(from + cols - line, to + cols - line);
-        } else if (cols >= piece) {
-            for (Index j = 0; j + piece <= cols; j += piece) {
-                copy_piece<piece>(from + j, to + j);
-            }
-            copy_piece<piece>(from + cols - piece, to + cols - piece);
-        } else {
-            for (Index j = 0; j < cols; ++j) {
-                to[j] = from[j];
-            }
-        }
+        copy_row(from, cols, to);
     } else {
         for (Index j = 0; j < cols; ++j) {
             to[j] = static_cast<T>(from[j]);

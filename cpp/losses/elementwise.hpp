@@ -27,6 +27,7 @@ class ElementwiseLoss final : public Loss<T> {
     explicit ElementwiseLoss(const Config& config) : rule_(config) {}
 
     TargetKind target_kind(Index) const override { return TargetKind::dense; }
+    bool wants_padding(Index outputs) const override { return outputs > 1; }
 
     void rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
               Matrix<T> grad) const override {

@@ -31,7 +31,7 @@ LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_l
 template <class T>
 void evaluate_rows(const Loss<T>& loss, Index begin, Index end, In<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
                    Out<T> grad) {
-    parallel_for(end - begin, 1, 40.0 * static_cast<double>((end - begin) * prediction.cols),
+    parallel_for(end - begin, 1, loss_work(end - begin, prediction.cols),
                  [&](Index first, Index last) { loss.rows(begin + first, begin + last, prediction, target, row_scale, row_loss, grad); });
 }
 

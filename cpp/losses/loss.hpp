@@ -31,6 +31,11 @@ class Loss {
     // Columns of a dense target.
     virtual Index target_columns(Index outputs) const { return outputs; }
 
+    // Whether rows must be padded; else nothing but their elements is read and written.
+    virtual bool wants_padding(Index outputs) const {
+        (void)outputs;
+        return true;
+    }
     // Loss of every row in [begin, end) to row_loss; its gradient times row_scale[i] to grad (padded; empty: not wanted).
     virtual void rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
                       Matrix<T> grad) const = 0;
@@ -62,6 +67,9 @@ template <class T>
 double scale_rows(const T* weight, Index rows, T* row_scale);
 template <class T>
 LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_loss, T* row_scale);
+
+// Of Loss::rows, in the unit of threads_for.
+inline double loss_work(Index rows, Index cols) { return 40.0 * static_cast<double>(rows * cols); }
 
 // Loss::rows of rows [begin, end) on as many threads as the work is worth.
 template <class T>
