@@ -1,4 +1,4 @@
-"""What the machine can do: FMA rate of every built instruction set, dot products of bfloat16, copy bandwidth of L2, L3 and memory.
+"""What the machine can do: FMA rate of every built instruction set, dot products of bfloat16, copy bandwidth, lines between cores.
 
 Every instruction set runs in a process of its own with FASTOPT_ISA, because one process holds one core.
 """
@@ -12,6 +12,8 @@ import machine
 from context import Context
 from harness import Contestant, measure, summarize
 from report import number, plus_minus
+
+CROSSING_LINES = (64, 400, 1200)  # written between two meetings
 
 WORKER = """
 import json, sys
@@ -35,6 +37,8 @@ def run(context: Context) -> None:
     threads = sorted({1, context.threads})
     fma_rates(context, threads)
     copy_rates(context, threads)
+    if context.threads > 1:
+        crossing_costs(context)
 
 
 def fma_rates(context: Context, threads: list[int]) -> None:
@@ -89,3 +93,17 @@ def copy_rates(context: Context, threads: list[int]) -> None:
             rows.append([f"{place}, {number(size / 2**20)} MiB", str(count), rate])
     context.fo.set_num_threads(context.threads)
     context.report.table(["working set", "threads", "GB/s"], rows)
+
+
+def crossing_costs(context: Context) -> None:
+    context.report.begin("limits", f"lines that one of {context.threads} threads writes and another reads, nanoseconds")
+    rows, meetings = [], []
+    for lines in CROSSING_LINES:
+        costs = [context.core.crossing_cost(lines, context.plan.block_seconds) for _ in range(context.plan.repeats)]
+        line = summarize([cost for cost, _ in costs])
+        meetings += [cost for _, cost in costs]
+        context.report.add(f"crossing {lines} lines", f"limit {context.threads} threads", line, "s")
+        rows.append([f"{lines} lines each, of one", f"{number(line.median * 1e9)} {plus_minus(line)}"])
+    meeting = summarize(meetings)
+    context.report.add("crossing, a meeting", f"limit {context.threads} threads", meeting, "s")
+    context.report.table(["between cores", "ns"], [*rows, ["a meeting of all", f"{number(meeting.median * 1e9)} {plus_minus(meeting)}"]])

@@ -1,7 +1,8 @@
 """Where the time of a training step goes: the stage profile of the five workloads beside the machine's limit of every stage.
 
 The limit of a stage is the longer of its operations over the multiply-add rate and its bytes over the copy bandwidth at the working set
-of the step; both are measured in the same rounds, on the same number of threads. Section "profile" of run.py.
+of the step; both are measured in the same rounds, on the same number of threads. Where threads take rows of their own through the layers,
+what they hand to each other has a limit of its own. Section "profile" of run.py.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from training import FastoptTrainer
 from workloads import QUICK_WORKLOADS, WORKLOADS, Workload, make_data
 
 FLOAT = 4  # bytes
+LINE = 64  # bytes
+EXCHANGE = "exchange"
+MEETINGS = 2  # of a step
 STEP = "whole step"  # without a profile
 OTHERS = ("wait", "snapshot", "order", "evaluation", "callbacks", "python")  # for other threads, and between native steps
 GROUP = 4  # blocks of a round, of which the fastest counts: a neighbour on the machine must disturb them all to be seen
@@ -64,6 +68,19 @@ def working_set(workload: Workload) -> int:
     return FLOAT * (4 * workload.parameters + workload.batch * (sum(workload.sizes) + 2 * max(workload.sizes)))
 
 
+def exchanged_lines(workload: Workload, threads: int) -> int:
+    """Cache lines that each thread writes and others read in a step, when each takes its rows through all layers.
+
+    For the weight gradients, of which each thread makes a part: its rows of every gradient, and of every hidden activation the columns of
+    the other parts. For the next step: the weights that it has updated.
+    """
+    rows, others = workload.batch / threads, (threads - 1) / threads
+    floats = LINE // FLOAT
+    gradients = sum(-(-width // floats) for width in workload.sizes[1:])
+    activations = others * sum(-(-width // floats) for width in workload.sizes[1:-1])
+    return round(rows * (gradients + activations) + workload.parameters / floats / threads)
+
+
 class Side:
     """The samples of one workload on one number of threads, one per round."""
 
@@ -72,6 +89,7 @@ class Side:
         self.seconds: dict[str, list[float]] = {}
         self.fma: list[float] = []
         self.copy: list[float] = []
+        self.exchange: list[float] = []
         self.clock_seconds = 0.0
         context.fo.set_num_threads(threads)
         block = context.plan.block_seconds / GROUP
@@ -97,6 +115,10 @@ class Side:
         ):
             measure(plan.wake_seconds)
             rates.append(measure(plan.block_seconds))
+        if "wait" in profile:
+            lines = exchanged_lines(self.workload, self.threads)
+            line, meeting = core.crossing_cost(lines, plan.block_seconds)
+            self.exchange.append(lines * line + MEETINGS * meeting)
 
     def _profiled(self) -> Any:
         with self.ours.trainer.profile() as profile:
@@ -113,6 +135,10 @@ class Side:
     def limits(self) -> tuple[float, float]:
         """Medians of the multiply-add rate and of the copy bandwidth."""
         return summarize(self.fma, is_rate=True).median, summarize(self.copy, is_rate=True).median
+
+    def exchange_limit(self) -> float:
+        """Seconds of a step that threads with rows of their own hand lines to each other; 0 when they do not."""
+        return summarize(self.exchange).median if self.exchange else 0.0
 
     def of_limit(self, name: str, cost: Cost) -> float:
         """Median over the rounds: each compared with the limits of its own round."""
@@ -154,13 +180,17 @@ def rows(context: Context, workload: Workload, costs: dict[str, Cost], sides: li
         yield [stage, number(cost.flops * 1e-6) if cost.flops else "-", number(cost.bytes * 1e-3), cost.bound(*sides[0].limits())] + [
             cell for side in sides for cell in stage_cells(context, workload, side, stage, cost)
         ]
+    if any(side.exchange for side in sides):
+        lines = max(exchanged_lines(workload, side.threads) for side in sides if side.exchange)
+        limits = [number(side.exchange_limit() * 1e6) if side.exchange else "-" for side in sides]
+        yield [EXCHANGE, "-", number(lines * LINE * 1e-3), "lines"] + [cell for limit in limits for cell in (limit, "-", "-", "-")]
     for name in OTHERS:
         if any(name in side.seconds for side in sides):
             yield [name, "-", "-", ""] + [cell for side in sides for cell in plain_cells(context, workload, side, name)]
     cells = [STEP, number(total.flops * 1e-6), number(total.bytes * 1e-3), ""]
     for side in sides:
         fma, copy = side.limits()
-        limit = sum(cost.seconds(fma, copy) for cost in costs.values())
+        limit = sum(cost.seconds(fma, copy) for cost in costs.values()) + side.exchange_limit()
         step = side.stage(STEP)
         context.report.add(case(workload, side), STEP, step, "s/step", flops=total.flops, bytes=total.bytes, of_limit=limit / step.median)
         cells += [number(limit * 1e6), number(step.median * 1e6), percent(limit / step.median), "100%"]

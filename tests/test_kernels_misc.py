@@ -2,9 +2,10 @@
 
 import itertools
 
+import fastopt as fo
 import numpy as np
 import pytest
-from helpers import close, close_each
+from helpers import close, close_each, refuses
 from native import DTYPES, core, guarded, sample
 from reference import activations, layers, philox
 
@@ -93,3 +94,18 @@ def test_permutations():
     firsts = np.array([core.permutation(4, 0, epoch) for epoch in range(4000)])
     counts = np.array([[(firsts[:, place] == value).mean() for value in range(4)] for place in range(4)])
     assert abs(counts - 0.25).max() < 0.04, f"every value comes to every place equally often; got {counts}"
+
+
+def test_lines_between_threads_cost_nothing_alone():
+    before = fo.get_num_threads()
+    try:
+        fo.set_num_threads(1)
+        assert core.crossing_cost(10, 0.003) == (0.0, 0.0)
+        fo.set_num_threads(3)
+        assert core.crossing_cost(0, 0.003) == (0.0, 0.0)
+        line, meeting = core.crossing_cost(100, 0.003)
+    finally:
+        fo.set_num_threads(before)
+    assert line >= 0
+    assert meeting > 0
+    refuses("a number of lines below 0", core.crossing_cost, -1, 0.003, match="lines")

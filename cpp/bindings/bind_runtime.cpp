@@ -113,6 +113,12 @@ void bind_runtime(py::module_& m) {
     });
     def_rate(m, "divider_rate", &divider_rate<float>, &divider_rate<double>);
     m.def("copy_rate", &copy_rate, py::call_guard<py::gil_scoped_release>());
+    m.def("crossing_cost", [](Index lines, double seconds) {
+        check(lines >= 0, "lines must not be negative; got ", lines);
+        const py::gil_scoped_release release;
+        const Crossing cost = crossing_cost(lines, seconds);
+        return std::pair(cost.line, cost.meeting);
+    });
     m.def("uniform", [](Index n, std::uint64_t seed, std::uint64_t step, std::uint32_t layer) {
         check(n >= 0, "n must not be negative; got ", n);
         py::array_t<double> out(n);

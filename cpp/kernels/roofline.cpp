@@ -1,10 +1,13 @@
 #include "kernels/roofline.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <vector>
 
 #include "core/aligned.hpp"
 #include "core/threads.hpp"
+#include "core/waiting.hpp"
 #include "kernels/gemm_bf16.hpp"
 #include "kernels/simd.hpp"
 
@@ -138,6 +141,48 @@ double loop_rate(double seconds, double amount, F&& loop) {
     });
 }
 
+// Rounds of crossing_cost by their fastest run, in seconds a round; threads read each other's lines when `across`, else their own.
+double round_seconds(Index lines, bool across, double seconds) {
+    constexpr Index rounds = 256;
+    constexpr Index line = line_elements<double>;
+    struct alignas(2 * cache_line) Place {
+        std::atomic<Index> meetings{0};
+    };
+    const int threads = get_num_threads();
+    const Buffer<double> boxes(threads * std::max<Index>(lines, 1) * line);
+    std::vector<Place> places(static_cast<std::size_t>(threads));
+    volatile double sink = 0;
+    const auto run = [&](int thread, int all) {
+        auto& arrived = places[static_cast<std::size_t>(thread)].meetings;
+        Index meetings = arrived.load(std::memory_order_relaxed);
+        const auto meet = [&] {
+            arrived.store(++meetings, std::memory_order_release);
+            for (int t = 0; t < all; ++t) {
+                const auto& other = places[static_cast<std::size_t>(t)].meetings;
+                wait_until([&] { return other.load(std::memory_order_acquire) >= meetings; }, [] {});
+            }
+        };
+        double* const mine = boxes.data() + thread * lines * line;
+        const double* const theirs = boxes.data() + (across ? (thread + 1) % all : thread) * lines * line;
+        simd::Vec<double> sum = simd::zero<double>();
+        for (Index r = 0; r < rounds; ++r) {
+            const simd::Vec<double> value = simd::set1(static_cast<double>(r));
+            for (Index i = 0; i < lines; ++i) {
+                simd::store(mine + i * line, value);
+            }
+            meet();
+            for (Index i = 0; i < lines; ++i) {
+                sum = sum + simd::load(theirs + i * line);
+            }
+            meet();
+        }
+        if (thread == 0) {
+            sink = simd::ei::pfirst(sum.p[0]);
+        }
+    };
+    return 1 / best_rate(seconds, static_cast<double>(rounds), [&] { parallel(threads, run); });
+}
+
 }  // namespace
 
 template <class T>
@@ -182,6 +227,15 @@ double copy_rate(Index bytes, double seconds) {
             }
         });
     });
+}
+
+Crossing crossing_cost(Index lines, double seconds) {
+    if (get_num_threads() == 1 || lines == 0) {
+        return {0, 0};
+    }
+    const double own = round_seconds(lines, false, seconds / 3);
+    const double across = round_seconds(lines, true, seconds / 3);
+    return {std::max(0.0, across - own) / static_cast<double>(lines), round_seconds(0, false, seconds / 3) / 2};
 }
 
 template double fma_rate<float>(double);

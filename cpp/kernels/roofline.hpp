@@ -20,4 +20,12 @@ double divider_rate(double seconds);
 // Bytes read and written per second by a copy between two halves of `bytes`, on get_num_threads() threads.
 double copy_rate(Index bytes, double seconds);
 
+// What it costs that threads work on the same lines, in seconds. Measured by rounds of two halves: each thread writes so many lines of its
+// own, all meet, each reads those of another thread, all meet. 0 on one thread.
+struct Crossing {
+    double line;     // that one thread writes and another reads, above one that a thread reads itself
+    double meeting;  // of all threads, with nothing to write and to read
+};
+Crossing crossing_cost(Index lines, double seconds);
+
 }  // namespace fastopt

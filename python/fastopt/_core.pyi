@@ -47,6 +47,9 @@ def divider_rate(dtype: str, seconds: float) -> float:
 def copy_rate(num_bytes: int, seconds: float) -> float:
     """Bytes per second (read + written) of a copy loop over two buffers of `num_bytes` in total."""
 
+def crossing_cost(lines: int, seconds: float) -> tuple[float, float]:
+    """Seconds of a cache line that one thread writes and another reads, when each writes so many, and of a meeting of all threads."""
+
 class ArrayCopies:
     """Copies of C-contiguous arrays that change; `restore` writes them back. Both release the GIL."""
     def __init__(self, arrays: Sequence[NDArray[Any]]) -> None: ...
