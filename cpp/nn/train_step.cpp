@@ -78,12 +78,39 @@ void TrainStep<T>::plan_runs() {
         if (!runs_.empty()) {
             Run& last = runs_.back();
             const bool adjacent = round_up(last.offset + last.size, line_elements<T>) == run.offset;
-            if (adjacent && last.l1 == run.l1 && last.l2 == run.l2 && last.decay == run.decay && last.multiplier == run.multiplier) {
+            if (adjacent && last.alike(run)) {
                 last.size = run.offset + run.size - last.offset;
                 continue;
             }
         }
         runs_.push_back(run);
+    }
+}
+
+// One update for all that are treated alike: what a rule works out before its loop takes as long as a few hundred parameters.
+template <class T>
+void TrainStep<T>::plan_parts(int threads) {
+    parts_.assign(static_cast<std::size_t>(threads), {});
+    for (int thread = 0; thread < threads; ++thread) {
+        std::vector<PartRun>& runs = parts_[static_cast<std::size_t>(thread)];
+        for (const SegmentInfo& info : network_->parameter_layout().segments()) {
+            const Range rows = Part{thread, threads}.template of<T>(info.shape[0], info.turn);
+            if (!info.trainable || rows.empty()) {
+                continue;
+            }
+            const Run run = run_of(info);
+            const Index each = info.size / info.shape[0];
+            const Range part{info.offset + rows.begin * each, info.offset + rows.end * each};
+            const auto known = std::find_if(runs.begin(), runs.end(), [&](const PartRun& other) { return other.run.alike(run); });
+            if (known == runs.end()) {
+                runs.push_back({run, {part}});
+                runs.back().run.offset = 0;
+            } else if (round_up(known->parts.back().end, line_elements<T>) == part.begin) {
+                known->parts.back().end = part.end;
+            } else {
+                known->parts.push_back(part);
+            }
+        }
     }
 }
 
@@ -152,6 +179,9 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
         StepInfo info;
         std::atomic<Verdict> verdict{Verdict::unknown};
     } shared;  // by thread 0, after the meeting
+    if (parts_.size() != static_cast<std::size_t>(threads)) {
+        plan_parts(threads);
+    }
     const std::uint32_t turn = meeting_.begin();
     parallel(threads, [this, batch, learning_rate, at_once, profile, turn, &shared](int thread, int all) {
         Profile* laps = thread == 0 ? profile : nullptr;
@@ -178,7 +208,7 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
             Verdict verdict = Verdict::unknown;
             wait_until([&] { return (verdict = shared.verdict.load(std::memory_order_acquire)) != Verdict::unknown; }, [] {});
             if (verdict == Verdict::update) {
-                update_part(shared.info, part);
+                update_part(shared.info, thread);
             }
             lap(laps, Phase::update);
         }
@@ -352,16 +382,12 @@ void TrainStep<T>::apply(double learning_rate) {
 }
 
 template <class T>
-void TrainStep<T>::update_part(const StepInfo& info, Part part) {
-    for (const SegmentInfo& parameter : network_->parameter_layout().segments()) {
-        const Range range = part.of<T>(parameter.shape[0], parameter.turn);
-        if (parameter.trainable && !range.empty()) {
-            const Index each = parameter.size / parameter.shape[0];
-            Run run = run_of(parameter);
-            run.offset += range.begin * each;
-            run.size = range.size() * each;
-            optimizer_->update(info, segment(run));
-        }
+void TrainStep<T>::update_part(const StepInfo& info, int thread) {
+    for (const PartRun& mine : parts_[static_cast<std::size_t>(thread)]) {
+        Segment<T> part = segment(mine.run);
+        part.parts = mine.parts.data();
+        part.part_count = static_cast<Index>(mine.parts.size());
+        optimizer_->update(info, part);
     }
 }
 

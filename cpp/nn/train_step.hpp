@@ -75,6 +75,15 @@ class TrainStep {
         double l2;
         bool decay;
         double multiplier;
+
+        bool alike(const Run& other) const {
+            return l1 == other.l1 && l2 == other.l2 && decay == other.decay && multiplier == other.multiplier;
+        }
+    };
+    // What a thread updates of all parameters that are treated alike: elements of the flat buffer.
+    struct PartRun {
+        Run run;
+        std::vector<Range> parts;
     };
 
     struct Batch {
@@ -104,7 +113,8 @@ class TrainStep {
     void finish_accumulation();
     StepInfo begin_update(double learning_rate, double norm_squared);
     void apply(double learning_rate);
-    void update_part(const StepInfo& info, Part part);
+    void plan_parts(int threads);
+    void update_part(const StepInfo& info, int thread);
     void average();
     void move_averages();
     void check_training_point() const;
@@ -114,6 +124,7 @@ class TrainStep {
     std::shared_ptr<const Optimizer<T>> optimizer_;
     TrainOptions options_;
     std::vector<Run> runs_;
+    std::vector<std::vector<PartRun>> parts_;  // by thread, when each has rows of its own
     std::vector<Buffer<T>> slots_;
     std::vector<double> scalars_;
     Buffer<T> average_parameters_;

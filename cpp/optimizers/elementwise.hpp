@@ -115,7 +115,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         using simd::Vec;
         constexpr Index lanes = Vec<T>::lanes;
         constexpr int slots = Rule::slots;
-        parallel_for(segment.size, lanes, work, [&](Index begin, Index end) {
+        const auto each = [&](Index begin, Index end) {
             const F element = shared;  // a copy of its own: no store below can change its constants, so they stay in registers
             T* w = segment.w;
             const T* g = segment.g;
@@ -151,7 +151,13 @@ class ElementwiseOptimizer final : public Optimizer<T> {
                     simd::store_partial(slot[s] + i, state[s], rest);
                 }
             }
-        });
+        };
+        if (segment.part_count == 0) {
+            parallel_for(segment.size, lanes, work, each);
+        }
+        for (Index p = 0; p < segment.part_count; ++p) {
+            each(segment.parts[p].begin, segment.parts[p].end);
+        }
     }
 
     Rule rule_;

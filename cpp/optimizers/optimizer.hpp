@@ -8,6 +8,7 @@
 
 #include "core/config.hpp"
 #include "core/registry.hpp"
+#include "core/threads.hpp"
 #include "core/types.hpp"
 
 namespace fastopt {
@@ -43,6 +44,9 @@ struct Segment {
     double multiplier = 1;  // of the learning rate
     bool decay = true;      // whether weight decay applies
     GradientTransform transform = {};
+    // When there are any, only these elements, by the calling thread.
+    const Range* parts = nullptr;
+    Index part_count = 0;
 };
 
 template <class T>
