@@ -18,12 +18,13 @@ constexpr double trial_work = 2e8;
 constexpr double block_seconds = 4e-3;   // between two looks at the clock
 constexpr double first_patience = 0.02;  // until the other way is tried again; doubles each time it loses
 constexpr double last_patience = 2.0;
-constexpr double lost_share = 0.01;    // of all time may be lost in trials
-constexpr double margin = 0.97;        // what a team must reach of one thread's time
-constexpr double give_up = 4;          // a trial ends early when its steps take so many times longer,
-constexpr Index hiccup = 2;            // and so many more such steps: one that somebody else interrupted says nothing
-constexpr Index fewest_to_trim = 8;    // steps of a trial of which the slowest is left out
-constexpr double wake_seconds = 1e-3;  // the first step of a trial may wait so long for threads that sleep
+constexpr double lost_share = 0.01;     // of all time may be lost in trials
+constexpr double margin = 0.97;         // what a team must reach of one thread's time
+constexpr double give_up = 4;           // a trial ends early when its steps take so many times longer,
+constexpr Index hiccup = 2;             // and so many more such steps: one that somebody else interrupted says nothing
+constexpr Index fewest_to_trim = 8;     // steps of a trial of which the slowest is left out
+constexpr double wake_seconds = 1e-3;   // the first step of a trial may wait so long for threads that sleep,
+constexpr double start_seconds = 0.02;  // and that of the first trial for threads that do not exist yet or share the leader's core
 
 Index trial_steps(double work) { return std::clamp(static_cast<Index>(trial_work / work), Index{1}, most_trial_steps); }
 
@@ -65,7 +66,8 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double now) {
 void ThreadChoice::saw_trial_step(double seconds) {
     const bool first = trial_left_ > trial_steps(work_);
     const double slow = give_up * seconds_[best_];
-    const double limit = first ? slow + wake_seconds : slow * static_cast<double>(block_.steps + 1 + hiccup);
+    const double patience = seconds_[other()] == 0 ? start_seconds : wake_seconds;
+    const double limit = first ? slow + patience : slow * static_cast<double>(block_.steps + 1 + hiccup);
     trial_left_ = block_.seconds + seconds > limit ? 0 : trial_left_ - 1;
     if (!first || trial_left_ == 0) {
         ++block_.steps;

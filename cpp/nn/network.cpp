@@ -42,6 +42,8 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
         const auto& [kind, config] = specs[static_cast<std::size_t>(number)];
         std::unique_ptr<Layer<T>> layer = layer_registry<T>().make(kind, config);
         layer->set_place(number, width);
+        const auto segments = [&] { return static_cast<Index>(parameter_layout_.segments().size()); };
+        const Index first = segments();
         layer->add_segments(parameter_layout_, buffer_layout_);
         width = layer->outputs();
         table_.push_back(layer->info());
@@ -50,7 +52,7 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
             stages_.back().last_layer = number;
             continue;
         }
-        stages_.push_back({std::move(layer), {}, {}, {}, false, number, number});
+        stages_.push_back({std::move(layer), {}, {}, {}, false, number, number, {first, segments()}});
     }
     outputs_ = width;
     rows_alone_ = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->rows_alone(); });
@@ -357,16 +359,17 @@ void Network<T>::backward_rows(Range rows, int thread) {
 }
 
 template <class T>
-void Network<T>::weight_gradients(Part part) {
-    const Pass pass = pass_of(part.thread, 0);
-    for (std::size_t s = stages_.size(); s-- > lowest_trainable();) {
-        Layer<T>& layer = *stages_[s].layer;
-        if (layer.trainable()) {
-            layer.backward_weight(below(s, part.thread), gradient_of(s), part, pass.precision, scratch_of(part.thread));
-            // A thread without a part of the weight took no time for its product.
-            lap(pass.profile, Phase::weight_gradient, layer.number(), layer.weight_part(part).empty() ? 0 : trained_rows_);
-        }
+bool Network<T>::weight_gradient(Index stage, Part part) {
+    const auto s = static_cast<std::size_t>(stage);
+    Layer<T>& layer = *stages_[s].layer;
+    if (!layer.trainable()) {
+        return false;
     }
+    const Pass pass = pass_of(part.thread, 0);
+    layer.backward_weight(below(s, part.thread), gradient_of(s), part, pass.precision, scratch_of(part.thread));
+    // A thread without a part of the weight took no time for its product.
+    lap(pass.profile, Phase::weight_gradient, layer.number(), layer.weight_part(part).empty() ? 0 : trained_rows_);
+    return true;
 }
 
 template <class T>

@@ -66,7 +66,10 @@ class Network {
     Matrix<T> input_of(int thread) const { return (thread > 0 && own_inputs() ? more_inputs_[thread - 1] : input_).view(trained_rows_); }
     void forward_rows(Range rows, int thread);
     void backward_rows(Range rows, int thread);
-    void weight_gradients(Part part);
+    // Stages are taken from the last one back; false for one without anything to train.
+    bool weight_gradient(Index stage, Part part);
+    // Those of parameter_layout().segments() that are of a stage.
+    Range segments_of(Index stage) const { return stages_[static_cast<std::size_t>(stage)].segments; }
     // Threads take rows in multiples of this many.
     static constexpr Index row_grain = 8;
 
@@ -89,6 +92,7 @@ class Network {
         bool transparent;          // in the last forward
         Index first_layer;         // number of the layer in the caller's list
         Index last_layer;          // an absorbed activation follows
+        Range segments;            // of the parameters
     };
 
     struct Shape {

@@ -87,29 +87,33 @@ void TrainStep<T>::plan_runs() {
     }
 }
 
-// One update for all that are treated alike: what a rule works out before its loop takes as long as a few hundred parameters.
+// One update for all of a stage that are treated alike: what a rule works out before its loop takes as long as a few hundred parameters.
 template <class T>
 void TrainStep<T>::plan_parts(int threads) {
-    parts_.assign(static_cast<std::size_t>(threads), {});
+    const std::vector<SegmentInfo>& segments = network_->parameter_layout().segments();
+    parts_.assign(static_cast<std::size_t>(threads), StageParts(static_cast<std::size_t>(network_->stages())));
     for (int thread = 0; thread < threads; ++thread) {
-        std::vector<PartRun>& runs = parts_[static_cast<std::size_t>(thread)];
-        for (const SegmentInfo& info : network_->parameter_layout().segments()) {
-            const Range rows = Part{thread, threads}.template of<T>(info.shape[0], info.turn);
-            if (!info.trainable || rows.empty()) {
-                continue;
-            }
-            const Run run = run_of(info);
-            const Index each = info.size / info.shape[0];
-            const Range part{info.offset + rows.begin * each, info.offset + rows.end * each};
-            const auto known = std::find_if(runs.begin(), runs.end(), [&](const PartRun& other) { return other.run.alike(run); });
-            if (known == runs.end()) {
-                runs.push_back({run, {part}});
-                runs.back().run.offset = 0;
-            } else if (round_up(known->parts.back().end, line_elements<T>) == part.begin) {
-                known->parts.back().end = part.end;
-            } else {
-                known->parts.push_back(part);
-            }
+        for (Index stage = 0; stage < network_->stages(); ++stage) {
+            std::vector<PartRun>& runs = parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(stage)];
+            const Range own = network_->segments_of(stage);
+            std::for_each(segments.begin() + own.begin, segments.begin() + own.end, [&](const SegmentInfo& info) {
+                const Range rows = Part{thread, threads}.template of<T>(info.shape[0], info.turn);
+                if (!info.trainable || rows.empty()) {
+                    return;
+                }
+                const Run run = run_of(info);
+                const Index each = info.size / info.shape[0];
+                const Range part{info.offset + rows.begin * each, info.offset + rows.end * each};
+                const auto known = std::find_if(runs.begin(), runs.end(), [&](const PartRun& other) { return other.run.alike(run); });
+                if (known == runs.end()) {
+                    runs.push_back({run, {part}});
+                    runs.back().run.offset = 0;
+                } else if (round_up(known->parts.back().end, line_elements<T>) == part.begin) {
+                    known->parts.back().end = part.end;
+                } else {
+                    known->parts.push_back(part);
+                }
+            });
         }
     }
 }
@@ -169,7 +173,7 @@ LossValue TrainStep<T>::step_shared(const Batch& batch, double learning_rate) {
 }
 
 // Each thread takes rows of its own through all layers and back. When all have, it takes its part of every weight gradient and updates
-// what that is of, unless the update depends on all of them.
+// what that is of while both are in L1, unless the update depends on all of them.
 template <class T>
 LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learning_rate) {
     const bool at_once = options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm();
@@ -203,12 +207,18 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
             shared.verdict.store(finite ? Verdict::update : Verdict::leave, std::memory_order_release);
         }
         const Part part{thread, all, at_once};
-        network_->weight_gradients(part);
-        if (at_once) {
-            Verdict verdict = Verdict::unknown;
-            wait_until([&] { return (verdict = shared.verdict.load(std::memory_order_acquire)) != Verdict::unknown; }, [] {});
+        Verdict verdict = Verdict::unknown;
+        for (Index stage = network_->stages(); stage-- > 0;) {
+            if (!network_->weight_gradient(stage, part) || !at_once) {
+                continue;
+            }
+            wait_until(
+                [&] {
+                    return verdict != Verdict::unknown || (verdict = shared.verdict.load(std::memory_order_acquire)) != Verdict::unknown;
+                },
+                [] {});
             if (verdict == Verdict::update) {
-                update_part(shared.info, thread);
+                update_part(shared.info, thread, stage);
             }
             lap(laps, Phase::update);
         }
@@ -382,8 +392,8 @@ void TrainStep<T>::apply(double learning_rate) {
 }
 
 template <class T>
-void TrainStep<T>::update_part(const StepInfo& info, int thread) {
-    for (const PartRun& mine : parts_[static_cast<std::size_t>(thread)]) {
+void TrainStep<T>::update_part(const StepInfo& info, int thread, Index stage) {
+    for (const PartRun& mine : parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(stage)]) {
         Segment<T> part = segment(mine.run);
         part.parts = mine.parts.data();
         part.part_count = static_cast<Index>(mine.parts.size());

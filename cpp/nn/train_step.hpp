@@ -80,7 +80,7 @@ class TrainStep {
             return l1 == other.l1 && l2 == other.l2 && decay == other.decay && multiplier == other.multiplier;
         }
     };
-    // What a thread updates of all parameters that are treated alike: elements of the flat buffer.
+    // What a thread updates of parameters that are treated alike: elements of the flat buffer.
     struct PartRun {
         Run run;
         std::vector<Range> parts;
@@ -114,7 +114,7 @@ class TrainStep {
     StepInfo begin_update(double learning_rate, double norm_squared);
     void apply(double learning_rate);
     void plan_parts(int threads);
-    void update_part(const StepInfo& info, int thread);
+    void update_part(const StepInfo& info, int thread, Index stage);
     void average();
     void move_averages();
     void check_training_point() const;
@@ -124,7 +124,8 @@ class TrainStep {
     std::shared_ptr<const Optimizer<T>> optimizer_;
     TrainOptions options_;
     std::vector<Run> runs_;
-    std::vector<std::vector<PartRun>> parts_;  // by thread, when each has rows of its own
+    using StageParts = std::vector<std::vector<PartRun>>;
+    std::vector<StageParts> parts_;  // by thread, when each has rows of its own, and stage
     std::vector<Buffer<T>> slots_;
     std::vector<double> scalars_;
     Buffer<T> average_parameters_;

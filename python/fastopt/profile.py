@@ -68,8 +68,8 @@ class Profile(Mapping[str, StageTime]):
     "wait", "accumulate" (micro-batches), "norm" (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
 
     Threads share every product of a large network. In a small one without batch normalization each takes rows of its own through all
-    layers, and its part of every weight gradient and update; times are then those of the first thread, and "wait" is until the others
-    are done.
+    layers, then its part of every weight gradient and, layer by layer, of the update; times are then those of the first thread, and
+    "wait" is until the others are done.
 
     Between the steps of a fit: "snapshot" (a copy of the state, to go back to when a loss is not finite), "order" (shuffling),
     "evaluation" (validation, metrics), "callbacks", and "python" for all the rest, with what the caller's own code takes between two
