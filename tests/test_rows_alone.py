@@ -3,6 +3,7 @@
 import fastopt as fo
 import numpy as np
 import pytest
+from children import run_python
 from native import DTYPES, core
 from numpy.testing import assert_array_equal
 
@@ -101,3 +102,26 @@ def test_a_loss_that_is_not_finite(cut_for_threads):
     with pytest.raises(fo.NonFiniteLossError, match="step"):
         trained([L.Dense(20), L.Dense(OUTPUTS)], optimizer=fo.optimizers.SGD(learning_rate=1e30))
     same_bits(cut_for_threads, NETWORKS["wide"])
+
+
+def test_fewer_threads_than_asked_for():
+    """OpenMP may give fewer; every part of the parameters is updated all the same."""
+    code = """
+        import hashlib
+        import fastopt as fo
+        import numpy as np
+        from native import core
+
+        core.set_work_per_thread(1.0)
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((75, 30)), rng.standard_normal((75, 3))
+        trainer = fo.Trainer(fo.mlp(30, [64, 48], 3, seed=0), "mse")
+        with trainer.profile() as profile:
+            trainer.fit(x, y, epochs=3, batch_size=33, progress=False)
+        state = b"".join(value.tobytes() for value in trainer.state_dict().values())
+        print("wait" in profile, hashlib.sha256(state).hexdigest())
+    """
+    alone = run_python(code, threads=1).split()
+    for limit in ("1", "3", "8"):
+        apart, digest = run_python(code, threads=4, OMP_THREAD_LIMIT=limit).split()
+        assert (apart, digest) == ("True", alone[1]), f"at most {limit} threads"

@@ -183,9 +183,6 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
         StepInfo info;
         std::atomic<Verdict> verdict{Verdict::unknown};
     } shared;  // by thread 0, after the meeting
-    if (parts_.size() != static_cast<std::size_t>(threads)) {
-        plan_parts(threads);
-    }
     const std::uint32_t turn = meeting_.begin();
     parallel(threads, [this, batch, learning_rate, at_once, profile, turn, &shared](int thread, int all) {
         Profile* laps = thread == 0 ? profile : nullptr;
@@ -199,6 +196,9 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
         }
         lap(laps, Phase::wait, 0, batch.rows);
         if (thread == 0) {
+            if (parts_.size() != static_cast<std::size_t>(all)) {  // fewer threads than asked for may have come
+                plan_parts(all);
+            }
             shared.loss = loss_of_batch(batch);
             const bool finite = std::isfinite(shared.loss.value);
             if (finite && at_once) {
