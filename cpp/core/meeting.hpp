@@ -1,4 +1,4 @@
-// Where the threads of one region of `parallel` wait for each other in the middle of it.
+// Where the threads of one region of `parallel` wait for each other in the middle of it, once or several times.
 #pragma once
 
 #include <array>
@@ -15,16 +15,19 @@ class Meeting {
    public:
     static constexpr int most = Team::most;
 
-    // Before a region, by the thread that starts it; its threads hand the number to `after`.
-    std::uint32_t begin() {
+    // Before a region that meets so many times, by the thread that starts it; its threads hand the number to `after`, and one more each
+    // time.
+    std::uint64_t begin(std::uint64_t times = 1) {
         failed_.store(false, std::memory_order_relaxed);
-        return ++turn_;
+        const std::uint64_t first = turn_ + 1;
+        turn_ += times;
+        return first;
     }
 
     // f(), then wait until all `threads` threads have done theirs. An exception of f goes on after the meeting; false when another thread
     // had one.
     template <class F>
-    bool after(std::uint32_t turn, int thread, int threads, F&& f) {
+    bool after(std::uint64_t turn, int thread, int threads, F&& f) {
         std::exception_ptr error;
         try {
             f();
@@ -34,7 +37,9 @@ class Meeting {
         }
         arrived_[static_cast<std::size_t>(thread)].turn.store(turn, std::memory_order_release);
         for (int other = 0; other < threads; ++other) {
-            wait_until([&] { return arrived_[static_cast<std::size_t>(other)].turn.load(std::memory_order_acquire) == turn; }, [] {});
+            const auto& there = arrived_[static_cast<std::size_t>(other)].turn;
+            // One that is already on its way to the next meeting has been here.
+            wait_until([&] { return there.load(std::memory_order_acquire) >= turn; }, [] {});
         }
         if (error) {
             std::rethrow_exception(error);
@@ -45,10 +50,10 @@ class Meeting {
    private:
     // A line for each thread: nobody waits on a line that another writes.
     struct alignas(2 * cache_line) Arrived {
-        std::atomic<std::uint32_t> turn{0};
+        std::atomic<std::uint64_t> turn{0};
     };
 
-    std::uint32_t turn_ = 0;
+    std::uint64_t turn_ = 0;
     std::atomic<bool> failed_{false};
     std::array<Arrived, most> arrived_;
 };

@@ -70,20 +70,17 @@ void ThreadChoice::saw_trial_step(double seconds) {
     const double limit = first ? slow + patience : slow * static_cast<double>(block_.steps + 1 + hiccup);
     trial_left_ = block_.seconds + seconds > limit ? 0 : trial_left_ - 1;
     if (!first || trial_left_ == 0) {
-        ++block_.steps;
-        block_.seconds += seconds;
-        slowest_ = std::max(slowest_, seconds);
+        block_.add(seconds);
     }
 }
 
 void ThreadChoice::end_trial(double now) {
     const Way tried = other();
-    const double steps = static_cast<double>(block_.steps);
-    seconds_[tried] = block_.steps < fewest_to_trim ? block_.mean() : (block_.seconds - slowest_) / (steps - 1);
+    seconds_[tried] = block_.steps < fewest_to_trim ? block_.mean() : block_.mean_but_slowest();
     const Way chosen = seconds_[together] < margin * seconds_[alone] ? together : alone;
     patience_ = chosen == best_ ? std::min(2 * patience_, last_patience) : first_patience;
     best_ = chosen;
-    const double lost = chosen == tried ? 0 : block_.seconds - steps * seconds_[best_];
+    const double lost = chosen == tried ? 0 : block_.seconds - static_cast<double>(block_.steps) * seconds_[best_];
     earliest_trial_ = now + lost / lost_share;
     next_trial_ = std::max(earliest_trial_, now + patience_);
     block_ = {};
@@ -124,7 +121,6 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
         if (trial_left_ == 0 && trial_is_due(begin)) {
             trial_left_ = 1 + trial_steps(work_);
             block_ = {};
-            slowest_ = 0;
         }
         if (trial_left_ == 0) {
             by(best_, [&] { run(std::min(block_steps(), steps - done)); });

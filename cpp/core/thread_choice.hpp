@@ -29,7 +29,14 @@ class ThreadChoice {
     struct Block {
         Index steps = 0;
         double seconds = 0;
+        double slowest = 0;
+        void add(double step) {
+            ++steps;
+            seconds += step;
+            slowest = step > slowest ? step : slowest;
+        }
         double mean() const { return seconds / static_cast<double>(steps); }
+        double mean_but_slowest() const { return (seconds - slowest) / static_cast<double>(steps - 1); }
     };
 
     Index run_steps(Index steps, double work, StepFunction step, void* state);
@@ -47,7 +54,6 @@ class ThreadChoice {
     Way best_ = alone;
     Block block_;
     Index trial_left_ = 0;  // steps of the other way that are still to be tried; 0: no trial
-    double slowest_ = 0;    // of them
     double next_trial_ = 0;
     double earliest_trial_ = 0;
     double patience_ = 0;

@@ -1,13 +1,12 @@
 #include "kernels/roofline.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <vector>
+#include <cstdint>
 
 #include "core/aligned.hpp"
+#include "core/meeting.hpp"
 #include "core/threads.hpp"
-#include "core/waiting.hpp"
 #include "kernels/gemm_bf16.hpp"
 #include "kernels/simd.hpp"
 
@@ -145,42 +144,34 @@ double loop_rate(double seconds, double amount, F&& loop) {
 double round_seconds(Index lines, bool across, double seconds) {
     constexpr Index rounds = 256;
     constexpr Index line = line_elements<double>;
-    struct alignas(2 * cache_line) Place {
-        std::atomic<Index> meetings{0};
-    };
-    const int threads = get_num_threads();
+    const int threads = std::min(get_num_threads(), Meeting::most);
     const Buffer<double> boxes(threads * std::max<Index>(lines, 1) * line);
-    std::vector<Place> places(static_cast<std::size_t>(threads));
+    Meeting meeting;
     volatile double sink = 0;
-    const auto run = [&](int thread, int all) {
-        auto& arrived = places[static_cast<std::size_t>(thread)].meetings;
-        Index meetings = arrived.load(std::memory_order_relaxed);
-        const auto meet = [&] {
-            arrived.store(++meetings, std::memory_order_release);
-            for (int t = 0; t < all; ++t) {
-                const auto& other = places[static_cast<std::size_t>(t)].meetings;
-                wait_until([&] { return other.load(std::memory_order_acquire) >= meetings; }, [] {});
-            }
-        };
+    const auto run = [&](std::uint64_t turn, int thread, int all) {
         double* const mine = boxes.data() + thread * lines * line;
         const double* const theirs = boxes.data() + (across ? (thread + 1) % all : thread) * lines * line;
         simd::Vec<double> sum = simd::zero<double>();
         for (Index r = 0; r < rounds; ++r) {
-            const simd::Vec<double> value = simd::set1(static_cast<double>(r));
-            for (Index i = 0; i < lines; ++i) {
-                simd::store(mine + i * line, value);
-            }
-            meet();
-            for (Index i = 0; i < lines; ++i) {
-                sum = sum + simd::load(theirs + i * line);
-            }
-            meet();
+            meeting.after(turn++, thread, all, [&] {
+                for (Index i = 0; i < lines; ++i) {
+                    simd::store(mine + i * line, simd::set1(static_cast<double>(r)));
+                }
+            });
+            meeting.after(turn++, thread, all, [&] {
+                for (Index i = 0; i < lines; ++i) {
+                    sum = sum + simd::load(theirs + i * line);
+                }
+            });
         }
         if (thread == 0) {
             sink = simd::ei::pfirst(sum.p[0]);
         }
     };
-    return 1 / best_rate(seconds, static_cast<double>(rounds), [&] { parallel(threads, run); });
+    return 1 / best_rate(seconds, static_cast<double>(rounds), [&] {
+               const std::uint64_t first = meeting.begin(2 * rounds);
+               parallel(threads, [&](int thread, int all) { run(first, thread, all); });
+           });
 }
 
 }  // namespace

@@ -96,24 +96,25 @@ void TrainStep<T>::plan_parts(int threads) {
         for (Index stage = 0; stage < network_->stages(); ++stage) {
             std::vector<PartRun>& runs = parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(stage)];
             const Range own = network_->segments_of(stage);
-            std::for_each(segments.begin() + own.begin, segments.begin() + own.end, [&](const SegmentInfo& info) {
+            for (Index s = own.begin; s < own.end; ++s) {
+                const SegmentInfo& info = segments[static_cast<std::size_t>(s)];
                 const Range rows = Part{thread, threads}.template of<T>(info.shape[0], info.turn);
                 if (!info.trainable || rows.empty()) {
-                    return;
+                    continue;
                 }
-                const Run run = run_of(info);
                 const Index each = info.size / info.shape[0];
                 const Range part{info.offset + rows.begin * each, info.offset + rows.end * each};
+                Run run = run_of(info);
+                run.offset = 0;  // parts count from the beginning of the flat buffer
                 const auto known = std::find_if(runs.begin(), runs.end(), [&](const PartRun& other) { return other.run.alike(run); });
                 if (known == runs.end()) {
                     runs.push_back({run, {part}});
-                    runs.back().run.offset = 0;
                 } else if (round_up(known->parts.back().end, line_elements<T>) == part.begin) {
                     known->parts.back().end = part.end;
                 } else {
                     known->parts.push_back(part);
                 }
-            });
+            }
         }
     }
 }
@@ -183,7 +184,7 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
         StepInfo info;
         std::atomic<Verdict> verdict{Verdict::unknown};
     } shared;  // by thread 0, after the meeting
-    const std::uint32_t turn = meeting_.begin();
+    const std::uint64_t turn = meeting_.begin();
     parallel(threads, [this, batch, learning_rate, at_once, profile, turn, &shared](int thread, int all) {
         Profile* laps = thread == 0 ? profile : nullptr;
         const bool whole = meeting_.after(turn, thread, all, [&] {
@@ -207,17 +208,16 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
             shared.verdict.store(finite ? Verdict::update : Verdict::leave, std::memory_order_release);
         }
         const Part part{thread, all, at_once};
-        Verdict verdict = Verdict::unknown;
+        const auto verdict = [&shared] {
+            Verdict found = Verdict::unknown;
+            wait_until([&] { return (found = shared.verdict.load(std::memory_order_acquire)) != Verdict::unknown; }, [] {});
+            return found;
+        };
         for (Index stage = network_->stages(); stage-- > 0;) {
             if (!network_->weight_gradient(stage, part) || !at_once) {
                 continue;
             }
-            wait_until(
-                [&] {
-                    return verdict != Verdict::unknown || (verdict = shared.verdict.load(std::memory_order_acquire)) != Verdict::unknown;
-                },
-                [] {});
-            if (verdict == Verdict::update) {
+            if (verdict() == Verdict::update) {
                 update_part(shared.info, thread, stage);
             }
             lap(laps, Phase::update);
