@@ -22,6 +22,7 @@ SECTIONS = (
     "bf16",
     "profile",
     "sweep",
+    "neighbours",
     "inference",
     "overhead",
     "memory",

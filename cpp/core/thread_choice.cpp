@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
+#include <limits>
 
 namespace fastopt {
 
 namespace {
 
-// Steps of more work than this are shared without asking: a team's handing out is nothing beside them.
-constexpr double surely_together = 2e7;
+// Steps of more work than this begin with a team: its handing out is nothing beside them. One thread is only tried when the team's threads
+// got less of their time than this share, because something else has the cores.
+constexpr double together_first = 2e7;
+constexpr double fair_share = 0.9;
 // Steps of less work have no part that a team would share.
 constexpr double surely_alone = 4e5;
 
@@ -18,6 +22,7 @@ constexpr double trial_work = 2e8;
 constexpr double block_seconds = 4e-3;   // between two looks at the clock
 constexpr double first_patience = 0.02;  // until the other way is tried again; doubles each time it loses
 constexpr double last_patience = 2.0;
+constexpr double never = std::numeric_limits<double>::infinity();
 constexpr double lost_share = 0.01;     // of all time may be lost in trials
 constexpr double margin = 0.97;         // what a team must reach of one thread's time
 constexpr double give_up = 4;           // a trial ends early when its steps take so many times longer,
@@ -30,6 +35,9 @@ Index trial_steps(double work) { return std::clamp(static_cast<Index>(trial_work
 
 double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
+// Of all threads of the process.
+double cpu_seconds_now() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
 }  // namespace
 
 void ThreadChoice::forget(double work, int threads) {
@@ -37,28 +45,36 @@ void ThreadChoice::forget(double work, int threads) {
     work_ = work;
     threads_ = threads;
     patience_ = first_patience;
+    if (work > together_first) {
+        best_ = together;
+        next_trial_ = never;
+    }
 }
 
-bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && (seconds_[other()] == 0 || now >= next_trial_); }
+bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && now >= next_trial_; }
+
+// Whether the threads of a team did not get their cores in the present block.
+bool ThreadChoice::starved() const { return best_ == together && block_.cpu_seconds < fair_share * block_.seconds * threads_; }
 
 Index ThreadChoice::block_steps() const {
     const Index steps = seconds_[best_] > 0 ? static_cast<Index>(block_seconds / seconds_[best_]) : 0;
     return std::max(trial_steps(work_), steps);
 }
 
-void ThreadChoice::saw_steps(Index steps, double seconds, double now) {
+void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, double now) {
     block_.steps += steps;
     block_.seconds += seconds;
+    block_.cpu_seconds += cpu_seconds;
     const bool enough = block_.steps >= block_steps() || block_.seconds >= 2 * block_seconds;
     if (!enough || block_.steps == 0) {  // a step that failed is none
         return;
     }
     const double each = block_.mean();
-    block_ = {};
-    // A present way that became slower calls for a trial of the other.
-    if (seconds_[best_] > 0 && each > 1.5 * seconds_[best_]) {
+    // A present way that became slower, or a team without its cores, calls for a trial of the other; a first block has threads to start.
+    if (seconds_[best_] > 0 && (starved() || each > 1.5 * seconds_[best_])) {
         next_trial_ = std::min(next_trial_, std::max(earliest_trial_, now + first_patience));
     }
+    block_ = {};
     seconds_[best_] = seconds_[best_] == 0 ? each : 0.75 * seconds_[best_] + 0.25 * each;
 }
 
@@ -76,13 +92,15 @@ void ThreadChoice::saw_trial_step(double seconds) {
 
 void ThreadChoice::end_trial(double now) {
     const Way tried = other();
+    const bool first = seconds_[tried] == 0;
     seconds_[tried] = block_.steps < fewest_to_trim ? block_.mean() : block_.mean_but_slowest();
     const Way chosen = seconds_[together] < margin * seconds_[alone] ? together : alone;
     patience_ = chosen == best_ ? std::min(2 * patience_, last_patience) : first_patience;
     best_ = chosen;
-    const double lost = chosen == tried ? 0 : block_.seconds - static_cast<double>(block_.steps) * seconds_[best_];
+    // What it takes to start threads is lost once, so the first trial counts without it.
+    const double lost = chosen == tried ? 0 : (first ? block_ : trial_).lost(seconds_[best_]);
     earliest_trial_ = now + lost / lost_share;
-    next_trial_ = std::max(earliest_trial_, now + patience_);
+    next_trial_ = best_ == together && work_ > together_first ? never : std::max(earliest_trial_, now + patience_);
     block_ = {};
 }
 
@@ -104,7 +122,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
             body();
         }
     };
-    if (cuts_small_work() || (threads > 1 && work > surely_together)) {
+    if (cuts_small_work()) {
         by(together, [&] { run(steps); });
         return done;
     }
@@ -120,12 +138,14 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
         const double begin = seconds_now();
         if (trial_left_ == 0 && trial_is_due(begin)) {
             trial_left_ = 1 + trial_steps(work_);
+            trial_ = {};
             block_ = {};
         }
         if (trial_left_ == 0) {
+            const double cpu = cpu_seconds_now();
             by(best_, [&] { run(std::min(block_steps(), steps - done)); });
             const double end = seconds_now();
-            saw_steps(done - before, end - begin, end);
+            saw_steps(done - before, end - begin, cpu_seconds_now() - cpu, end);
             continue;
         }
         double last = begin;  // the time of a step includes getting the team, when each call has few
@@ -137,8 +157,11 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
                 last = now;
             }
         });
+        const double end = seconds_now();
+        trial_.steps += done - before;
+        trial_.seconds += end - begin;
         if (trial_left_ == 0) {
-            end_trial(last);
+            end_trial(end);
         }
     }
     return done;

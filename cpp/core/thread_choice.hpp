@@ -1,7 +1,8 @@
 // One thread or a team, for steps that are repeated many times: what is faster is measured while they run.
 //
 // Results do not depend on the number of threads, so the choice may change at any step. A second core that another process keeps busy, or
-// that lies far away, makes a team slower than one thread by any factor; no size of the work tells.
+// that lies far away, makes a team slower than one thread by any factor; no size of the work tells. Large steps begin with the team, and
+// one thread is tried when the threads do not get their cores.
 #pragma once
 
 #include <type_traits>
@@ -30,21 +31,25 @@ class ThreadChoice {
         Index steps = 0;
         double seconds = 0;
         double slowest = 0;
+        double cpu_seconds = 0;  // of all threads, where it is asked for
         void add(double step) {
             ++steps;
             seconds += step;
             slowest = step > slowest ? step : slowest;
         }
         double mean() const { return seconds / static_cast<double>(steps); }
+        // Beside steps that take so long.
+        double lost(double step) const { return seconds - static_cast<double>(steps) * step; }
         double mean_but_slowest() const { return (seconds - slowest) / static_cast<double>(steps - 1); }
     };
 
     Index run_steps(Index steps, double work, StepFunction step, void* state);
     void forget(double work, int threads);
+    bool starved() const;
     Way other() const { return best_ == alone ? together : alone; }
     bool trial_is_due(double now) const;
     Index block_steps() const;
-    void saw_steps(Index steps, double seconds, double now);
+    void saw_steps(Index steps, double seconds, double cpu_seconds, double now);
     void saw_trial_step(double seconds);
     void end_trial(double now);
 
@@ -53,6 +58,7 @@ class ThreadChoice {
     double seconds_[2] = {0, 0};  // a step, by way; 0: unknown
     Way best_ = alone;
     Block block_;
+    Block trial_;           // all of a trial, with getting threads and letting them go
     Index trial_left_ = 0;  // steps of the other way that are still to be tried; 0: no trial
     double next_trial_ = 0;
     double earliest_trial_ = 0;
