@@ -1,6 +1,8 @@
 """Steps that change between one thread and a team while they run: the same bits, losses that stop, errors that come out."""
 
 import os
+import subprocess
+import sys
 import time
 
 import fastopt as fo
@@ -18,11 +20,21 @@ def threads():
     fo.set_num_threads(before)
 
 
-def new_trainer(batch_norm, rows=4096, learning_rate=1e-3):
+@pytest.fixture
+def busy_cores():
+    """On every core a process that never rests."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+    yield
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def new_trainer(batch_norm, rows=4096, learning_rate=1e-3, hidden=128):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, 64), dtype=np.float32)
     y = rng.integers(0, 10, rows).astype(np.int32)
-    network = fo.mlp(64, [128, 64], 10, batch_norm=batch_norm, dropout=0.1)
+    network = fo.mlp(64, [hidden, 64], 10, batch_norm=batch_norm, dropout=0.1)
     return x, y, fo.Trainer(network, loss="softmax_cross_entropy", optimizer=fo.optimizers.Adam(learning_rate=learning_rate))
 
 
@@ -55,6 +67,18 @@ def test_the_choice_does_not_change_a_bit(threads, batch_norm, train):
         assert again == losses
         for name, weight in weights.items():
             assert_array_equal(others[name], weight, err_msg=f"{name}, {number} threads")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not say which cores are ours")
+def test_large_steps_that_do_not_get_their_cores(threads, busy_cores):
+    """They begin with a team and try one thread: the same bits, and an end."""
+    threads(1)
+    losses, weights = trained(False, rows=1200, hidden=512)
+    threads(2)
+    again, others = trained(False, rows=1200, hidden=512)
+    assert again == losses
+    for name, weight in weights.items():
+        assert_array_equal(others[name], weight, err_msg=name)
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
