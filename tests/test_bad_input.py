@@ -75,7 +75,34 @@ FIT_CASES = {
     "class weight unknown": ((X, Y), {"class_weight": "equal"}, "balanced"),
     "callback not callable": ((X, Y), {"callbacks": [3]}, "callbacks"),
     "callback a class": ((X, Y), {"callbacks": [fo.callbacks.EarlyStopping]}, "EarlyStopping"),
+    "stopping without validation": ((X, Y), {"callbacks": [fo.callbacks.EarlyStopping()]}, r"val_loss.*: epoch, loss, learning_rate$"),
+    "plateau without validation": ((X, Y), {"callbacks": [fo.callbacks.ReduceOnPlateau()]}, "monitor 'val_loss'"),
+    "checkpoint on no metric": ((X, Y), {"callbacks": [fo.callbacks.ModelCheckpoint(monitor="accuracy")]}, "monitor 'accuracy'"),
+    "monitor without validation, in batches": (([(X, Y)],), {"callbacks": [fo.callbacks.EarlyStopping()]}, "monitor 'val_loss'"),
 }
+
+
+ONE_OUTPUT = {"bce": ((0, 1),), "hinge": ((-1, 1), (0, 1)), "squared_hinge": ((-1, 1), (0, 1)), "perceptron": ((-1, 1), (0, 1))}
+
+
+@pytest.mark.parametrize("loss", ONE_OUTPUT)
+def test_class_weights_of_one_output(loss):
+    """The classes are those of the loss, whether or not y holds both; a key that y's own coding rules out is refused."""
+
+    def fitted(y, **options):
+        trainer = fo.Trainer(fo.mlp(4, [5], 1, seed=1), loss)
+        trainer.fit(X, y, epochs=2, **options)
+        return trainer.network.state_dict()
+
+    for low, high in ONE_OUTPUT[loss]:
+        for y in (np.full(6, low), np.full(6, high), np.where(Y > 0, high, low)):
+            plain = fitted(y, sample_weight=np.where(y == high, 5.0, 2.0))
+            for name, value in fitted(y, class_weight={low: 2, high: 5}).items():
+                np.testing.assert_array_equal(value, plain[name], err_msg=f"{loss}, classes {np.unique(y)}: {name}")
+            refuses("no class", fitted, y, class_weight={7: 1.0}, errors=ValueError, match="7; the classes are")
+        other = {(0, 1): -1, (-1, 1): 0}[low, high]
+        match = rf"key {other}; the classes are \[{low}, {high}\]"
+        refuses("the other coding", fitted, np.where(Y > 0, high, low), class_weight={other: 1.0}, errors=ValueError, match=match)
 
 
 @pytest.mark.parametrize("case", FIT_CASES)
@@ -144,7 +171,10 @@ def test_trainers():
     refuses("negative l1", fo.Trainer, net, "mse", l1=-1.0, match="l1")
     refuses("clip_norm 0", fo.Trainer, net, "mse", clip_norm=0.0, match="clip_norm")
     refuses("ema 1", fo.Trainer, net, "mse", ema=1.0, match="ema")
+    refuses("negative seed", fo.Trainer, net, "mse", seed=-1, errors=ValueError, match="seed must be at least 0; got -1")
+    refuses("seed too large", fo.Trainer, net, "mse", seed=2**64, errors=ValueError, match=r"seed must be below 2\*\*63")
     refuses("threads 0", fo.set_num_threads, 0, match="n")
+    refuses("threads beyond an int", fo.set_num_threads, 10**12, errors=ValueError, match=r"n must be below 2\*\*31; got 1000000000000")
     refuses("threads a float", fo.set_num_threads, 1.0, errors=TypeError)
 
 

@@ -39,6 +39,23 @@ def test_split_refuses():
     refuses("lengths", fo.data.split, x, y[:9], errors=ValueError, match=r"10.*9")
     refuses("nothing left", fo.data.split, x, y, validation=0.5, test=0.5, errors=ValueError)
     refuses("negative share", fo.data.split, x, y, validation=-0.1, errors=ValueError, match="validation")
+    for n in (1, 3):
+        shares = {"validation": 0.6, "test": 0.39}
+        refuses(f"{n} rows, none left after rounding", fo.data.split, x[:n], y[:n], **shares, errors=ValueError, match=f"{n} rows")
+    assert len(fo.data.split(x[:3], y[:3], validation=0.3, test=0.3).train[1]) == 1
+
+
+def test_seeds_and_epochs_of_splits_and_batches():
+    x, y = np.zeros((10, 1)), np.zeros(10)
+    for call in (fo.data.split, fo.data.batches):
+        refuses("negative", call, x, y, seed=-1, errors=ValueError, match="seed must be at least 0; got -1")
+        refuses("too large", call, x, y, seed=2**63, errors=ValueError, match=r"seed must be below 2\*\*63; got 9223372036854775808")
+        refuses("text", call, x, y, seed="a", errors=TypeError, match="seed must be an integer; got 'a'")
+        refuses("a float", call, x, y, seed=1.0, errors=TypeError, match="seed must be an integer")
+        call(x, y, seed=np.int64(2**63 - 1))
+    refuses("negative epoch", fo.data.batches, x, y, epoch=-1, errors=ValueError, match="epoch must be at least 0")
+    refuses("epoch too large", fo.data.batches, x, y, epoch=2**64, errors=ValueError, match=r"epoch must be below 2\*\*63")
+    refuses("batch_size", fo.data.batches, x, y, batch_size=0, errors=ValueError, match="batch_size")
 
 
 def test_regression_metrics():
@@ -83,3 +100,109 @@ def test_metrics_have_names_and_needs(name):
     assert function.needs in ("labels", "values", "probabilities", "scores")
     assert isinstance(function.larger_is_better, bool)
     refuses("rows differ", function, np.zeros(3, int), np.zeros((4, 2)), errors=ValueError)
+
+
+# A target and a prediction of two rows that each metric reads.
+GOOD = {
+    "top_k": ([0, 1], [[0.9, 0.1], [0.4, 0.6]]),
+    "log_loss": ([0, 1], [[0.9, 0.1], [0.4, 0.6]]),
+    "auc": ([0, 1], [0.1, 0.3]),
+}
+
+
+@pytest.mark.parametrize("name", m.names())
+def test_metrics_check_their_weights(name):
+    function, (y, p) = m.get(name), GOOD.get(name, ([0, 1], [0, 1]))
+    plain = function(y, p)
+    for column in ([0.5, 0.5], [[0.5], [0.5]]):
+        close(function(y, p, column), plain, 1e-15, f"equal weights of shape {np.shape(column)}")
+    for what, weight, match in (
+        ("one weight", [1.0], r"\(2,\); got \(1,\)"),
+        ("three weights", [1.0, 1.0, 1.0], r"\(2,\); got \(3,\)"),
+        ("a number", 1.0, r"\(2,\); got \(\)"),
+        ("a matrix", np.ones((2, 2)), r"\(2,\); got \(2, 2\)"),
+        ("negative", [1.0, -1.0], "must not be negative; got -1.0 at row 1"),
+        ("NaN", [np.nan, 1.0], "must be finite; got nan at row 0"),
+        ("infinite", [1.0, np.inf], "must be finite; got inf at row 1"),
+        ("all zero", [0.0, 0.0], "must not be all zero"),
+    ):
+        refuses(f"{name}: {what}", function, y, p, weight, errors=ValueError, match=f"sample_weight.*{match}")
+
+
+@pytest.mark.parametrize("name", m.names())
+def test_metrics_check_their_shapes(name):
+    function, (y, p) = m.get(name), GOOD.get(name, ([0, 1], [0, 1]))
+    close(function(np.reshape(y, (2, 1)), p), function(y, p), 0.0, "a target of one column")
+    refuses("no rows", function, y[:0], np.asarray(p)[:0], errors=ValueError, match="at least one row")
+    refuses("numbers", function, 1, 1, errors=ValueError, match=r"\(\)")
+    refuses("one row against two", function, y[:1], p, errors=ValueError, match=r"\(1,\).*\(2")
+    refuses("three columns", function, y, np.ones((2, 3, 1)), errors=ValueError, match=r"\(2,\).*\(2, 3, 1\)")
+
+
+TWO = [[0.9, 0.1], [0.4, 0.6]]
+METRIC_CASES = {
+    "log_loss: negative class": (m.log_loss, ([-1, 0], TWO), r"target must be class indices 0\.\.1.*got -1 at row 0"),
+    "log_loss: class too large": (m.log_loss, ([0, 3], TWO), r"target must be class indices 0\.\.1.*got 3 at row 1"),
+    "log_loss: class 2 of a column": (m.log_loss, ([0, 2], [0.1, 0.9]), r"target must be class indices 0\.\.1.*got 2 at row 1"),
+    "log_loss: fraction": (m.log_loss, ([0.5, 0], TWO), r"target must be class indices 0\.\.1; got 0\.5 at row 0"),
+    "log_loss: logits": (m.log_loss, ([0, 1], [[0.0, 1.0], [3.0, -2.0]]), "probability must lie in .0, 1.; got 3.0 at row 1, column 0"),
+    "log_loss: a logit": (m.log_loss, ([0, 1], [0.2, -0.5]), "probability must lie in .0, 1.; got -0.5 at row 1"),
+    "log_loss: rows that do not sum to 1": (m.log_loss, ([0, 1], [[0.5, 0.5], [0.9, 0.9]]), "probability.*row 1 sums to 1.8"),
+    "log_loss: NaN": (m.log_loss, ([0, 1], [[0.5, np.nan], [0.5, 0.5]]), "probability must be finite; got nan at row 0, column 1"),
+    "top_k: negative class": (m.top_k, ([0, -1], TWO), r"target must be class indices 0\.\.1.*got -1 at row 1"),
+    "top_k: class too large": (m.top_k, ([2, 0], TWO), r"target must be class indices 0\.\.1.*got 2 at row 0"),
+    "top_k: NaN": (m.top_k, ([0, 1], [[np.nan, 0.5], [0.5, 0.5]]), "scores must not hold NaN; got nan at row 0, column 0"),
+    "auc: NaN": (m.auc, ([0, 1, 1], [0.1, np.nan, 0.3]), "score must not hold NaN; got nan at row 1"),
+    "auc: infinities of two columns": (m.auc, ([0, 1], [[0, 1], [np.inf, np.inf]]), "score must not hold NaN.*row 1"),
+    "auc: a third class": (m.auc, ([0, 1, 2], [0.1, 0.2, 0.3]), "target must hold 0 and 1.*got 2 at row 2"),
+    "auc: NaN in the target": (m.auc, ([0, 1, np.nan], [0.1, 0.2, 0.3]), "target must hold 0 and 1.*got nan at row 2"),
+    "auc: two columns": (m.auc, (np.eye(2), np.ones((2, 2, 2))), r"\(2, 2\).*\(2, 2, 2\)"),
+    "auc: three columns": (m.auc, (np.eye(3), np.ones((3, 3))), r"target must have shape \(rows,\); got \(3, 3\)"),
+    "balanced_accuracy: two columns": (m.balanced_accuracy, (np.eye(2), np.eye(2)), r"target must have shape \(rows,\); got \(2, 2\)"),
+    "accuracy: probabilities": (m.accuracy, ([0, 1], [0.2, 1]), "prediction must hold labels; got 0.2 at row 0"),
+    "accuracy: NaN": (m.accuracy, ([0, np.nan], [0, 1]), "target must hold labels; got nan at row 1"),
+    "balanced_accuracy: probabilities": (m.balanced_accuracy, ([0, 1], [0.2, 1]), "prediction must hold labels; got 0.2 at row 0"),
+}
+
+
+@pytest.mark.parametrize("case", METRIC_CASES)
+def test_metrics_refuse_values_that_would_give_a_wrong_number(case):
+    function, arguments, match = METRIC_CASES[case]
+    refuses(case, function, *arguments, errors=ValueError, match=match)
+
+
+def test_metrics_refuse_what_is_not_a_number():
+    for name in ("mse", "rmse", "mae", "r2"):
+        refuses(f"{name}: text", m.get(name), ["a"], ["b"], errors=TypeError, match="target must hold real numbers")
+        refuses(f"{name}: complex", m.get(name), [1.0], [1j], errors=TypeError, match="prediction must hold real numbers")
+    refuses("auc: text", m.auc, ["a", "b"], [1.0, 2.0], errors=TypeError, match="target must hold real numbers")
+    refuses("accuracy: text against numbers", m.accuracy, [0, 1], ["0", "1"], errors=TypeError, match="got dtypes int64 and <U1")
+    for k in (0, -1):
+        refuses(f"k = {k}", m.top_k, [0, 1], TWO, k=k, errors=ValueError, match="k must be at least 1")
+    refuses("k a float", m.top_k, [0, 1], TWO, k=1.5, errors=TypeError, match="k must be an integer")
+
+
+def test_metrics_read_all_kinds_of_labels():
+    assert m.accuracy(["a", "b"], np.array(["a", "c"], dtype=object)) == 0.5
+    assert m.accuracy([True, False], [1.0, 1]) == 0.5
+    assert m.balanced_accuracy(["a", "b", "b"], ["a", "a", "b"]) == 0.75
+    assert m.accuracy([[0, 1], [1, 1]], [[0, 1], [0, 1]]) == 0.75
+    assert m.auc([-1.0, 1.0, 1.0], [0.1, np.inf, 0.3]) == 1.0
+    assert m.auc([False, True], [0.1, 0.3]) == 1.0
+    assert m.log_loss([0, 1], [[0.2], [0.7]]) == m.log_loss([0, 1], [0.2, 0.7]) == m.log_loss([0, 1], [[0.8, 0.2], [0.3, 0.7]])
+
+
+def test_r2_of_a_constant_column():
+    """Also of one whose mean does not round to its value, and of one that is constant where the weights are not 0."""
+    for value in (0.1, 0.3, 2.0):
+        y = np.full(3, value)
+        assert m.r2(y, y) == 1.0
+        assert m.r2(y, y + 1) == 0.0
+        assert m.r2([*y, 9.0], [*y, 8.0], [1, 1, 1, 0]) == 1.0
+
+
+def test_a_value_that_is_not_finite_shows_in_the_metric():
+    """A run may overflow: metrics of values then say NaN or infinity, and never a number that looks like one."""
+    for name in ("mse", "rmse", "mae", "r2"):
+        assert np.isnan(m.get(name)([2.0, 2.0], [2.0, np.nan])), name
+        assert np.isnan(m.get(name)([1.0, np.nan], [1.0, 2.0])), name

@@ -2,9 +2,10 @@
 
 import itertools
 
+import fastopt as fo
 import numpy as np
 import pytest
-from helpers import close, golden
+from helpers import close, golden, refuses
 from native import DTYPES, EPS, core, guarded, sample
 from reference import layers
 
@@ -179,3 +180,15 @@ def line_aligned(rng, shape, dtype):
     array = raw[start : start + np.prod(shape)].reshape(shape)
     array[...] = rng.standard_normal(shape)
     return array
+
+
+def test_running_values_share_no_memory():
+    x, ones = np.arange(6.0).reshape(2, 3), np.ones(3)
+    for what, mean, variance, gamma in (
+        ("running_variance", ones, ones, np.ones(3)),
+        ("x", x[0], ones, np.ones(3)),
+        ("gamma", ones, np.ones(3), ones),
+    ):
+        refuses(what, fo.kernels.batchnorm_forward, x, gamma, np.zeros(3), mean, variance, match=what)
+    out = np.empty_like(x)
+    refuses("out", fo.kernels.batchnorm_forward, x, ones, np.zeros(3), out[0], np.ones(3), out=out, match="out")

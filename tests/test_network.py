@@ -178,6 +178,20 @@ def test_copies_and_state():
             np.testing.assert_array_equal(value, now[name], err_msg=f"{what}: {name} was changed by a refused call")
 
 
+def test_initialize_checks_its_seed_first():
+    net = fo.mlp(3, [4], 2, seed=5)
+    net.parameters["0.weight"][...] = 7
+    before = net.state_dict()
+    for seed, error in ((-1, ValueError), (2**63, ValueError), (2**64, ValueError), ("a", TypeError), (1.0, TypeError), (True, TypeError)):
+        refuses(f"seed {seed!r}", net.initialize, seed, errors=error, match="^seed must be ")
+        assert net.seed == 5, f"seed {seed!r} was kept"
+        for name, value in net.state_dict().items():
+            np.testing.assert_array_equal(value, before[name], err_msg=f"seed {seed!r}: {name} was changed")
+    net.initialize(np.int64(2**63 - 1))
+    assert net.seed == 2**63 - 1
+    np.testing.assert_array_equal(net.parameters["0.weight"], fo.mlp(3, [4], 2, seed=2**63 - 1).parameters["0.weight"])
+
+
 def test_dropout_masks():
     net = fo.Network(6, [fo.layers.Dropout(0.5), fo.layers.Dense(1)], dtype="float64", seed=2)
     x = np.ones((8, 6))

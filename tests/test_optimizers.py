@@ -79,6 +79,21 @@ def test_evaluation_point(name, dtype):
             close(value, expected, 10 * TOLERANCE[dtype], f"{name}: evaluation point of shape {value.shape}", floor=1e-2)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_point_before_the_first_step(name, dtype):
+    """Copies of the parameters, whatever they came in."""
+    params, _ = start(dtype, seed=96)
+    named = {str(i): p for i, p in enumerate(params)}
+    optimizer = spec(name)
+    for given, expected in ((params, params), (tuple(params), params), (named, params), (params[0], params[:1])):
+        points = optimizer.evaluation_point(given, optimizer.init(given))
+        for point, p in zip(points, expected, strict=True):
+            np.testing.assert_array_equal(point, p, err_msg=f"{name}: {type(given).__name__}")
+            assert point.dtype == p.dtype
+            assert not np.shares_memory(point, p)
+
+
 def _split(vector):
     shapes, out, at = [(4, 6), (6,), (6, 3), (3,)], [], 0
     for shape in shapes:

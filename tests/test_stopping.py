@@ -69,6 +69,54 @@ def test_interrupt_by_a_signal():
     assert out == "stopped 63 True default_int_handler"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to itself")
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_schedule_after_a_signal(accumulate):
+    """Wherever it hits, the rate is that of the next step, and a saved trainer has it too."""
+    out = run_python(f"""
+        import os, signal, tempfile, threading
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        import numpy as np, fastopt as fo
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((100000, 4), dtype=np.float32), rng.integers(0, 2, 100000)
+        rate = fo.schedules.linear(0.01, steps=100000)
+        net = fo.mlp(4, [32], 2, seed=0)
+        trainer = fo.Trainer(net, "cross_entropy", fo.optimizers.Adam(learning_rate=rate), accumulate={accumulate})
+        for _ in range(4):
+            threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                trainer.fit(x, y, epochs=10**8)
+            except KeyboardInterrupt:
+                path = os.path.join(tempfile.mkdtemp(), "trainer")
+                trainer.save(path)
+                print(trainer.learning_rate == fo.Trainer.load(path).learning_rate == rate(trainer.steps))
+    """)
+    assert out.split() == ["True"] * 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to itself")
+def test_a_signal_in_the_middle_of_a_long_step():
+    """The step has not been: its statistics and its count are taken back."""
+    out = run_python("""
+        import os, signal, threading
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        import numpy as np, fastopt as fo
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((20000, 300), dtype=np.float32), rng.integers(0, 2, 20000)
+        trainer = fo.Trainer(fo.mlp(300, [500, 500], 2, batch_norm=True, seed=0), "cross_entropy")
+        trainer.fit(x, y, epochs=1, batch_size=None)
+        counts = []
+        for delay in (0.11, 0.13, 0.17, 0.19):
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                trainer.fit(x, y, epochs=10**8, batch_size=None)
+            except KeyboardInterrupt:
+                buffers = trainer.network.buffers
+                print(trainer.steps == trainer.network.training_step == buffers["1.count"][0])
+    """)
+    assert out.split() == ["True"] * 4
+
+
 def test_a_callback_that_returns_true_stops():
     x, y = data()
     trainer, seen = trainer_of(), []
@@ -98,6 +146,78 @@ def test_early_stopping_restores_the_best_weights():
     assert len(history.rows) == history.best()["epoch"] + 4, "patience epochs after the best one"
     for name, view in trainer.network.parameters.items():
         np.testing.assert_array_equal(view, best["weights"][name], err_msg=name)
+
+
+MONITOR_CASES = {
+    "bare": ({}, {}),
+    "penalty": ({"l2": 0.1}, {}),
+    "metrics of training": ({}, {"metrics": ["mae", "r2"]}),
+    "metrics of validation": ({"l1": 0.1}, {"metrics": ["mae", "r2"], "validation": 0.5}),
+    "lbfgs": ({"optimizer": "lbfgs"}, {"batch_size": None, "validation": 0.5}),
+    "levenberg_marquardt": ({"optimizer": "levenberg_marquardt", "l2": 0.1}, {"batch_size": None, "metrics": ["mae"]}),
+}
+
+
+@pytest.mark.parametrize("case", MONITOR_CASES)
+def test_columns_that_can_be_monitored(case, tmp_path):
+    """All of the history's; another one is refused before anything has happened, also to a Standardize layer."""
+    options, fit = MONITOR_CASES[case]
+    x, y = data()
+    trainer = fo.Trainer(fo.mlp(3, [6], 1, activation="tanh", standardize=True, seed=1), "mse", **options)
+    before, log = state(trainer), tmp_path / "log.csv"
+    typo = [fo.callbacks.CSVLogger(log), fo.callbacks.GradientMonitor(), fo.callbacks.EarlyStopping(monitor="lost")]
+    text = refuses(case, trainer.fit, x, y, callbacks=typo, match="^monitor 'lost' is not a column", **fit)
+    assert_same_state(state(trainer), before, case)
+    assert not log.exists()
+    columns = list(trainer.fit(x, y, **fit).rows[0])
+    assert text.endswith(f"there are: {', '.join(columns)}")
+    trainer.fit(x, y, callbacks=[fo.callbacks.ModelCheckpoint(monitor=name) for name in columns], **fit)
+
+
+class Mine(fo.callbacks.EarlyStopping):
+    """Adds its column itself."""
+
+    def on_epoch_end(self, trainer, row):
+        row["mine"] = -row["loss"]
+        return super().on_epoch_end(trainer, row)
+
+
+def test_columns_that_callbacks_add():
+    """They are there for the callbacks behind; that they are not is seen after the first epoch, and the trainer goes on."""
+    x, y = data()
+    trainer, plateau = trainer_of(), fo.callbacks.ReduceOnPlateau(monitor="mine", patience=1)
+
+    def add(trainer, row):
+        row["mine"] = row["loss"]
+
+    assert "mine" in trainer.fit(x, y, callbacks=[add, plateau])
+    assert "mine" in trainer.fit(x, y, callbacks=[Mine(monitor="mine"), plateau])
+    steps = trainer.steps
+    refuses("added too late", trainer.fit, x, y, callbacks=[plateau, add], match="monitor 'mine'.*: epoch, loss, learning_rate$")
+    assert trainer.steps == steps
+    refuses("never added", trainer.fit, x, y, callbacks=[lambda trainer, row: None, plateau], match="monitor 'mine'")
+    assert trainer.steps > steps
+    trainer.fit(x, y)
+
+
+def test_a_fit_that_breaks_off_leaves_a_usable_trainer():
+    """What only shows on the way: a batch that does not fit, an iterator at its end, a schedule below 0; the steps done stay."""
+    x, y = data()
+    good = (x[:20], y[:20])
+    falling = fo.optimizers.SGD(learning_rate=lambda t: 0.1 if t < 2 else -0.1)
+    cases = {
+        "a wrong batch": (trainer_of(), [good, (x[:20], y[:19])], 1, "batch 1", 1, 0),
+        "a wrong batch, accumulated": (trainer_of(accumulate=2), [good] * 3 + [(x[:20], y[:19])], 1, "batch 3", 1, 0),
+        "an iterator at its end": (trainer_of(), iter([good, good]), 2, "fresh", 2, 1),
+        "a negative rate": (trainer_of(falling), [good, good], 2, "step 2", 2, 1),
+    }
+    for what, (trainer, batches, epochs, match, steps, rows) in cases.items():
+        refuses(what, trainer.fit, batches, epochs=epochs, match=match)
+        assert (trainer.steps, trainer.epoch, len(trainer.history.rows)) == (steps, rows, rows), what
+        trainer.load_state_dict(trainer.state_dict())
+        if what != "a negative rate":
+            trainer.fit(x, y, epochs=2)
+            assert trainer.epoch == rows + 2, what
 
 
 @pytest.fixture(params=["memory", "file"])

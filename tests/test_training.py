@@ -126,6 +126,38 @@ def test_metrics_without_validation_are_those_of_training():
     close(history["r2"][-1], 1 - np.square(p - target).sum() / np.square(target - target.mean()).sum(), 1e-12, "r2")
 
 
+@pytest.mark.parametrize("write", ["parameters", "load_state_dict"])
+def test_weights_written_into_a_schedule_free_run_need_a_reset(write):
+    rng = np.random.default_rng(126)
+    x, y = rng.standard_normal((40, 4)), rng.standard_normal((40, 1))
+    start = fo.mlp(4, [5], 1, seed=8).state_dict()
+
+    def written():
+        trainer = fo.Trainer(fo.mlp(4, [5], 1, seed=7), "mse", fo.optimizers.ScheduleFreeAdamW(warmup_steps=3), seed=1)
+        trainer.fit(x, y, epochs=2)
+        if write == "parameters":
+            for name, view in trainer.network.parameters.items():
+                view[...] = start[name]
+        else:
+            trainer.network.load_state_dict(start)
+        return trainer
+
+    def distance(trainer):
+        return max(float(np.abs(view - start[name]).max()) for name, view in trainer.network.parameters.items())
+
+    kept, reset = written(), written()
+    kept.step(x, y)
+    assert distance(kept) > 0.1, "the rule goes on from what it remembers"
+    reset.reset()
+    reset.step(x, y)
+    assert distance(reset) < 0.01
+    fresh = fo.Trainer(fo.mlp(4, [5], 1, seed=8), "mse", fo.optimizers.ScheduleFreeAdamW(warmup_steps=3), seed=1)
+    fresh.step(x, y)
+    for trainer in (reset, fresh):
+        trainer.fit(x, y, epochs=3, batch_size=8)
+    np.testing.assert_array_equal(reset.predict(x), fresh.predict(x))
+
+
 def test_going_on_is_the_same_as_never_stopping():
     x, y = data()
     a, b = trainer_of("float32", ema=0.9), trainer_of("float32", ema=0.9)

@@ -25,6 +25,8 @@ void bind_second_order(py::module_& m);
 
 // A mapping of options as the core reads it.
 Config config_from(const py::handle& mapping);
+// Ctrl-C during a long call.
+void raise_interrupt();
 // A phase of a profile that has no layers, by its name.
 Phase phase_from(const std::string& name);
 

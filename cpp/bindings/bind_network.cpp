@@ -130,7 +130,9 @@ void bind_network_of(py::module_& m) {
     using Net = Network<T>;
     py::class_<Net, Shared<T>>(m, class_name<T>("Network").c_str())
         .def(py::init([](Index inputs, const py::sequence& layers, std::uint64_t seed, const std::string& precision) {
-                 return std::make_shared<Net>(inputs, specs_from(layers), seed, precision_from_name(precision));
+                 auto net = std::make_shared<Net>(inputs, specs_from(layers), seed, precision_from_name(precision));
+                 net->set_between_layers(&raise_interrupt);
+                 return net;
              }),
              py::arg("inputs"), py::arg("layers"), py::arg("seed"), py::arg("precision") = "full")
         .def_property_readonly("inputs", &Net::inputs)
@@ -184,6 +186,11 @@ void bind_network_of(py::module_& m) {
              })
         .def("infer", &infer<T>, py::arg("x"), py::arg("out") = py::none())
         .def("forward", &forward<T>)
+        .def("undo_forward",
+             [](Net& net) {
+                 const std::lock_guard<std::mutex> lock(net.mutex());
+                 net.undo_forward();
+             })
         .def("backward", &backward<T>)
         .def("layer_output", [](const Net& net, Index layer) { return copy_out(net.layer_output(layer)); });
 }

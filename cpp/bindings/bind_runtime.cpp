@@ -85,6 +85,13 @@ Config config_from(const py::handle& mapping) {
     return config;
 }
 
+void raise_interrupt() {
+    const py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) {
+        throw py::error_already_set();
+    }
+}
+
 void bind_runtime(py::module_& m) {
     install_fork_handler();
     m.def("build_info", &build_info);

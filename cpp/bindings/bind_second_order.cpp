@@ -33,14 +33,6 @@ Data<T> data_from(const SecondOrder<T>& self, const BoundLoss<T>& loss, const py
     return data;
 }
 
-// Ctrl-C during a long call.
-void raise_interrupt() {
-    const py::gil_scoped_acquire acquire;
-    if (PyErr_CheckSignals() != 0) {
-        throw py::error_already_set();
-    }
-}
-
 template <class T>
 void check_smooth(const BoundLoss<T>& loss) {
     check(loss.held->has_curvature(), "the loss '", loss.name,

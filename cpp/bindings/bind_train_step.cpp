@@ -120,6 +120,7 @@ void bind_train_step_of(py::module_& m) {
              }),
              py::arg("network"), py::arg("loss").none(true), py::arg("optimizer"), py::arg("options"))
         .def_property("t", &Step::t, &Step::set_t)
+        .def_property_readonly("micro_steps", &Step::micro_steps)
         .def_property_readonly("slot_names", [](const Step& self) { return self.optimizer().slot_names(); })
         .def("slots",
              [](const py::object& object) {
@@ -135,6 +136,15 @@ void bind_train_step_of(py::module_& m) {
                                    Step& self = *object.cast<std::shared_ptr<Step>>();
                                    return view_array(self.scalars().data(), static_cast<Index>(self.scalars().size()), object);
                                })
+        .def("waiting",
+             [](const py::object& object) -> py::object {
+                 Step& self = *object.cast<std::shared_ptr<Step>>();
+                 if (!self.accumulates()) {
+                     return py::none();
+                 }
+                 return py::make_tuple(view_array(self.waiting_gradients(), self.network().parameter_layout().total(), object),
+                                       view_array(self.waiting().data(), static_cast<Index>(self.waiting().size()), object));
+             })
         .def("averages",
              [](const py::object& object) -> py::object {
                  const Step& self = *object.cast<std::shared_ptr<Step>>();

@@ -16,6 +16,8 @@ constexpr Index inference_rows = 512;
 // else they share every product.
 constexpr Index cached_bytes = Index{1} << 20;
 constexpr Index rows_of_a_thread = 256;
+// Work of a training step that lasts so long, some 10 ms, that a user's interrupt is looked for in between.
+constexpr double long_work = 2e9;
 
 }  // namespace
 
@@ -29,6 +31,7 @@ Network<T>::Network(Index inputs, const std::vector<LayerSpec>& specs, std::uint
     parameters_ = Buffer<T>(parameter_layout_.total());
     gradients_ = Buffer<T>(parameter_layout_.total());
     buffers_ = Buffer<T>(buffer_layout_.total());
+    buffers_before_ = Buffer<T>(buffer_layout_.total());
     for (Stage& stage : stages_) {
         stage.layer->bind(parameters_.data(), gradients_.data(), buffers_.data());
     }
@@ -149,12 +152,18 @@ Matrix<T> Network<T>::input(Index rows) {
 template <class T>
 void Network<T>::begin(Index rows, bool training, bool apart) {
     check(adapted(), "the Standardize layer has not seen data yet");
+    if (training) {
+        std::copy(buffers_.data(), buffers_.data() + buffers_.size(), buffers_before_.data());
+    }
     pass_ = {training, seed_, training ? ++training_step_ : training_step_, precision_, training ? profile_.get() : nullptr};
     if (const Index trained = training ? rows : 0; trained != trained_rows_) {
         trained_rows_ = trained;
     }
     if (apart != apart_) {
         apart_ = apart;
+    }
+    if (const bool is_long = training && !apart && training_work(rows) > long_work; is_long != long_step_) {
+        long_step_ = is_long;
     }
     ConstMatrix<T> x = input_.view(rows);
     for (Stage& stage : stages_) {
@@ -201,6 +210,7 @@ void Network<T>::forward_rows(Range rows, int thread) {
             const Matrix<T> next = apart_ && s + 1 < stages_.size() ? mine(gradient_of(s)) : Matrix<T>{};
             layer.forward_alone(pass, mine(below(s, thread)), mine(stages_[s].output.view(rows.end)), next, scratch_of(thread));
             lap(pass.profile, Phase::forward, layer.number(), stages_[s].view.rows);
+            after_layer();
         }
     }
 }
@@ -211,6 +221,27 @@ ConstMatrix<T> Network<T>::forward(Index rows, bool training) {
     scratch(rows);
     forward_rows({0, rows}, 0);
     return stages_.back().view;
+}
+
+template <class T>
+void Network<T>::undo_forward() {
+    if (trained_rows_ > 0) {
+        std::copy(buffers_before_.data(), buffers_before_.data() + buffers_.size(), buffers_.data());
+        --training_step_;
+        trained_rows_ = 0;
+    }
+}
+
+template <class T>
+void Network<T>::after_layer() {
+    if (long_step_ && between_layers_ != nullptr) {
+        try {
+            between_layers_();
+        } catch (...) {
+            undo_forward();
+            throw;
+        }
+    }
 }
 
 template <class T>
@@ -265,6 +296,7 @@ ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
         }
         layer.backward(pass_, below(s), grad, grad_x, slope, temporary);
         lap(pass_.profile, wanted ? Phase::input_gradient : Phase::weight_gradient, layer.number(), rows);
+        after_layer();
         if (wanted) {
             turn = 1 - turn;
             grad = grad_x;

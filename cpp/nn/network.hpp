@@ -36,6 +36,8 @@ class Network {
     void initialize(std::uint64_t seed);
     std::uint64_t training_step() const { return training_step_; }
     void set_training_step(std::uint64_t step) { training_step_ = step; }
+    // Called between the layers of a long training step; when it throws, that step has not been.
+    void set_between_layers(void (*function)()) { between_layers_ = function; }
     // The stopwatch that training forwards and backwards tell their laps; null: off.
     Profile* profile() const { return profile_.get(); }
     void set_profile(std::shared_ptr<Profile> profile) { profile_ = std::move(profile); }
@@ -47,6 +49,8 @@ class Network {
     Matrix<T> input(Index rows);
     // Forward over the rows in `input`. The result stays valid until the next call; a training forward keeps what backward needs.
     ConstMatrix<T> forward(Index rows, bool training);
+    // As if the last training forward had not been: its count, and the statistics that it moved.
+    void undo_forward();
     // The result of the last forward.
     ConstMatrix<T> output() const { return stages_.back().view; }
     // Where the gradient of the outputs of the last forward goes; `backward` starts from it.
@@ -110,6 +114,7 @@ class Network {
     ConstMatrix<T> below(std::size_t stage, int thread = 0) const;
     Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows, int thread = 0) const;
     std::size_t lowest_trainable() const;
+    void after_layer();
     Matrix<T> gradient_of(std::size_t stage) const;
     Pass pass_of(int thread, Index first) const;
     Index scratch_elements(Index rows, int threads) const;
@@ -131,12 +136,15 @@ class Network {
     Buffer<T> parameters_;
     Buffer<T> gradients_;
     Buffer<T> buffers_;
+    Buffer<T> buffers_before_;  // the last training forward
     std::uint64_t seed_ = 0;
 
     Index capacity_ = 0;
     Index trained_rows_ = 0;  // rows of the last forward when it was a training one
     std::shared_ptr<Profile> profile_;
     PaddedMatrix<T> input_;
+    void (*between_layers_)() = nullptr;
+    bool long_step_ = false;                    // the present one
     bool apart_ = false;                        // in the present step threads take rows of their own
     std::vector<PaddedMatrix<T>> more_inputs_;  // of the threads but the first
     PaddedMatrix<T> gradient_[2];               // gradients of activations, taking turns

@@ -129,8 +129,7 @@ void TrainStep<T>::reset() {
     }
     std::fill(average_parameters_.data(), average_parameters_.data() + average_parameters_.size(), T(0));
     std::fill(average_buffers_.data(), average_buffers_.data() + average_buffers_.size(), T(0));
-    accumulated_weight_ = 0;
-    accumulated_count_ = 0;
+    waiting_ = {0, 0};
 }
 
 template <class T>
@@ -139,7 +138,11 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
     check_training_point();
     const Batch batch = prepare(data, order, rows);
     const int threads = network_->begin_step(rows);
-    return threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
+    const LossValue loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
+    if (!std::isfinite(loss.value)) {
+        network_->undo_forward();
+    }
+    return loss;
 }
 
 // The loss of rows of a batch and its gradient.
@@ -300,13 +303,14 @@ bool TrainStep<T>::accumulate(double weight) {
         return true;
     }
     const Index total = network_->parameter_layout().total();
-    if (accumulated_count_ == 0) {
+    auto& [weights, count] = waiting_;
+    if (count == 0) {
         std::fill(accumulated_.data(), accumulated_.data() + total, T(0));
-        accumulated_weight_ = 0;
+        weights = 0;
     }
     mix(accumulated_.data(), T(1), network_->gradients(), static_cast<T>(weight), total);
-    accumulated_weight_ += weight;
-    const bool complete = ++accumulated_count_ >= options_.accumulate;
+    weights += weight;
+    const bool complete = ++count >= static_cast<double>(options_.accumulate);
     if (complete) {
         finish_accumulation();
     }
@@ -316,14 +320,14 @@ bool TrainStep<T>::accumulate(double weight) {
 
 template <class T>
 void TrainStep<T>::finish_accumulation() {
-    accumulated_count_ = 0;
-    const double inverse = accumulated_weight_ > 0 ? 1 / accumulated_weight_ : 0;
+    const double inverse = waiting_[0] > 0 ? 1 / waiting_[0] : 0;
+    waiting_ = {0, 0};
     mix(network_->gradients(), T(0), accumulated_.data(), static_cast<T>(inverse), network_->parameter_layout().total());
 }
 
 template <class T>
 bool TrainStep<T>::flush(double learning_rate) {
-    if (accumulated_count_ == 0) {
+    if (waiting_[1] == 0) {
         return false;
     }
     finish_accumulation();

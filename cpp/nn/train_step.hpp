@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -36,8 +37,14 @@ class TrainStep {
     // Goes back or forth to after `t` updates; micro-batches that wait for the next one belong to no other.
     void set_t(Index t) {
         t_ = t;
-        accumulated_count_ = 0;
+        waiting_ = {0, 0};
     }
+    // Micro-batches so far: those of all updates and those that wait for the next one.
+    Index micro_steps() const { return t_ * options_.accumulate + static_cast<Index>(waiting_[1]); }
+    // Of micro-batches that wait: the sum of their gradients, each times its weight; the sum of these weights, and their number.
+    bool accumulates() const { return options_.accumulate > 1; }
+    T* waiting_gradients() const { return accumulated_.data(); }
+    std::array<double, 2>& waiting() { return waiting_; }
     T* slot(int index) const { return slots_[static_cast<std::size_t>(index)].data(); }
     std::vector<double>& scalars() { return scalars_; }
     T* average_parameters() const { return average_parameters_.data(); }
@@ -45,8 +52,8 @@ class TrainStep {
     bool has_averages() const { return options_.ema > 0; }
     void reset();
 
-    // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned without an
-    // update.
+    // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned, and nothing
+    // else has changed.
     LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate);
     // `count` rows from `first` on of `rows`, as `step` reads them: short indices are widened, some thousand at a time, into memory that
     // lasts until the next call.
@@ -131,8 +138,7 @@ class TrainStep {
     Buffer<T> average_parameters_;
     Buffer<T> average_buffers_;
     Buffer<T> accumulated_;
-    double accumulated_weight_ = 0;
-    Index accumulated_count_ = 0;
+    std::array<double, 2> waiting_ = {0, 0};
     bool swapped_ = false;  // the network holds the evaluation point
     Buffer<double> partial_norms_;
     PaddedMatrix<T> targets_;

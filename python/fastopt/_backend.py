@@ -99,6 +99,8 @@ def set_num_threads(n: int) -> None:
         raise TypeError(f"n must be an integer; got {n!r}")
     if n.__index__() < 1:
         raise ValueError(f"n must be at least 1; got {n!r}")
+    if n.__index__() >= 2**31:
+        raise ValueError(f"n must be below 2**31; got {n!r}")
     core.set_num_threads(n.__index__())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,3 +42,19 @@ def as_callback(callback: Any) -> Callback:
     if callable(callback):
         return _Function(callback)
     raise TypeError(f"callbacks must be Callback objects or functions (trainer, row); got {type(callback).__name__}")
+
+
+def check_monitor(monitor: str, columns: Iterable[str]) -> None:
+    """Refuse to follow what is not a column."""
+    names = list(columns)
+    if monitor not in names:
+        raise ValueError(f"monitor {monitor!r} is not a column of the history; there are: {', '.join(names)}")
+
+
+def check_monitors(callbacks: Iterable[Callback], columns: Iterable[str]) -> None:
+    """Do it before the first epoch, up to a callback of the user's own: it may add to the row, and those behind it see what it added."""
+    for callback in callbacks:
+        if isinstance(callback, _Function) or type(callback).__module__.partition(".")[0] != "fastopt":
+            return
+        if hasattr(callback, "monitor"):
+            check_monitor(callback.monitor, columns)

@@ -165,6 +165,8 @@ class Network_float32:
     def infer(self, x: NDArray[Any], out: Real | None = None) -> Real:
         """Rows of float32, float64, uint8 or int16 with contiguous rows, converted block by block; `out` is exact."""
     def forward(self, x: Real, training: bool) -> Real: ...
+    def undo_forward(self) -> None:
+        """As if the last training forward had not been: its count, and the statistics that it moved."""
     def backward(self, grad_output: Real) -> Real:
         """Gradient with respect to the input of the last training forward; overwrites `gradients`."""
     def layer_output(self, layer: int) -> Real:
@@ -190,11 +192,16 @@ class TrainStep_float32:
     @t.setter
     def t(self, value: int) -> None: ...
     @property
+    def micro_steps(self) -> int:
+        """Micro-batches so far, those of updates and those that wait for one."""
+    @property
     def slot_names(self) -> list[str]: ...
     def slots(self) -> list[Real]:
         """Flat zero-copy views laid out like `Network.parameters`."""
     @property
     def scalars(self) -> NDArray[np.float64]: ...
+    def waiting(self) -> tuple[Real, NDArray[np.float64]] | None:
+        """Of micro-batches that wait for their update: sum of weighted gradients; sum of weights and number. None without accumulation."""
     def averages(self) -> tuple[Real, Real] | None:
         """(parameters, buffers) of the exponential moving average, or None."""
     def reset(self) -> None:

@@ -16,7 +16,9 @@ from fastopt.network import Network
 if TYPE_CHECKING:
     from fastopt._links import AnyLoss
 
-BLOCK_ROWS = 8192
+BLOCK_ROWS = 8192  # that are converted at once
+PIECE_FLOPS = 4e9  # between two looks at Ctrl-C: 20 to 40 ms
+LEAST_ROWS = 512  # of a piece: fewer would pack the weights too often
 MATERIALIZE_BYTES = 1 << 28  # data up to this size are kept converted between evaluations
 
 
@@ -36,10 +38,11 @@ def outputs_of(network: Network, x: NDArray[Any], rows: NDArray[np.int64] | None
     n = len(x) if rows is None else len(rows)
     if out is None:
         out = np.empty((n, network.outputs), network.dtype)
-    if rows is None and x.dtype == network.dtype and x.flags.c_contiguous:
-        return network._infer(x, out)
-    for start in range(0, n, BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, n)
+    whole = rows is None and x.dtype == network.dtype and x.flags.c_contiguous
+    size = max(LEAST_ROWS, int(PIECE_FLOPS / (2 * max(1, network.num_parameters))) // LEAST_ROWS * LEAST_ROWS)
+    size = size if whole else min(size, BLOCK_ROWS)
+    for start in range(0, n, size):
+        stop = min(start + size, n)
         block = x[start:stop] if rows is None else x[rows[start:stop]]
         network._infer(np.ascontiguousarray(block, dtype=network.dtype), out[start:stop])
     return out

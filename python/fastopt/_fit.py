@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastopt import _prepare, _progress, _validate
 from fastopt._backend import core
-from fastopt._callback import Callback, as_callback
+from fastopt._callback import Callback, as_callback, check_monitors
 from fastopt._evaluate import Evaluator, metric_table
 from fastopt._snapshot import Snapshot
 from fastopt.errors import NonFiniteLossError
@@ -132,6 +132,21 @@ class Epochs:
             callback.on_fit_end(trainer)
         return history
 
+    def columns(self, metrics: Iterable[str]) -> list[str]:
+        """Names of what `_row` will give."""
+        names = ["epoch", "loss"]
+        if self._penalty:
+            names.append("penalty")
+        if self._validation is not None:
+            names += ["val_loss", *(f"val_{name}" for name in metrics)]
+        elif self._training is not None:
+            names += metrics
+        if self.trainer._memory is None:
+            names.append("learning_rate")
+        elif "damping" in self.trainer._memory.arrays:
+            names.append("damping")
+        return names
+
     def _row(self, loss: float) -> dict[str, Any]:
         trainer = self.trainer
         row: dict[str, Any] = {"epoch": trainer.epoch, "loss": loss}
@@ -158,8 +173,8 @@ class Epochs:
 
     def _flush(self) -> None:
         """The last micro-batches of an epoch make an update of their own when they are fewer than `accumulate`."""
-        if self.trainer._options["accumulate"] > 1 and self.trainer._native.flush(self.rate):
-            self.trainer._micro_steps = self.trainer._native.t * self.trainer._options["accumulate"]
+        if self.trainer._options["accumulate"] > 1:
+            self.trainer._native.flush(self.rate)
 
 
 class ArrayEpochs(Epochs):
@@ -180,7 +195,7 @@ class ArrayEpochs(Epochs):
 
     def one_epoch(self) -> float:
         """Train on all data once and return the mean loss."""
-        order, rates = self._order(), self.trainer._rates.block(self.trainer._micro_steps, self._steps)
+        order, rates = self._order(), self.trainer._rates.block(self.trainer._native.micro_steps, self._steps)
         self._lap("order")
         run = self._native_steps if self._native else self._python_steps
         done = 0
@@ -189,7 +204,6 @@ class ArrayEpochs(Epochs):
             start = time.perf_counter()
             count = run(order[done * self._batch : stop * self._batch], rates, done, stop)
             self._pace.saw(stop - done, time.perf_counter() - start)
-            self.trainer._micro_steps += count
             if count < stop - done:
                 raise self.not_finite(float(self._losses[done + count]))
             if self.bar is not None:
@@ -230,7 +244,6 @@ class StreamEpochs(Epochs):
             value = trainer._native.step(x, y, weight, self.rate) if native else trainer._python_step(x, y, weight, self.rate)
             if not math.isfinite(value):
                 raise self.not_finite(value)
-            trainer._micro_steps += 1
             losses.append(value)
             weights.append(float(len(x)) if weight is None else float(weight.sum(dtype=np.float64)))
             if self.bar is not None:
@@ -279,6 +292,7 @@ def plan(
             raise ValueError("metrics need validation=(X, y) when the training data is an iterable of batches")
         _prepare.adapt(trainer, None)
         stream = StreamEpochs(trainer, count, checked, None, hooks, bar)
+        check_monitors(hooks, stream.columns(table))
         stream.stream = _prepare.Stream(trainer, X)
         return stream
     train = _prepare.arrays(trainer, X, y, sample_weight)
@@ -287,7 +301,6 @@ def plan(
     training = None
     if table and checked is None:
         training = Evaluator(trainer.network, trainer.loss, train.x, train.y, train.weight, table)
-    _prepare.adapt(trainer, train)
     if trainer._memory is not None:
         solving = _solver_fit().SolverEpochs(trainer, count, checked, training, hooks, bar)
         solving.prepare(train, trainer._memory)
@@ -296,6 +309,8 @@ def plan(
         arrays = ArrayEpochs(trainer, count, checked, training, hooks, bar)
         arrays.prepare(train, min(size or train.count, train.count), bool(shuffle))
         epochs_of = arrays
+    check_monitors(hooks, epochs_of.columns(table))
+    _prepare.adapt(trainer, train)
     if hooks:
         probe = np.arange(min(PROBE_ROWS, train.count)) if train.rows is None else train.rows[:PROBE_ROWS]
         trainer._probe = (train.x[probe], train.y[probe])

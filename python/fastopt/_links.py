@@ -108,6 +108,11 @@ def predictions(loss: AnyLoss, outputs: Array) -> Array:
     return labels(loss, outputs) if is_classifier(loss) else values(loss, outputs)
 
 
+def takes_any_number(loss: Loss) -> bool:
+    """Whether a dense target may hold any finite number."""
+    return loss.link not in ("softmax", "sign") and loss.target_low == -np.inf and loss.target_high == np.inf
+
+
 def is_classifier(loss: AnyLoss) -> bool:
     """Whether `predictions` are class indices."""
     return isinstance(loss, Loss) and loss.link in ("softmax", "argmax", "sigmoid", "sign")

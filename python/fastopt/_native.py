@@ -147,7 +147,8 @@ class OptimizerEngine:
         arrays = _as_list(params, state.keys, "params")
         rule = self._rule(optimizer, arrays, state)
         out = [np.array(a) for a in arrays]
-        rule.evaluation_point(arrays, list(state.slots.values()), state.scalars, out)
+        if state.step > 0:  # an average begins with the first step
+            rule.evaluation_point(arrays, list(state.slots.values()), state.scalars, out)
         return out
 
 

@@ -106,7 +106,7 @@ def class_weights(trainer: Trainer, train: ArrayData, class_weight: Any) -> None
         present, counts = np.unique(used, return_counts=True)
         table = {value.item(): len(used) / (len(present) * count) for value, count in zip(present, counts.tolist(), strict=True)}
     elif isinstance(class_weight, Mapping):
-        allowed = set(range(trainer.network.outputs)) if train.y.ndim == 1 else set(np.unique(flat).tolist())
+        allowed = set(range(trainer.network.outputs)) if train.y.ndim == 1 else _classes_of_one_output(loss, flat)
         unknown = [key for key in class_weight if key not in allowed]
         if unknown:
             raise ValueError(f"class_weight has the key {unknown[0]!r}; the classes are {sorted(allowed)}")
@@ -122,6 +122,14 @@ def class_weights(trainer: Trainer, train: ArrayData, class_weight: Any) -> None
     train.weight = factors if train.weight is None else train.weight * factors
     if not train.weight.any():
         raise ValueError("class_weight: the weights of all rows are 0")
+
+
+def _classes_of_one_output(loss: Any, y: Array) -> set[float]:
+    """0 and 1; -1 and 1 for a loss of signs, which reads both codings; and whatever y holds besides."""
+    held = set(np.unique(y).tolist())
+    if _links.link_of(loss, 1) != "sign":
+        return {0, 1} | held
+    return {low for low in (-1, 0) if -1 - low not in held} | {1} | held  # -1 rules 0 out and 0 rules -1 out
 
 
 def adapt(trainer: Trainer, train: ArrayData | None) -> None:

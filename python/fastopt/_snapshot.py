@@ -87,7 +87,7 @@ class Snapshot:
 
     def _new_copies(self) -> Copies:
         network, native = self._trainer.network._native, self._trainer._native
-        live = [network.parameters, network.buffers, *native.slots(), native.scalars, *(native.averages() or ())]
+        live = [network.parameters, network.buffers, *native.slots(), native.scalars, *(native.averages() or ()), *(native.waiting() or ())]
         if sum(array.nbytes for array in live) > IN_MEMORY_BYTES:
             return FileCopies(live)
         copies = core.ArrayCopies(live)
@@ -106,7 +106,7 @@ class Snapshot:
 
     def restore(self) -> None:
         """Put the copied state back."""
-        self._copies.restore()
         self._trainer._set_counters(*self._counters)
+        self._copies.restore()
         if self._trainer._memory is not None:
             self._trainer._memory.forget()

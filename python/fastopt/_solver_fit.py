@@ -115,7 +115,6 @@ class SolverEpochs(Epochs):
         objective.write(point.x)
         self._memory.keep()
         self.trainer._native.t += 1
-        self.trainer._micro_steps += 1
         if self.bar is not None:
             self.bar.update(self.rows or 0)
         return float(loss)

@@ -97,6 +97,14 @@ def check_integer(name: str, value: Any, *, low: int) -> int:
     return number
 
 
+def check_seed(seed: Any, name: str = "seed") -> int:
+    """An int from 0 to 2**63 - 1, which the native core and a checkpoint can hold."""
+    number = check_integer(name, seed, low=0)
+    if number >= 2**63:
+        raise ValueError(f"{name} must be below 2**63; got {number}")
+    return number
+
+
 def check_number(name: str, value: Any, *, low: float, high: float, low_open: bool, high_open: bool) -> float:
     """A float inside an interval, infinite values excluded."""
     number = _real(name, value)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from fastopt.training import Trainer
 
 Arrays = dict[str, NDArray[Any]]
+WAITING = "waiting/"  # micro-batches of `accumulate`; a file of an earlier version has none
+
 Segments = list[tuple[str, int, tuple[int, ...]]]
 
 
@@ -21,7 +23,9 @@ def _named(prefix: str, flat: NDArray[Any], segments: Segments) -> Arrays:
 
 
 def arrays(trainer: Trainer) -> Arrays:
-    """Zero-copy views of weights, statistics, slots, scalars and averages."""
+    """Zero-copy views of weights, statistics, slots, scalars, averages and micro-batches that wait for their update."""
+    if trainer._swapped:
+        raise ValueError("within evaluation_weights average and weights have changed places; save, copy or restore after it ends")
     net, native = trainer.network, trainer._native
     segments = net._native.parameter_segments()
     named = {f"parameters/{name}": view for name, view in net.parameters.items()}
@@ -35,6 +39,10 @@ def arrays(trainer: Trainer) -> Arrays:
     if averages is not None:
         named.update(_named("average/parameters/", averages[0], segments))
         named.update(_named("average/buffers/", averages[1], net._native.buffer_segments()))
+    waiting = native.waiting()
+    if waiting is not None:
+        named.update(_named(f"{WAITING}gradients/", waiting[0], segments))
+        named[f"{WAITING}weights"] = waiting[1]
     return named
 
 
@@ -62,14 +70,27 @@ def restore(trainer: Trainer, state: Mapping[str, NDArray[Any]]) -> None:
     own = arrays(trainer)
     expected = {**own, **counters(trainer)}
     missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    if not any(name.startswith(WAITING) for name in state):
+        missing = [name for name in missing if not name.startswith(WAITING)]
     if missing or unknown:
         raise ValueError(f"state does not fit this trainer; missing: {missing or 'none'}, unknown: {unknown or 'none'}")
+    numbers = {}
     for name, view in expected.items():
+        if name not in state:
+            continue
         value = state[name]
-        if value.shape != view.shape or value.dtype != view.dtype:
-            raise ValueError(f"state[{name!r}] must be {view.dtype} {view.shape}; got {value.dtype} {value.shape}")
+        if getattr(value, "shape", None) != view.shape or value.dtype != view.dtype:
+            got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise ValueError(f"state[{name!r}] must be {view.dtype} {view.shape}; got {got}")
+        if name not in own:
+            numbers[name] = value
+    counts, scale = numbers["counters"], float(numbers["rate_scale"])
+    if (counts < 0).any():
+        raise ValueError(f"state['counters'] must not be negative; got {counts.tolist()}")
+    if not 0.0 <= scale < math.inf:
+        raise ValueError(f"state['rate_scale'] must be a finite number of at least 0; got {scale}")
+    trainer._set_counters(int(counts[0]), int(counts[1]))
+    trainer.rate_scale = scale
     for name, view in own.items():
-        view[...] = state[name]
-    updates, training_step = (int(count) for count in state["counters"])
-    trainer._set_counters(updates, training_step)
-    trainer.rate_scale = float(state["rate_scale"])
+        if name in state:
+            view[...] = state[name]

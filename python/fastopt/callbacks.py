@@ -1,7 +1,8 @@
 """What may happen between epochs: stop, lower the rate, keep the best, watch gradients, log.
 
 A callback is a plain function `(trainer, row)`, or an object with the methods of `Callback`; one that returns True ends the fit.
-`row` is the row of the history and may be added to.
+`row` is the row of the history and may be added to, for the callbacks behind. A column to monitor that is not there is refused before the
+first epoch, or after it when a callback of the user's own stands before the one that monitors.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from fastopt import _specs, _state, metrics
-from fastopt._callback import Callback, Row
+from fastopt._callback import Callback, Row, check_monitor
 from fastopt.monitor import GradientMonitor, LearningRateFinder, LearningRateRange
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ class _Monitor(Callback):
         self.best, self.best_epoch = math.nan, -1
 
     def _improved(self, row: Row) -> bool:
-        if self.monitor not in row:
-            raise ValueError(f"monitor {self.monitor!r} is not a column of the history; there are: {', '.join(row)}")
+        check_monitor(self.monitor, row)
         value = float(row[self.monitor])
         gain = value - self.best if self._largest() else self.best - value
         if math.isnan(value) or not (math.isnan(self.best) or gain > self.min_delta):

@@ -37,7 +37,7 @@ def split(X: Any, y: Any, *, validation: float = 0.1, test: float = 0.1, stratif
     stratify : bool
         Keep the shares of the classes when y holds class labels (integers, bools, text).
     seed : int
-        Of the random choice.
+        Of the random choice, from 0 to 2**63 - 1.
 
     Returns
     -------
@@ -64,10 +64,14 @@ def split(X: Any, y: Any, *, validation: float = 0.1, test: float = 0.1, stratif
         _specs.check_number(name, share, low=0.0, high=1.0, low_open=False, high_open=True)
     if validation + test >= 1.0:
         raise ValueError(f"validation and test must leave rows to train on; got {validation} and {test}")
+    seed = _specs.check_seed(seed)
+    tested, checked_on = round(n * test), round(n * validation)
+    if tested + checked_on >= n:
+        raise ValueError(f"validation and test must leave rows to train on; got {validation} and {test} of {n} rows")
     classes = class_codes(np.asarray(y)) if stratify else None
-    rest, held_out = hold_out(n, round(n * test), classes, seed)
+    rest, held_out = hold_out(n, tested, classes, seed)
     inner = None if classes is None else classes[rest]
-    keep, checked = hold_out(len(rest), round(n * validation), inner, seed)
+    keep, checked = hold_out(len(rest), checked_on, inner, seed)
     parts = [(_rows(X, i), _rows(y, i)) for i in (rest[keep], rest[checked], held_out)]
     return Split(*parts)
 
@@ -123,7 +127,6 @@ def batches(
     a, b = np.asarray(X), np.asarray(y)
     _validate.same_rows(a, b, "X", "y")
     size = _validate.positive_int(batch_size, "batch_size")
+    seed, epoch = _specs.check_seed(seed), _specs.check_seed(epoch, "epoch")
     order = core.permutation(len(a), seed, epoch) if shuffle else np.arange(len(a))
-    for start in range(0, len(a), size):
-        rows = order[start : start + size]
-        yield a[rows], b[rows]
+    return ((a[rows], b[rows]) for rows in (order[start : start + size] for start in range(0, len(a), size)))

@@ -5,6 +5,7 @@ Arrays are float32 or float64, all of one dtype, C-contiguous (inputs are conver
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,14 @@ def _shape(a: Array, shape: tuple[int, ...], name: str, of: str) -> None:
 def _two_d(a: Array, name: str) -> None:
     if a.ndim != 2:
         raise ValueError(f"{name} must be 2-D; got shape {a.shape}")
+
+
+def _apart(written: dict[str, Array], others: Mapping[str, Array | None]) -> None:
+    everything = [(name, array) for name, array in {**written, **others}.items() if array is not None]
+    for name, array in written.items():
+        for other_name, other in everything:
+            if name != other_name and np.may_share_memory(array, other):
+                raise ValueError(f"{name} shares memory with {other_name}, but it is updated in place")
 
 
 def _out(out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], inputs: list[Array]) -> Array:
@@ -284,6 +293,7 @@ def batchnorm_forward(
     _shape(b, features, "beta", f"x {rows.shape}")
     _validate.output_array(running_mean, features, rows.dtype, "running_mean")
     _validate.output_array(running_variance, features, rows.dtype, "running_variance")
+    _apart({"running_mean": running_mean, "running_variance": running_variance}, {"x": rows, "gamma": g, "beta": b, "out": out})
     share = _specs.check_number("momentum", momentum, low=0.0, high=1.0, low_open=False, high_open=False)
     small = _specs.check_number("eps", eps, low=0.0, high=np.inf, low_open=True, high_open=True)
     if len(rows) == 0:

@@ -1,7 +1,8 @@
-"""Figures of merit on NumPy arrays, all with optional sample weights.
+"""Figures of merit on NumPy arrays, all with optional sample weights: one per row, finite, not negative and not all zero.
 
 `Trainer` takes them by name, or any callable `(target, prediction) -> float`. Each has an attribute `needs` that says what it reads:
-"labels", "values", "probabilities" or "scores" (raw outputs).
+"labels", "values", "probabilities" or "scores" (raw outputs). A shape, a label or a weight that does not fit raises ValueError, what holds
+no numbers TypeError.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastopt import _validate
+
 __all__ = ["accuracy", "auc", "balanced_accuracy", "get", "log_loss", "mae", "mse", "names", "r2", "rmse", "top_k"]
 
 Metric: TypeAlias = Callable[..., float]
 F = TypeVar("F", bound=Metric)
 _TABLE: dict[str, Metric] = {}
+_ROUNDING = 1e-3  # by which probabilities may leave [0, 1], as their sums may leave 1
 
 
 def _metric(needs: str, *, larger_is_better: bool) -> Callable[[F], F]:
@@ -58,28 +62,57 @@ def get(metric: str | Metric) -> Metric:
     return metric
 
 
-def _pair(target: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    y, p = np.asarray(target), np.asarray(prediction)
-    if y.ndim == 2 and y.shape[1] == 1 and p.ndim == 1:
-        y = y[:, 0]
-    if p.ndim == 2 and p.shape[1] == 1 and y.ndim == 1:
-        p = p[:, 0]
+def _pair(target: NDArray[Any], prediction: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both as they are, one column as (rows,), when their shapes agree."""
+    y, p = (a[:, 0] if a.ndim == 2 and a.shape[1] == 1 else a for a in (target, prediction))
     if y.shape != p.shape:
-        raise ValueError(f"target and prediction must have the same shape; got {y.shape} and {p.shape}")
-    if len(y) == 0:
-        raise ValueError(f"target must have at least one row; got shape {y.shape}")
+        raise ValueError(f"target and prediction must have the same shape; got {target.shape} and {prediction.shape}")
+    if y.ndim == 0 or y.size == 0:
+        raise ValueError(f"target must have at least one row; got shape {target.shape}")
     return y, p
+
+
+def _values(target: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    return _pair(_validate.numeric(target, "target"), _validate.numeric(prediction, "prediction"))
+
+
+def _labels(target: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    y, p = _pair(np.asarray(target), np.asarray(prediction))
+    for labels, name in ((y, "target"), (p, "prediction")):
+        if labels.dtype.kind == "f":
+            _refuse(~np.isfinite(labels) | (labels != np.floor(labels)), labels, f"{name} must hold labels")
+    if any(a.dtype.kind in "US" and b.dtype.kind in "fiub" for a, b in ((y, p), (p, y))):
+        raise TypeError(f"target and prediction must both hold text or both numbers; got dtypes {y.dtype} and {p.dtype}")
+    return y, p
+
+
+def _refuse(wrong: NDArray[np.bool_], array: NDArray[Any], expected: str) -> None:
+    """Raise ValueError for the first element that is wrong."""
+    if wrong.any():
+        where = tuple(np.argwhere(wrong)[0].tolist())
+        raise ValueError(f"{expected}; got {array[where]} at row {where[0]}{''.join(f', column {i}' for i in where[1:])}")
+
+
+def _weights(sample_weight: ArrayLike | None, rows: int) -> NDArray[np.float64]:
+    return np.ones(rows) if sample_weight is None else _validate.sample_weight(sample_weight, rows, np.dtype(np.float64))
 
 
 def _mean(rows: NDArray[Any], sample_weight: ArrayLike | None) -> float:
     """Mean over rows, columns averaged with equal weight."""
     if sample_weight is None:
         return float(np.mean(rows, dtype=np.float64))
-    w = np.asarray(sample_weight, dtype=np.float64)
-    if w.shape != (len(rows),):
-        raise ValueError(f"sample_weight must have shape ({len(rows)},); got {w.shape}")
+    w = _weights(sample_weight, len(rows))
     flat = rows.reshape(len(rows), -1).mean(axis=1, dtype=np.float64)
     return float(flat @ w / w.sum())
+
+
+def _own(target: ArrayLike, table: NDArray[Any], name: str) -> NDArray[Any]:
+    """Of each row of (rows, classes) the column of its class."""
+    y = np.asarray(target)
+    if table.ndim != 2 or y.shape not in (table.shape[:1], (len(table), 1)):
+        raise ValueError(f"target must have shape (rows,) and {name} (rows, classes); got {y.shape} and {table.shape}")
+    picked: NDArray[Any] = table[np.arange(len(table)), _validate.labels(y, table.shape[1], "target")]
+    return picked
 
 
 @_metric("labels", larger_is_better=True)
@@ -99,7 +132,7 @@ def accuracy(target: ArrayLike, prediction: ArrayLike, sample_weight: ArrayLike 
     >>> fo.metrics.accuracy([0, 1, 2, 2], [0, 1, 2, 1])
     0.75
     """
-    y, p = _pair(target, prediction)
+    y, p = _labels(target, prediction)
     return _mean(y == p, sample_weight)
 
 
@@ -113,10 +146,10 @@ def balanced_accuracy(target: ArrayLike, prediction: ArrayLike, sample_weight: A
     >>> fo.metrics.balanced_accuracy([0, 0, 0, 1], [0, 0, 0, 0])
     0.5
     """
-    y, p = _pair(target, prediction)
+    y, p = _labels(target, prediction)
     if y.ndim != 1:
         raise ValueError(f"target must have shape (rows,); got {y.shape}")
-    w = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    w = _weights(sample_weight, len(y))
     _, codes = np.unique(y, return_inverse=True)
     total = np.bincount(codes, weights=w)
     right = np.bincount(codes, weights=w * (y == p))
@@ -133,11 +166,11 @@ def top_k(target: ArrayLike, scores: ArrayLike, sample_weight: ArrayLike | None 
     >>> fo.metrics.top_k([0, 2], [[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]], k=2)
     0.5
     """
-    y, s = np.asarray(target), np.asarray(scores)
-    if s.ndim != 2 or y.shape != s.shape[:1]:
-        raise ValueError(f"target must have shape (rows,) and scores (rows, classes); got {y.shape} and {s.shape}")
-    own = s[np.arange(len(y)), y.astype(np.int64)]
-    return _mean((s > own[:, None]).sum(axis=1) < k, sample_weight)
+    count, s = _validate.positive_int(k, "k"), _validate.numeric(scores, "scores")
+    own = _own(target, s, "scores")
+    if np.isnan(s.max()):
+        _refuse(np.isnan(s), s, "scores must not hold NaN")
+    return _mean((s > own[:, None]).sum(axis=1) < count, sample_weight)
 
 
 @_metric("scores", larger_is_better=True)
@@ -147,7 +180,7 @@ def auc(target: ArrayLike, score: ArrayLike, sample_weight: ArrayLike | None = N
     Parameters
     ----------
     target : array_like
-        0 and 1, `(n,)`.
+        0 and 1, or -1 and 1, `(n,)`.
     score : array_like
         `(n,)`, or `(n, 2)` whose difference is taken.
     sample_weight : array_like, optional
@@ -156,7 +189,7 @@ def auc(target: ArrayLike, score: ArrayLike, sample_weight: ArrayLike | None = N
     Raises
     ------
     ValueError
-        When only one class is present.
+        When only one class is present, or a score is NaN.
 
     Examples
     --------
@@ -164,11 +197,17 @@ def auc(target: ArrayLike, score: ArrayLike, sample_weight: ArrayLike | None = N
     >>> fo.metrics.auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
     0.75
     """
-    s = np.asarray(score, dtype=np.float64)
+    s = _validate.numeric(score, "score").astype(np.float64)
     if s.ndim == 2 and s.shape[1] == 2:
-        s = s[:, 1] - s[:, 0]
-    y, s = _pair(target, s)
-    w = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is refused below
+            s = s[:, 1] - s[:, 0]
+    y, s = _values(target, s)
+    if y.ndim != 1:
+        raise ValueError(f"target must have shape (rows,); got {y.shape}")
+    low = -1 if (y == -1).any() else 0
+    _refuse((y != low) & (y != 1), y, f"target must hold {low} and 1")
+    _refuse(np.isnan(s), s, "score must not hold NaN")
+    w = _weights(sample_weight, len(y))
     positive = y > 0
     _, codes = np.unique(s, return_inverse=True)
     up, down = np.bincount(codes, weights=w * positive), np.bincount(codes, weights=w * ~positive)
@@ -187,7 +226,7 @@ def log_loss(target: ArrayLike, probability: ArrayLike, sample_weight: ArrayLike
     target : array_like
         Class indices `(n,)`.
     probability : array_like
-        `(n, classes)`, or `(n,)` of class 1.
+        `(n, classes)` with rows that sum to 1, or `(n,)` of class 1.
     sample_weight : array_like, optional
         `(n,)`.
 
@@ -197,12 +236,16 @@ def log_loss(target: ArrayLike, probability: ArrayLike, sample_weight: ArrayLike
     >>> round(fo.metrics.log_loss([0, 1], [[0.5, 0.5], [0.5, 0.5]]), 6)
     0.693147
     """
-    y, p = np.asarray(target).astype(np.int64), np.asarray(probability, dtype=np.float64)
-    if p.ndim == 1:
-        p = np.stack([1.0 - p, p], axis=1)
-    if p.ndim != 2 or y.shape != p.shape[:1]:
-        raise ValueError(f"target must have shape (rows,) and probability (rows, classes); got {y.shape} and {p.shape}")
-    own = p[np.arange(len(y)), y]
+    p = _validate.numeric(probability, "probability").astype(np.float64, copy=False)
+    if p.ndim == 2 and p.shape[1] == 1:
+        p = p[:, 0]
+    table = np.stack([1.0 - p, p], axis=1) if p.ndim == 1 else p
+    own = _own(target, table, "probability")
+    if not (p.min() >= -_ROUNDING and p.max() <= 1.0 + _ROUNDING):  # also for NaN
+        _validate.check_finite(p, "probability")
+        _refuse((p < -_ROUNDING) | (p > 1.0 + _ROUNDING), p, "probability must lie in [0, 1]")
+    if np.abs(table @ np.ones(table.shape[1]) - 1.0).max() > _ROUNDING:
+        _validate.check_probabilities(table, "probability")
     return _mean(-np.log(np.clip(own, np.finfo(np.float64).eps, 1.0)), sample_weight)
 
 
@@ -216,7 +259,7 @@ def mae(target: ArrayLike, prediction: ArrayLike, sample_weight: ArrayLike | Non
     >>> fo.metrics.mae([1.0, 2.0], [1.0, 4.0])
     1.0
     """
-    y, p = _pair(target, prediction)
+    y, p = _values(target, prediction)
     return _mean(np.abs(np.subtract(y, p, dtype=np.float64)), sample_weight)
 
 
@@ -230,7 +273,7 @@ def mse(target: ArrayLike, prediction: ArrayLike, sample_weight: ArrayLike | Non
     >>> fo.metrics.mse([1.0, 2.0], [1.0, 4.0])
     2.0
     """
-    y, p = _pair(target, prediction)
+    y, p = _values(target, prediction)
     return _mean(np.square(np.subtract(y, p, dtype=np.float64)), sample_weight)
 
 
@@ -257,10 +300,12 @@ def r2(target: ArrayLike, prediction: ArrayLike, sample_weight: ArrayLike | None
     >>> fo.metrics.r2([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
     1.0
     """
-    y, p = _pair(target, prediction)
+    y, p = _values(target, prediction)
     y, p = y.reshape(len(y), -1).astype(np.float64), p.reshape(len(p), -1).astype(np.float64)
-    w = np.ones((len(y), 1)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64).reshape(-1, 1)
+    w = _weights(sample_weight, len(y))[:, None]
     residual = np.sum(w * (y - p) ** 2, axis=0)
     spread = np.sum(w * (y - np.sum(w * y, axis=0) / np.sum(w)) ** 2, axis=0)
-    ratio = np.where(spread > 0.0, 1.0 - residual / np.where(spread > 0.0, spread, 1.0), np.where(residual == 0.0, 1.0, 0.0))
-    return float(np.mean(ratio))
+    counted = y if sample_weight is None else y[w[:, 0] > 0.0]
+    constant = (counted.min(axis=0) == counted.max(axis=0)) | (spread == 0.0)  # the spread of equal values need not round to 0
+    met = np.where(residual == 0.0, 1.0, np.where(np.isnan(residual), np.nan, 0.0))
+    return float(np.mean(np.where(constant, met, 1.0 - residual / np.where(constant, 1.0, spread))))

@@ -65,9 +65,7 @@ class Network:
         self._inputs = _validate.positive_int(inputs, "inputs")
         self._layers = _check_layers(layers)
         self._dtype = _validate.dtype_of(dtype)
-        self._seed = _specs.check_integer("seed", seed, low=0)
-        if self._seed >= 2**63:
-            raise ValueError(f"seed must be below 2**63; got {seed}")
+        self._seed = _specs.check_seed(seed)
         if not isinstance(precision, str):
             raise TypeError(f"precision must be one of {', '.join(core.precision_names())}; got {precision!r}")
         self._precision = precision
@@ -272,9 +270,10 @@ class Network:
         self._native.adapt(_validate.features(x, self._inputs, self._dtype, "x"))
 
     def initialize(self, seed: int) -> None:
-        """Draw new weights and set statistics and the training step back to the start."""
-        self._seed = _specs.check_integer("seed", seed, low=0)
-        self._native.initialize(self._seed)
+        """Draw new weights and set statistics and the training step back to the start; a seed from 0 to 2**63 - 1."""
+        number = _specs.check_seed(seed)
+        self._native.initialize(number)
+        self._seed = number
 
     def summary(self) -> str:
         """Table of the layers with their outputs and numbers of parameters."""
@@ -340,6 +339,8 @@ class Network:
             if value.shape != view.shape or value.dtype != view.dtype:
                 raise ValueError(f"state[{name!r}] must be {view.dtype} {view.shape}; got {value.dtype} {value.shape}")
         step = int(state["training_step"])
+        if step < 0:
+            raise ValueError(f"state['training_step'] must not be negative; got {step}")
         for name, view in own.items():
             view[...] = state[name]
         self._native.training_step = step

@@ -516,7 +516,9 @@ class Rprop(Optimizer):
 class ScheduleFreeAdamW(Optimizer):
     """AdamW on an interpolated point with an average of the iterates, which evaluation uses; needs no decay of the rate.
 
-    `y = (1 - beta1) z + beta1 x`: gradients are taken at y, z makes the steps, x is the average.
+    `y = (1 - beta1) z + beta1 x`: gradients are taken at y, z makes the steps, x is the average. Both are kept in slots, so the next step
+    undoes weights written through `network.parameters` or `network.load_state_dict`: call `Trainer.reset()` after writing, and training
+    starts from them (alone on arrays, `init` again).
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trainer"]
 
-_INT64 = np.dtype(np.int64)
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 
 
 class Trainer:
@@ -91,7 +91,7 @@ class Trainer:
         self._loss: AnyLoss = _links.resolve(loss)
         self._optimizer = _options.method(optimizer)
         self._options = _options.check(l1, l2, clip_norm, clip_value, ema, accumulate)
-        self._seed = network.seed if seed is None else _specs.check_integer("seed", seed, low=0)
+        self._seed = network.seed if seed is None else _specs.check_seed(seed)
         self.epoch = 0
         self.history = History()
         self.stop_training = False
@@ -114,12 +114,14 @@ class Trainer:
         rule = native_optimizer(fused, network.dtype)
         self._native = TRAIN_STEP[network.dtype](network._native, native, rule, self._options)
         self._direct: Callable[..., float] = self._native.step if native is not None and self._memory is None else _refuse
-        self._micro_steps = 0
+        # Whether every number is a target: others are looked at before each step.
+        self._any_target = isinstance(self._loss, Loss) and _links.takes_any_number(self._loss)
         self._rates = Rates(1.0 if self._memory is not None else fused.learning_rate, self._options["accumulate"])
         self._copies: Copies | None = None  # what a fit puts back when it fails, see _snapshot.py
         self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
         self._fixed_rate = self._rates.fixed
         self._evaluating = False
+        self._swapped = False  # average and weights have changed places
 
     # What it is made of
 
@@ -166,7 +168,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the next step."""
-        return self._rates.next(self._micro_steps)
+        return self._rates.next(self._native.micro_steps)
 
     # Steps
 
@@ -190,21 +192,23 @@ class Trainer:
         Raises
         ------
         NonFiniteLossError
-            When the loss is not finite; the weights are not updated then.
+            When the loss is not finite; nothing is changed then.
         """
         if type(y) is np.ndarray and y.dtype == _INT64:
             y = _as_labels(y)
         rate = self._fixed_rate
         if rate is None:
-            rate = self._rates.next(self._micro_steps)
-        try:
-            loss = self._direct(x, y, sample_weight, rate)
-        except (TypeError, ValueError):
+            rate = self._rates.next(self._native.micro_steps)
+        if sample_weight is not None or not (self._any_target or getattr(y, "dtype", None) == _INT32):
             loss = self._careful_step(x, y, sample_weight, rate)
+        else:
+            try:
+                loss = self._direct(x, y, None, rate)
+            except (TypeError, ValueError):
+                loss = self._careful_step(x, y, None, rate)
         if loss - loss != 0.0:
             text = f"the loss is {loss} at step {self.steps}; the weights were not updated"
             raise NonFiniteLossError(text, step=self.steps, epoch=self.epoch)
-        self._micro_steps += 1
         return loss
 
     def _careful_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, rate: float) -> float:
@@ -225,11 +229,17 @@ class Trainer:
             raise ValueError("sample_weight and class_weight need a loss of fastopt; the Python loss gets no weights")
         net = self._network
         outputs = net._native.forward(np.ascontiguousarray(rows, dtype=net.dtype), True)
-        value, gradient = _links.call(self._loss, outputs, target)
+        try:
+            value, gradient = _links.call(self._loss, outputs, target)
+        except BaseException:
+            net._native.undo_forward()
+            raise
         net._native.lap("loss")
         if math.isfinite(value):
             net._native.backward(gradient)
             self._native.update(rate)
+        else:
+            net._native.undo_forward()
         return value
 
     def fit(
@@ -283,7 +293,9 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            For a wrong argument; nothing is changed then.
+            For a wrong argument; nothing is changed then. What only shows on the way (a batch of an iterable that does not fit, an iterator
+            that is used up, a schedule that gives a negative rate) breaks the fit off there, as Ctrl-C does: the steps done stay, history
+            and epoch counter have the epochs that ended, and the trainer is usable.
         NonFiniteLossError
             When the loss stops being finite; weights and optimizer are those of the last finite epoch then.
         """
@@ -332,16 +344,18 @@ class Trainer:
     def evaluation_weights(self) -> Iterator[Network]:
         """Within this context the network holds the weights to evaluate at: the average of `ema` or of a schedule-free rule.
 
-        Nothing can be trained within it; another one inside changes nothing.
+        Nothing can be trained, saved or restored within it; another one inside changes nothing.
         """
         swapped = not self._evaluating and self._native.swap_evaluation_point()
         before, self._evaluating = self._evaluating, True
+        self._swapped |= swapped
         try:
             yield self._network
         finally:
             self._evaluating = before
             if swapped:
                 self._native.swap_evaluation_point()
+                self._swapped = False
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         net = self._network
@@ -403,7 +417,7 @@ class Trainer:
         self._native.reset()
         if self._memory is not None:
             self._memory.forget()
-        self.epoch, self._micro_steps = 0, 0
+        self.epoch = 0
         self.history = History()
         self.rate_scale = 1.0
 
@@ -412,7 +426,13 @@ class Trainer:
         return _state.arrays(self)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Copies of everything that training changes: weights, statistics, slots, scalars, averages and counters."""
+        """Copies of everything that training changes: weights, statistics, slots, scalars, averages, waiting micro-batches and counters.
+
+        Raises
+        ------
+        ValueError
+            Within `evaluation_weights`, where average and weights have changed places.
+        """
         return _state.copies(self)
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -421,14 +441,13 @@ class Trainer:
         Raises
         ------
         ValueError
-            When names, shapes or dtypes differ; nothing is changed then.
+            When names, shapes, dtypes or counters do not fit, or within `evaluation_weights`; nothing is changed then.
         """
         _state.restore(self, state)
 
     def _set_counters(self, updates: int, training_step: int) -> None:
-        """Restore the counters; micro-batches that wait for their update are dropped."""
+        """Restore the counters; micro-batches that wait for their update are dropped, unless they are put back afterwards."""
         self._native.t, self._network.training_step = updates, training_step
-        self._micro_steps = updates * self._options["accumulate"]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file: weights, statistics, slots, counters, seed, history and the specs.
@@ -439,6 +458,8 @@ class Trainer:
         ------
         TypeError
             For a loss written in Python, which cannot be written down.
+        ValueError
+            Within `evaluation_weights`.
         """
         from fastopt import checkpoint
 

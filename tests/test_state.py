@@ -1,0 +1,135 @@
+"""The state of a trainer: what a refused call leaves as it was, what is saved between micro-batches, when it may be read."""
+
+import fastopt as fo
+import numpy as np
+import pytest
+from helpers import refuses
+
+
+def data(rows=80):
+    x = np.random.default_rng(151).standard_normal((rows, 4)).astype(np.float32)
+    return x, (x[:, 0] > 0).astype(np.int64)
+
+
+def trainer_of(loss="cross_entropy", outputs=2, batch_norm=False, **options):
+    return fo.Trainer(fo.mlp(4, [8], outputs, batch_norm=batch_norm, seed=0), loss, **options)
+
+
+def assert_unchanged(trainer, before):
+    after = trainer.state_dict()
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("loss", ["native", "python"])
+def test_a_step_whose_loss_is_not_finite_changes_nothing(loss):
+    """Neither do the statistics of batch normalization, nor the count that keys the dropout masks."""
+
+    def squared(prediction, target):
+        return float(np.mean((prediction - target) ** 2)), 2 * (prediction - target) / prediction.size
+
+    x, _ = data()
+    y = x[:, :1]
+    trainer = trainer_of("mse" if loss == "native" else squared, 1, batch_norm=True)
+    trainer.step(x, y)
+    before = trainer.state_dict()
+    with pytest.raises(fo.NonFiniteLossError), np.errstate(over="ignore"):
+        trainer.step(2 * x, 1e30 * y)
+    assert_unchanged(trainer, before)
+
+
+def test_a_python_loss_that_raises_changes_nothing():
+    def raises(prediction, target):
+        raise RuntimeError("no")
+
+    x, _ = data()
+    trainer = trainer_of(raises, 1, batch_norm=True)
+    before = trainer.state_dict()
+    with pytest.raises(RuntimeError):
+        trainer.step(x, x[:, :1])
+    assert_unchanged(trainer, before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_step_refuses_what_a_fit_refuses(dtype):
+    """In the dtype of the network too, which is read without a copy."""
+    x, y = data()
+    cases = [
+        ("cross_entropy", 2, y, np.where(np.arange(80) < 20, -1, 1), "negative"),
+        ("cross_entropy", 2, y, np.zeros(80), "all zero"),
+        ("cross_entropy", 2, np.full((80, 2), 2.5), None, "between 0 and 1"),
+        ("bce", 1, np.full((80, 1), 3), None, "between 0 and 1"),
+        ("hinge", 1, np.full((80, 1), 7), None, "must hold"),
+        ("poisson", 1, np.full((80, 1), -1), None, "at least 0"),
+    ]
+    for loss, outputs, target, weight, match in cases:
+        trainer = trainer_of(loss, outputs)
+        before = trainer.state_dict()
+        weight = None if weight is None else weight.astype(dtype)
+        target = target if target is y else target.astype(dtype)
+        refuses(f"{loss} {match}", trainer.step, x.astype(dtype), target, weight, errors=ValueError, match=match)
+        assert_unchanged(trainer, before)
+
+
+@pytest.mark.parametrize("how", ["file", "state"])
+def test_micro_batches_that_wait_are_part_of_the_state(how, tmp_path):
+    x, y = data()
+
+    def go(trainer, first, last):
+        for i in range(first, last):
+            trainer.step(x[10 * i : 10 * i + 10], y[10 * i : 10 * i + 10])
+
+    undisturbed, trainer = trainer_of(accumulate=4), trainer_of(accumulate=4)
+    go(undisturbed, 0, 8)
+    go(trainer, 0, 6)
+    if how == "file":
+        trainer.save(tmp_path / "trainer.safetensors")
+        again = fo.Trainer.load(tmp_path / "trainer.safetensors")
+    else:
+        again = trainer_of(accumulate=4)
+        again.load_state_dict(trainer.state_dict())
+    go(again, 6, 8)
+    assert again.steps == 2
+    assert_unchanged(again, undisturbed.state_dict())
+
+
+def test_a_state_of_an_earlier_version_has_no_micro_batches():
+    x, y = data()
+    trainer = trainer_of(accumulate=3)
+    trainer.step(x, y)
+    old = {name: value for name, value in trainer.state_dict().items() if not name.startswith("waiting/")}
+    trainer.load_state_dict(old)
+    assert trainer.state_dict()["waiting/weights"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("options", [{"ema": 0.9}, {"optimizer": "schedule_free_adamw"}])
+def test_average_and_weights_are_not_mixed_up(options, tmp_path):
+    """Within evaluation_weights they have changed places."""
+    x, y = data()
+    trainer = trainer_of(**options)
+    trainer.fit(x, y, epochs=3)
+    before = trainer.state_dict()
+    with trainer.evaluation_weights():
+        refuses("save", trainer.save, tmp_path / "no", match="evaluation_weights")
+        refuses("state_dict", trainer.state_dict, match="evaluation_weights")
+        refuses("load_state_dict", trainer.load_state_dict, before, match="evaluation_weights")
+    assert not list(tmp_path.iterdir())
+    assert_unchanged(trainer, before)
+    plain = trainer_of()
+    with plain.evaluation_weights():
+        plain.state_dict()
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    x, y = data()
+    trainer = trainer_of()
+    trainer.step(x, y)
+    before = trainer.state_dict()
+    other = {name: np.zeros_like(value) for name, value in before.items()}
+    for name, value in (("rate_scale", np.array(np.nan)), ("counters", np.array([-1, 0])), ("counters", 3.0)):
+        refuses(name, trainer.load_state_dict, {**other, name: value}, match=name)
+        assert_unchanged(trainer, before)
+    network = trainer.network.state_dict()
+    refuses("training_step", trainer.network.load_state_dict, {**network, "0.bias": network["0.bias"] + 1, "training_step": np.array(-1)})
+    assert_unchanged(trainer, before)
