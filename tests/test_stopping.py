@@ -117,6 +117,32 @@ def test_a_signal_in_the_middle_of_a_long_step():
     assert out.split() == ["True"] * 4
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to itself")
+def test_a_signal_handler_that_uses_the_network():
+    """In the middle of a call it is told so; it does not wait for itself."""
+    out = run_python("""
+        import os, signal, threading
+        import numpy as np, fastopt as fo
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((20000, 300), dtype=np.float32), rng.integers(0, 2, 20000)
+        trainer = fo.Trainer(fo.mlp(300, [500, 500], 2, seed=0), "cross_entropy")
+        said = []
+
+        def handler(number, frame):
+            try:
+                said.append(len(trainer.predict(x[:3])))
+            except RuntimeError as error:
+                said.append(str(error))
+
+        signal.signal(signal.SIGUSR1, handler)
+        for delay in range(1, 12):
+            threading.Timer(0.05 * delay, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        history = trainer.fit(x, y, epochs=12, batch_size=None)
+        print(all(s == 3 or "signal handler" in s for s in said), len(said) > 0, np.isfinite(history["loss"]).all())
+    """)
+    assert out == "True True True"
+
+
 def test_a_callback_that_returns_true_stops():
     x, y = data()
     trainer, seen = trainer_of(), []

@@ -79,7 +79,7 @@ py::object infer(Network<T>& net, const py::object& x, const py::object& out) {
                                   source.stride * static_cast<Index>(py::reinterpret_borrow<py::array>(x).itemsize()), false};
     check_apart(to, seen, "out", "x");
     const py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(net.mutex());
+    const std::lock_guard<SoleUse> lock(net.mutex());
     net.infer(source, to);
     return result;
 }
@@ -92,7 +92,7 @@ py::object forward(Network<T>& net, const py::object& x, bool training) {
     ConstMatrix<T> y;
     {
         const py::gil_scoped_release release;
-        const std::lock_guard<std::mutex> lock(net.mutex());
+        const std::lock_guard<SoleUse> lock(net.mutex());
         lap(training ? net.profile() : nullptr, Phase::python);
         const Matrix<T> to = net.input(from.rows);
         for (Index i = 0; i < from.rows; ++i) {
@@ -114,7 +114,7 @@ py::object backward(Network<T>& net, const py::object& grad_output) {
     ConstMatrix<T> grad_x;
     {
         const py::gil_scoped_release release;
-        const std::lock_guard<std::mutex> lock(net.mutex());
+        const std::lock_guard<SoleUse> lock(net.mutex());
         lap(net.profile(), Phase::python);
         const Matrix<T> to = net.output_gradient(from.rows);
         for (Index i = 0; i < from.rows; ++i) {
@@ -160,7 +160,7 @@ void bind_network_of(py::module_& m) {
         .def("set_profile",
              [](Net& net, std::shared_ptr<Profile> profile) {
                  const py::gil_scoped_release release;
-                 const std::lock_guard<std::mutex> lock(net.mutex());
+                 const std::lock_guard<SoleUse> lock(net.mutex());
                  check(profile == nullptr || net.profile() == nullptr, "this network is being profiled already");
                  net.set_profile(std::move(profile));
              })
@@ -171,7 +171,7 @@ void bind_network_of(py::module_& m) {
                  }
                  const Phase ended = phase_from(phase);
                  const py::gil_scoped_release release;
-                 const std::lock_guard<std::mutex> lock(net.mutex());
+                 const std::lock_guard<SoleUse> lock(net.mutex());
                  lap(net.profile(), ended);
              })
         .def("initialize", [](Net& net, std::uint64_t seed) { net.initialize(seed); })
@@ -181,14 +181,15 @@ void bind_network_of(py::module_& m) {
              [](Net& net, const py::object& x) {
                  const Source source = source_of(x, "x");
                  const py::gil_scoped_release release;
-                 const std::lock_guard<std::mutex> lock(net.mutex());
+                 const std::lock_guard<SoleUse> lock(net.mutex());
                  net.adapt(source);
              })
         .def("infer", &infer<T>, py::arg("x"), py::arg("out") = py::none())
         .def("forward", &forward<T>)
         .def("undo_forward",
              [](Net& net) {
-                 const std::lock_guard<std::mutex> lock(net.mutex());
+                 const py::gil_scoped_release release;
+                 const std::lock_guard<SoleUse> lock(net.mutex());
                  net.undo_forward();
              })
         .def("backward", &backward<T>)

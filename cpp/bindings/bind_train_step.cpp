@@ -51,7 +51,7 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     check(data.x.rows > 0, "x must have at least one row");
     check_rate(learning_rate);
     const py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(self.network().mutex());
+    const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
     double loss = 0;
     self.thread_choice().run(1, self.network().training_work(data.x.rows), [&](Index) {
@@ -85,7 +85,7 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& rows, In
           self.network().outputs() - 1);
     std::for_each(rate.data, rate.data + rate.size, check_rate);
     const py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(self.network().mutex());
+    const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
     self.begin_order();
     return self.thread_choice().run(rate.size, self.network().training_work(batch_size), [&](Index s) {
@@ -161,7 +161,7 @@ void bind_train_step_of(py::module_& m) {
              [](Step& self, double learning_rate) {
                  check_rate(learning_rate);
                  const py::gil_scoped_release release;
-                 const std::lock_guard<std::mutex> lock(self.network().mutex());
+                 const std::lock_guard<SoleUse> lock(self.network().mutex());
                  lap(self.network().profile(), Phase::python);
                  return self.flush(learning_rate);
              })
@@ -169,7 +169,7 @@ void bind_train_step_of(py::module_& m) {
              [](Step& self, double learning_rate) {
                  check_rate(learning_rate);
                  const py::gil_scoped_release release;
-                 const std::lock_guard<std::mutex> lock(self.network().mutex());
+                 const std::lock_guard<SoleUse> lock(self.network().mutex());
                  lap(self.network().profile(), Phase::python);
                  self.update(learning_rate);
              })

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/aligned.hpp"
+#include "core/sole_use.hpp"
 #include "nn/layer.hpp"
 
 namespace fastopt {
@@ -85,7 +85,7 @@ class Network {
     void infer(const Source& source, Matrix<T> out);
 
     // Held during any call that touches workspace or parameters.
-    std::mutex& mutex() { return mutex_; }
+    SoleUse& mutex() { return mutex_; }
 
    private:
     struct Stage {
@@ -154,7 +154,7 @@ class Network {
     Index thread_scratch_ = 0;                // of each of them
     std::vector<PaddedMatrix<T>> inference_;  // two for every thread
     Buffer<T> inference_scratch_;
-    std::mutex mutex_;
+    SoleUse mutex_;
     // What every step writes has lines of its own: the other threads read the rest, and would wait for it again in every step.
     alignas(2 * cache_line) Pass pass_;
     std::uint64_t training_step_ = 0;
