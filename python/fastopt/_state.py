@@ -74,7 +74,6 @@ def restore(trainer: Trainer, state: Mapping[str, NDArray[Any]]) -> None:
         missing = [name for name in missing if not name.startswith(WAITING)]
     if missing or unknown:
         raise ValueError(f"state does not fit this trainer; missing: {missing or 'none'}, unknown: {unknown or 'none'}")
-    numbers = {}
     for name, view in expected.items():
         if name not in state:
             continue
@@ -82,9 +81,7 @@ def restore(trainer: Trainer, state: Mapping[str, NDArray[Any]]) -> None:
         if getattr(value, "shape", None) != view.shape or value.dtype != view.dtype:
             got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
             raise ValueError(f"state[{name!r}] must be {view.dtype} {view.shape}; got {got}")
-        if name not in own:
-            numbers[name] = value
-    counts, scale = numbers["counters"], float(numbers["rate_scale"])
+    counts, scale = state["counters"], float(state["rate_scale"])
     if (counts < 0).any():
         raise ValueError(f"state['counters'] must not be negative; got {counts.tolist()}")
     if not 0.0 <= scale < math.inf:
