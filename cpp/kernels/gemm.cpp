@@ -29,6 +29,8 @@ constexpr Index min_row_block = 112;
 constexpr Index max_row_block = 448;
 // Packed panels that several blocks of rows read, for one thread: more of them would take the L3 from everything else.
 constexpr Index panels_bytes = Index{4} << 20;
+// More of C than this is not at hand when a tile starts.
+constexpr Index far_bytes = Index{1} << 17;
 // A panel that is read straight from B must stay in L1 between row tiles.
 constexpr Index direct_bytes = Index{1} << 15;
 constexpr Index page = 4096;
@@ -125,7 +127,9 @@ Plan make_plan(const Product<T>& q) {
     // Lines of A whole pages apart fall into one cache set, and many columns of A into few; far apart each touches a new page.
     const Index lda = (q.a.row == 1 ? q.a.col : q.a.row) * bytes;
     const bool far = q.a.row == 1 ? q.k >= 256 && (lda >= page || lda % (page / 4) == 0) : q.k >= 128 && lda % page == 0;
-    plan.pack_a = q.n >= 2 * panel_width<T> && far;
+    // With AVX2 a tile's few rows of A stream from L2 for every panel, and pieces of 1 KiB are too short for the hardware to run ahead.
+    const bool streams = max_vecs == 1 && q.k >= 192 && q.n >= 256;
+    plan.pack_a = q.n >= 2 * panel_width<T> && (far || streams);
     return plan;
 }
 
@@ -174,7 +178,12 @@ template <class Arithmetic, class T = typename Arithmetic::Element>
 class Block {
    public:
     Block(const Product<T>& product, const Plan& plan, Range rows, Range cols, T* scratch)
-        : q_(product), plan_(plan), rows_(rows), cols_(cols), panel_(tile_vecs(product.m) * lanes<T>) {
+        : q_(product),
+          plan_(plan),
+          rows_(rows),
+          cols_(cols),
+          panel_(tile_vecs(product.m) * lanes<T>),
+          far_c_(product.m * product.c.ld * static_cast<Index>(sizeof(T)) > far_bytes) {
         s_.edge = scratch;
         s_.packed_a = s_.edge + edge_size<T>;
         s_.packed_b = s_.packed_a + packed_a_size<T>(std::min(q_.k, 2 * k_block<T>));
@@ -220,13 +229,18 @@ class Block {
         const Index higher = height - low * tiles;  // so many tiles have a row more
         for (Index j = cols.begin; j < cols.end; j += panel_) {
             TileSource source = panel_source(rows, j);
-            for (Index t = 0, i = rows.begin; t < tiles; ++t) {
-                const Index end = i + low + (t < higher ? 1 : 0);
-                if (plan_.pack_a && j == cols.begin) {
-                    pack_a(i, end, rows.begin);
+            const bool packs_a = plan_.pack_a && j == cols.begin;
+            for (Index t = 0, i = rows.begin; t < tiles;) {
+                const Index alike = t < higher ? higher - t : tiles - t;
+                // What is packed on the way is read while it is fresh.
+                const Index count = packs_a || source == TileSource::rows_to_panel ? 1 : alike;
+                const Index tall = t < higher ? low + 1 : low;
+                if (packs_a) {
+                    pack_a(i, i + tall, rows.begin);
                 }
-                one_tile(i, end, rows.begin, j, source);
-                i = end;
+                run_tiles(i, tall, count, rows.begin, j, source);
+                i += count * tall;
+                t += count;
                 if (source == TileSource::rows_to_panel) {
                     source = TileSource::panel;
                 }
@@ -258,28 +272,30 @@ class Block {
         Arithmetic::pack_a(q_, p0_, p1_ - p0_, i0, i1 - i0, s_.packed_a + (i0 - block_begin) * (p1_ - p0_));
     }
 
-    void one_tile(Index i0, Index i1, Index block_begin, Index j, TileSource source) {
-        const Index height = i1 - i0;
+    // `count` tiles of `height` rows below each other, from row i0 on.
+    void run_tiles(Index i0, Index height, Index count, Index block_begin, Index j, TileSource source) {
         const Index cols = std::min(panel_, cols_.end - j);
         const Index vecs = ceil_div(cols, lanes<T>);
         const Index width = vecs * lanes<T>;
         const bool first = p0_ == 0 && !q_.accumulate;
         const bool last = p1_ == steps_of<Arithmetic>(q_.k);
-        // A tile that would write past the end of a row of C goes through a scratch tile.
+        // Tiles that would write past the end of a row of C go through a scratch tile.
         const bool edge = !q_.c.padded && width != cols;
-        T* c = q_.c.data + i0 * q_.c.ld + j;
 
         TileArgs<T> args{};
+        args.tiles = count;
         args.k = p1_ - p0_;
         bool unit_row = q_.a.row == 1;
         if (plan_.pack_a) {
             unit_row = true;
             args.a = s_.packed_a + (i0 - block_begin) * args.k;
             args.a_k = height;
+            args.a_tile = height * args.k;
         } else {
             args.a = q_.a.data + i0 * q_.a.row + p0_ * q_.a.col;
             args.a_k = q_.a.col;
             args.a_row = q_.a.row;
+            args.a_tile = height * q_.a.row;
         }
         if (source == TileSource::panel) {
             args.b = packed_panel(j);
@@ -289,19 +305,16 @@ class Block {
             args.ldb = q_.b.row;
             args.packed = packed_panel(j);
         }
-        args.c = edge ? s_.edge : c;
-        args.ldc = edge ? panel_ : q_.c.ld;
+        args.c = q_.c.data + i0 * q_.c.ld + j;
+        args.ldc = q_.c.ld;
+        args.far_c = far_c_;
         if (first) {
             args.init = q_.bias != nullptr ? q_.bias + j : zeros<T>;
-            args.ldi = 0;
         } else {
             args.init = args.c;
             args.ldi = args.ldc;
-            if (edge) {
-                copy(c, q_.c.ld, s_.edge, panel_, height, cols);
-            }
         }
-        // relu ends in registers; the other activations follow while the tile is in L1.
+        // relu ends in registers; the other activations follow while the tiles are in L1.
         args.end = TileEnd::store;
         if (last && q_.slope == Activation::relu) {
             args.end = TileEnd::relu_slope;
@@ -310,15 +323,37 @@ class Block {
         } else if (last && q_.activation == Activation::relu && q_.pre.data == nullptr) {
             args.end = TileEnd::relu;
         }
-        for (Index i = i0; last && q_.writes_next.data != nullptr && i < i1; ++i) {
-            take_lines(q_.writes_next.row(i) + j, cols);
+        const TileFunction<T> tiles = Arithmetic::tile(height, vecs, unit_row, source);
+        const bool finishes = last && args.end == TileEnd::store &&
+                              (q_.pre.data != nullptr || q_.activation != Activation::identity || q_.slope != Activation::identity);
+        const bool takes = last && q_.writes_next.data != nullptr;
+        if (!edge && !finishes && !takes) {
+            tiles(args);
+            return;
         }
-        Arithmetic::tile(height, vecs, unit_row, source)(args);
-        if (last && args.end == TileEnd::store) {
-            finish(args, i0, j, height, vecs, cols);
-        }
-        if (edge) {
-            copy(s_.edge, panel_, c, q_.c.ld, height, cols);
+        args.tiles = 1;
+        for (Index i = i0; i < i0 + count * height; i += height, args.move_down(height)) {
+            for (Index row = i; takes && row < i + height; ++row) {
+                take_lines(q_.writes_next.row(row) + j, cols);
+            }
+            TileArgs<T> one = args;
+            if (edge) {
+                one.c = s_.edge;
+                one.ldc = panel_;
+                one.far_c = false;
+            }
+            if (edge && !first) {
+                copy(args.c, args.ldc, one.c, one.ldc, height, cols);
+                one.init = one.c;
+                one.ldi = one.ldc;
+            }
+            tiles(one);
+            if (finishes) {
+                finish(one, i, j, height, vecs, cols);
+            }
+            if (edge) {
+                copy(one.c, one.ldc, args.c, args.ldc, height, cols);
+            }
         }
     }
 
@@ -347,6 +382,7 @@ class Block {
     Range rows_;
     Range cols_;
     const Index panel_;  // columns of a panel
+    const bool far_c_;   // C may not be in L2
     Scratch<T> s_;
     Index p0_ = 0;
     Index p1_ = 0;

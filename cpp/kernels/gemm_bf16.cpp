@@ -73,7 +73,7 @@ FASTOPT_BF16 void pack_lines(const float* from, Index ld, Index lines, Index k, 
 
 // Rows of b are float32, two for each step, rounded on the way.
 template <int Rows, int Vecs, TileSource Source>
-FASTOPT_BF16 void tile(const TileArgs<float>& args) {
+FASTOPT_BF16 void one_tile(const TileArgs<float>& args) {
     Vec<float> sum[Rows][Vecs];
     start_tile<float, Rows, Vecs>(args, sum);
     const float* a = args.a;
@@ -114,6 +114,15 @@ FASTOPT_BF16 void tile(const TileArgs<float>& args) {
         b += Source == TileSource::panel ? ldb : 2 * ldb;
     }
     finish_tile<float, Rows, Vecs>(args, sum);
+}
+
+template <int Rows, int Vecs, TileSource Source>
+FASTOPT_BF16 void tile(const TileArgs<float>& args) {
+    TileArgs<float> at = args;
+    for (Index t = args.tiles; t > 0; --t) {
+        one_tile<Rows, Vecs, Source>(at);
+        at.move_down(Rows);
+    }
 }
 
 template <int Vecs, TileSource Source, int... Rows>
