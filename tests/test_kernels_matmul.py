@@ -137,3 +137,16 @@ def test_refusals(dtype):
     square = np.ones((4, 4), dtype)
     refuses("out is an input", core.matmul, square, square, square, False, False, match="overlap|share")
     assert (square == 1).all(), "a refused overlap changed the array"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_products_on_several_threads(dtype):
+    """Every element of C is written, with the bits of one thread."""
+    rng = np.random.default_rng(26)
+    for m, k, n in [(1101, 200, 75), (75, 200, 2103), (520, 120, 1100)]:
+        a, b = operands(rng, m, k, n, False, False, dtype)
+        core.set_num_threads(1)
+        expected = product(a, b)
+        for threads in (2, 3, 4, 8):
+            core.set_num_threads(threads)
+            np.testing.assert_array_equal(product(a, b), expected, err_msg=f"{m, k, n} on {threads} threads")

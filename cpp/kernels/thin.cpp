@@ -93,14 +93,50 @@ typename Vec<T>::Packet dots(const T* const* rows, const T* column, Index cols, 
     return simd::sum_lanes_together(sum);
 }
 
+// Row i of the gradient of the input: `columns` are those of W, rows of `width` elements.
+template <class T, Index Units>
+void input_row(const T* grad, const T* columns, Index width, const Matrix<T>& grad_x, Index i, Activation slope,
+               const ConstMatrix<T>& slope_source) {
+    Vec<T> factor[Units];
+#pragma GCC unroll 4
+    for (Index u = 0; u < Units; ++u) {
+        factor[u] = simd::set1(grad[u]);
+    }
+    const bool relu = slope == Activation::relu;
+    const auto at = [&](Index j) FASTOPT_INLINE_LAMBDA {
+        Vec<T> sum = simd::zero<T>();
+#pragma GCC unroll 4
+        for (Index u = 0; u < Units; ++u) {
+            sum = simd::fma(factor[u], simd::load(columns + u * width + j), sum);
+        }
+        return relu ? simd::keep(simd::less(simd::zero<T>(), simd::load(slope_source.row(i) + j)), sum) : sum;
+    };
+    const bool later = !relu && slope != Activation::identity;
+    const Index whole = grad_x.padded ? width : grad_x.cols / lanes<T> * lanes<T>;
+    T* const out = grad_x.row(i);
+    for (Index j = 0; j < whole; j += lanes<T>) {
+        simd::store(out + j, at(j));
+    }
+    if (later && whole > 0) {
+        activation_backward_tile(slope, slope_source.row(i), slope_source.ld, out, grad_x.ld, 1, whole / lanes<T>);
+    }
+    if (whole < grad_x.cols) {  // a row that ends within a cache line
+        alignas(cache_line) T rest[lanes<T>];
+        simd::store(rest, at(whole));
+        if (later) {
+            activation_backward_tile(slope, slope_source.row(i) + whole, slope_source.ld, rest, lanes<T>, 1, 1);
+        }
+        simd::store_partial(out + whole, simd::load(rest), grad_x.cols - whole);
+    }
+}
+
 }  // namespace
 
 template <class T>
 Index thin_scratch(Index rows, Index inputs, Index units, int threads) {
     const Index width = round_up(inputs, lanes<T>);
-    // Forward keeps the columns of W; backward these or the gradient transposed, one padded row per unit, and a product's scratch.
-    return std::max(units * width + product_scratch<T>(rows, inputs, units, threads),
-                    units * padded_ld<T>(inputs) + product_scratch<T>(units, inputs, rows, threads));
+    // Forward and the input gradient keep the columns of W; the weight gradient itself transposed, and a product's scratch.
+    return std::max(units * width, units * padded_ld<T>(inputs) + product_scratch<T>(units, inputs, rows, threads));
 }
 
 template <class T>
@@ -159,22 +195,19 @@ void thin_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch)
     join_columns<T>(scratch, ld, grad_weight);
 }
 
-// A product with the columns of W as rows: packing so few of them as any transposed operand would take most of the time.
+// Row by row, with the chains of a product of one to four steps: the tiles of one would cost several times their multiply-adds.
 template <class T>
 void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch) {
-    const Index units = weight.cols;
     const Index width = round_up(weight.rows, lanes<T>);
     split_columns<T>(weight, width, scratch);
-    Product<T> product;
-    product.m = grad_a.rows;
-    product.n = weight.rows;
-    product.k = units;
-    product.a = operand(grad_a);
-    product.b = operand<T>(ConstMatrix<T>{scratch, units, weight.rows, width, true});
-    product.c = grad_x;
-    product.slope = slope;
-    product.slope_source = slope_source;
-    multiply(product, scratch + units * width);
+    const double work = 2.0 * static_cast<double>(grad_a.rows * width * weight.cols);
+    parallel_for(grad_a.rows, 1, work, [=](Index begin, Index end) {
+        with_units(weight.cols, [=](auto units) {
+            for (Index i = begin; i < end; ++i) {
+                input_row<T, decltype(units)::value>(grad_a.row(i), scratch, width, grad_x, i, slope, slope_source);
+            }
+        });
+    });
 }
 
 #define FASTOPT_INSTANTIATE(T)                                                                                     \
