@@ -1,10 +1,10 @@
 #include "kernels/gemm.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <type_traits>
 
 #include "core/threads.hpp"
+#include "kernels/copy_row.hpp"
 #include "kernels/gemm_bf16.hpp"
 #include "kernels/gemm_pack.hpp"
 #include "kernels/gemm_tile.hpp"
@@ -31,6 +31,8 @@ constexpr Index max_row_block = 448;
 constexpr Index panels_bytes = Index{4} << 20;
 // More of C than this is not at hand when a tile starts.
 constexpr Index far_bytes = Index{1} << 17;
+// Rows that are computed at once when something is left to do with them afterwards: they are still in L1 then.
+constexpr Index edge_rows = 64;
 // A panel that is read straight from B must stay in L1 between row tiles.
 constexpr Index direct_bytes = Index{1} << 15;
 constexpr Index page = 4096;
@@ -135,7 +137,7 @@ Plan make_plan(const Product<T>& q) {
 
 template <class T>
 struct Scratch {
-    T* edge;      // one tile
+    T* edge;      // edge_rows of a panel
     T* packed_a;  // row_block x k block
     T* packed_b;  // k block x columns of a block
 };
@@ -144,7 +146,7 @@ struct Scratch {
 template <class T>
 alignas(cache_line) constexpr T zeros[tile_vecs(1) * lanes<T>] = {};
 template <class T>
-constexpr Index edge_size = max_rows* panel_width<T>;
+constexpr Index edge_size = edge_rows* panel_width<T>;
 
 // Of A, for any step of k up to k_step.
 template <class T>
@@ -207,6 +209,8 @@ class Block {
         const Index height = rows_.end - rows_.begin;
         const Index blocks = height <= min_row_block ? 1 : ceil_div(height, row_block<T>(p1 - p0));
         one_block_ = blocks == 1;
+        together_ = one_block_ && !plan_.pack_a && !plan_.pack_on_the_way &&
+                    (!plan_.pack_b || cols_.size() * (p1 - p0) * static_cast<Index>(sizeof(T)) <= direct_bytes);
         if (one_block_) {  // small products feel the divisions
             row_range(rows_, cols_);
             return;
@@ -222,30 +226,60 @@ class Block {
 
     void row_range(Range rows, Range cols) {
         first_packed_ = cols.begin;
-        // Tiles of nearly equal height: their cost is proportional to it.
-        const Index height = rows.end - rows.begin;
-        const Index tiles = ceil_div(height, max_rows);
-        const Index low = static_cast<std::uint32_t>(height) / static_cast<std::uint32_t>(tiles);
-        const Index higher = height - low * tiles;  // so many tiles have a row more
+        if (together_) {
+            all_panels(rows, cols);
+            return;
+        }
         for (Index j = cols.begin; j < cols.end; j += panel_) {
             TileSource source = panel_source(rows, j);
             const bool packs_a = plan_.pack_a && j == cols.begin;
-            for (Index t = 0, i = rows.begin; t < tiles;) {
-                const Index alike = t < higher ? higher - t : tiles - t;
-                // What is packed on the way is read while it is fresh.
-                const Index count = packs_a || source == TileSource::rows_to_panel ? 1 : alike;
-                const Index tall = t < higher ? low + 1 : low;
-                if (packs_a) {
-                    pack_a(i, i + tall, rows.begin);
+            for_heights(rows, [&](Index i, Index height, Index tiles) {
+                while (tiles > 0) {
+                    // What is packed on the way is read while it is fresh.
+                    const Index count = packs_a || source == TileSource::rows_to_panel ? 1 : tiles;
+                    if (packs_a) {
+                        pack_a(i, i + height, rows.begin);
+                    }
+                    run_tiles(i, height, count, rows.begin, j, 1, source);
+                    i += count * height;
+                    tiles -= count;
+                    if (source == TileSource::rows_to_panel) {
+                        source = TileSource::panel;
+                    }
                 }
-                run_tiles(i, tall, count, rows.begin, j, source);
-                i += count * tall;
-                t += count;
-                if (source == TileSource::rows_to_panel) {
-                    source = TileSource::panel;
-                }
-            }
+            });
         }
+    }
+
+    // Where nothing is done between panels and B stays near, those of a whole width are one call.
+    void all_panels(Range rows, Range cols) {
+        const TileSource source = plan_.pack_b ? TileSource::panel : TileSource::rows;
+        for (Index j = cols.begin; plan_.pack_b && j < cols.end; j += panel_) {
+            panel_source(rows, j);
+        }
+        const Index whole = static_cast<std::uint32_t>(cols.size()) / static_cast<std::uint32_t>(panel_);
+        const Index rest = cols.begin + whole * panel_;
+        for_heights(rows, [&](Index i, Index height, Index tiles) {
+            if (whole > 0) {
+                run_tiles(i, height, tiles, rows.begin, cols.begin, whole, source);
+            }
+            if (rest < cols.end) {
+                run_tiles(i, height, tiles, rows.begin, rest, 1, source);
+            }
+        });
+    }
+
+    // f(first row, height, tiles) for tiles below each other of nearly equal height: their cost is proportional to it.
+    template <class F>
+    static void for_heights(Range rows, F&& f) {
+        const Index height = rows.size();
+        const Index tiles = ceil_div(height, max_rows);
+        const Index low = static_cast<std::uint32_t>(height) / static_cast<std::uint32_t>(tiles);
+        const Index higher = height - low * tiles;  // so many tiles have a row more
+        if (higher > 0) {
+            f(rows.begin, low + 1, higher);
+        }
+        f(rows.begin + higher * (low + 1), low, tiles - higher);
     }
 
     // What the first tile of a panel reads; a panel that no tile can pack is packed here.
@@ -266,14 +300,16 @@ class Block {
     }
 
     // With one block of rows a panel is read only while it is fresh, and the next takes its place in the cache.
-    T* packed_panel(Index j) const { return one_block_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_); }
+    T* packed_panel(Index j) const {
+        return one_block_ && !together_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_);
+    }
 
     void pack_a(Index i0, Index i1, Index block_begin) {
         Arithmetic::pack_a(q_, p0_, p1_ - p0_, i0, i1 - i0, s_.packed_a + (i0 - block_begin) * (p1_ - p0_));
     }
 
-    // `count` tiles of `height` rows below each other, from row i0 on.
-    void run_tiles(Index i0, Index height, Index count, Index block_begin, Index j, TileSource source) {
+    // `count` tiles of `height` rows below each other, from row i0 on, in each of `panels` panels from column j on.
+    void run_tiles(Index i0, Index height, Index count, Index block_begin, Index j, Index panels, TileSource source) {
         const Index cols = std::min(panel_, cols_.end - j);
         const Index vecs = ceil_div(cols, lanes<T>);
         const Index width = vecs * lanes<T>;
@@ -283,6 +319,7 @@ class Block {
         const bool edge = !q_.c.padded && width != cols;
 
         TileArgs<T> args{};
+        args.panels = panels;
         args.tiles = count;
         args.k = p1_ - p0_;
         bool unit_row = q_.a.row == 1;
@@ -300,9 +337,11 @@ class Block {
         if (source == TileSource::panel) {
             args.b = packed_panel(j);
             args.ldb = width;
+            args.b_panel = width * args.k;
         } else {
             args.b = q_.b.data + p0_ * Arithmetic::per_step * q_.b.row + j;
             args.ldb = q_.b.row;
+            args.b_panel = width;
             args.packed = packed_panel(j);
         }
         args.c = q_.c.data + i0 * q_.c.ld + j;
@@ -310,9 +349,11 @@ class Block {
         args.far_c = far_c_;
         if (first) {
             args.init = q_.bias != nullptr ? q_.bias + j : zeros<T>;
+            args.init_panel = q_.bias != nullptr ? width : 0;
         } else {
             args.init = args.c;
             args.ldi = args.ldc;
+            args.init_panel = width;
         }
         // relu ends in registers; the other activations follow while the tiles are in L1.
         args.end = TileEnd::store;
@@ -331,49 +372,60 @@ class Block {
             tiles(args);
             return;
         }
-        args.tiles = 1;
-        for (Index i = i0; i < i0 + count * height; i += height, args.move_down(height)) {
-            for (Index row = i; takes && row < i + height; ++row) {
-                take_lines(q_.writes_next.row(row) + j, cols);
-            }
-            TileArgs<T> one = args;
-            if (edge) {
-                one.c = s_.edge;
-                one.ldc = panel_;
-                one.far_c = false;
-            }
-            if (edge && !first) {
-                copy(args.c, args.ldc, one.c, one.ldc, height, cols);
-                one.init = one.c;
-                one.ldi = one.ldc;
-            }
-            tiles(one);
-            if (finishes) {
-                finish(one, i, j, height, vecs, cols);
-            }
-            if (edge) {
-                copy(one.c, one.ldc, args.c, args.ldc, height, cols);
+        args.panels = 1;
+        for (Index p = 0; p < panels; ++p, j += width, args.move_right(width)) {
+            TileArgs<T> at = args;
+            Index rows = 0;
+            for (Index i = i0, left = count; left > 0; i += rows, left -= at.tiles, at.move_down(at.tiles, height)) {
+                at.tiles = takes ? 1 : std::min(left, edge_rows / height);
+                rows = at.tiles * height;
+                for (Index row = i; takes && row < i + rows; ++row) {
+                    take_lines(q_.writes_next.row(row) + j, cols);
+                }
+                if (edge) {
+                    through_edge(at, tiles, rows, cols);
+                } else {
+                    tiles(at);
+                }
+                if (finishes) {
+                    finish(edge ? s_.edge : at.c, edge ? panel_ : at.ldc, i, j, rows, vecs, cols);
+                }
+                if (edge) {
+                    copy(s_.edge, panel_, at.c, at.ldc, rows, cols);
+                }
             }
         }
     }
 
-    void finish(const TileArgs<T>& args, Index i0, Index j, Index height, Index vecs, Index cols) {
+    void through_edge(const TileArgs<T>& at, TileFunction<T> tiles, Index rows, Index cols) {
+        TileArgs<T> inside = at;
+        inside.c = s_.edge;
+        inside.ldc = panel_;
+        inside.far_c = false;
+        if (at.init == at.c) {
+            copy(at.c, at.ldc, s_.edge, panel_, rows, cols);
+            inside.init = s_.edge;
+            inside.ldi = panel_;
+        }
+        tiles(inside);
+    }
+
+    void finish(T* c, Index ldc, Index i0, Index j, Index rows, Index vecs, Index cols) {
         if (q_.pre.data != nullptr) {
-            T* pre = q_.pre.data + i0 * q_.pre.ld + j;
-            copy(args.c, args.ldc, pre, q_.pre.ld, height, q_.pre.padded ? vecs * lanes<T> : cols);
+            copy(c, ldc, q_.pre.data + i0 * q_.pre.ld + j, q_.pre.ld, rows, q_.pre.padded ? vecs * lanes<T> : cols);
         }
         if (q_.activation != Activation::identity) {
-            activation_forward_tile(q_.activation, args.c, args.ldc, args.c, args.ldc, height, vecs);
+            activation_forward_tile(q_.activation, c, ldc, c, ldc, rows, vecs);
         }
         if (q_.slope != Activation::identity) {
             const T* source = q_.slope_source.data + i0 * q_.slope_source.ld + j;
-            activation_backward_tile(q_.slope, source, q_.slope_source.ld, args.c, args.ldc, height, vecs);
+            activation_backward_tile(q_.slope, source, q_.slope_source.ld, c, ldc, rows, vecs);
         }
     }
 
     static void copy(const T* from, Index ldf, T* to, Index ldt, Index rows, Index cols) {
         for (Index i = 0; i < rows; ++i) {
-            std::memcpy(to + i * ldt, from + i * ldf, static_cast<std::size_t>(cols) * sizeof(T));
+            copy_row(from + i * ldf, cols, to + i * ldt);
         }
     }
 
@@ -388,6 +440,7 @@ class Block {
     Index p1_ = 0;
     Index first_packed_ = 0;  // column
     bool one_block_ = false;
+    bool together_ = false;  // all panels of B at once
 };
 
 // How many threads along the rows and along the columns of C: the split whose largest part is smallest, where a part's cost is its

@@ -118,10 +118,12 @@ FASTOPT_BF16 void one_tile(const TileArgs<float>& args) {
 
 template <int Rows, int Vecs, TileSource Source>
 FASTOPT_BF16 void tile(const TileArgs<float>& args) {
-    TileArgs<float> at = args;
-    for (Index t = args.tiles; t > 0; --t) {
-        one_tile<Rows, Vecs, Source>(at);
-        at.move_down(Rows);
+    TileArgs<float> top = args;
+    for (Index p = args.panels; p > 0; --p, top.move_right(Vecs * lanes)) {
+        TileArgs<float> at = top;
+        for (Index t = args.tiles; t > 0; --t, at.move_down(1, Rows)) {
+            one_tile<Rows, Vecs, Source>(at);
+        }
     }
 }
 

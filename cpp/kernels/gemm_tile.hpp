@@ -41,10 +41,11 @@ enum class TileEnd {
     relu_slope,  // c where the element of `slope` is positive, else 0
 };
 
-// What `tiles` tiles below each other have in common, and where the first one lies. One call for many: what a tile costs beside its
-// multiply-adds is felt where k is short.
+// What `panels` x `tiles` tiles have in common, and where the first one lies: panels side by side, tiles below each other. One call for
+// many: what a tile costs beside its multiply-adds is felt where k is short.
 template <class T>
 struct TileArgs {
+    Index panels;
     Index tiles;
     Index k;
     const T* a;   // a(i, p) = a[i * a_row + p * a_k]
@@ -53,8 +54,10 @@ struct TileArgs {
     Index a_tile;  // from the rows of A of a tile to those of the next
     const T* b;    // b(p, j) = b[p * ldb + j], whole Vecs
     Index ldb;
+    Index b_panel;  // from a panel of B to the next
     const T* init;  // what the accumulators start from: init[i * ldi + j]; ldi = 0 repeats one row (a bias, or zeros)
     Index ldi;
+    Index init_panel;  // from what the tiles of a panel start from to that of the next
     T* c;  // written in whole Vecs
     Index ldc;
     T* packed;  // where a packing tile leaves the panel, rows of Vecs * lanes
@@ -63,12 +66,19 @@ struct TileArgs {
     Index lds;
     bool far_c;  // C may not be in L2
 
-    // The next tile, `rows` further down.
-    FASTOPT_INLINE void move_down(Index rows) {
-        a += a_tile;
-        init += rows * ldi;
-        c += rows * ldc;
-        slope += rows * lds;
+    // So many tiles further down, of `rows` rows each.
+    FASTOPT_INLINE void move_down(Index count, Index rows) {
+        a += count * a_tile;
+        init += count * rows * ldi;
+        c += count * rows * ldc;
+        slope += count * rows * lds;
+    }
+    // The next panel, `cols` further to the right.
+    FASTOPT_INLINE void move_right(Index cols) {
+        b += b_panel;
+        init += init_panel;
+        c += cols;
+        slope += cols;
     }
 };
 
@@ -86,12 +96,14 @@ EIGEN_ALWAYS_INLINE void start_tile(const TileArgs<T>& args, simd::Vec<T> (&sum)
         }
         return;
     }
+    const T* init = args.init;
 #pragma GCC unroll 14
     for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
         for (int j = 0; j < Vecs; ++j) {
-            sum[i][j] = simd::load(args.init + i * args.ldi + j * lanes);
+            sum[i][j] = simd::load(init + j * lanes);
         }
+        init += args.ldi;
     }
 }
 
@@ -99,25 +111,29 @@ template <class T, int Rows, int Vecs>
 EIGEN_ALWAYS_INLINE void finish_tile(const TileArgs<T>& args, const simd::Vec<T> (&sum)[Rows][Vecs]) {
     using simd::Vec;
     constexpr int lanes = Vec<T>::lanes;
+    T* c = args.c;
+    const T* slope = args.slope;
     const auto finish = [&](auto&& last) FASTOPT_INLINE_LAMBDA {
 #pragma GCC unroll 14
         for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
             for (int j = 0; j < Vecs; ++j) {
-                simd::store(args.c + i * args.ldc + j * lanes, last(sum[i][j], i, j));
+                simd::store(c + j * lanes, last(sum[i][j], slope + j * lanes));
             }
+            c += args.ldc;
+            slope += args.lds;
         }
     };
     switch (args.end) {
         case TileEnd::store:
-            finish([](const Vec<T>& v, int, int) FASTOPT_INLINE_LAMBDA { return v; });
+            finish([](const Vec<T>& v, const T*) FASTOPT_INLINE_LAMBDA { return v; });
             break;
         case TileEnd::relu:
-            finish([](const Vec<T>& v, int, int) FASTOPT_INLINE_LAMBDA { return simd::relu(v); });
+            finish([](const Vec<T>& v, const T*) FASTOPT_INLINE_LAMBDA { return simd::relu(v); });
             break;
         case TileEnd::relu_slope:
-            finish([&](const Vec<T>& v, int i, int j) FASTOPT_INLINE_LAMBDA {
-                return simd::keep(simd::less(simd::zero<T>(), simd::load(args.slope + i * args.lds + j * lanes)), v);
+            finish([](const Vec<T>& v, const T* at) FASTOPT_INLINE_LAMBDA {
+                return simd::keep(simd::less(simd::zero<T>(), simd::load(at)), v);
             });
             break;
     }
@@ -176,15 +192,12 @@ FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
         a += a_k;
         b += ldb;
     };
-    Index p = args.k;
-    for (; p >= k_unroll; p -= k_unroll) {
+    for (Index p = args.k % k_unroll; p > 0; --p) {
+        step();
+    }
+    for (Index p = args.k / k_unroll; p > 0; --p) {
 #pragma GCC unroll 4
         for (int u = 0; u < k_unroll; ++u) {
-            step();
-        }
-    }
-    if constexpr (k_unroll > 1) {
-        for (; p > 0; --p) {
             step();
         }
     }
@@ -193,10 +206,12 @@ FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
 
 template <class T, int Rows, int Vecs, bool UnitRow, bool Pack = false>
 void tile(const TileArgs<T>& args) {
-    TileArgs<T> at = args;
-    for (Index t = args.tiles; t > 0; --t) {
-        one_tile<T, Rows, Vecs, UnitRow, Pack>(at);
-        at.move_down(Rows);
+    TileArgs<T> top = args;
+    for (Index p = args.panels; p > 0; --p, top.move_right(Vecs * simd::Vec<T>::lanes)) {
+        TileArgs<T> at = top;
+        for (Index t = args.tiles; t > 0; --t, at.move_down(1, Rows)) {
+            one_tile<T, Rows, Vecs, UnitRow, Pack>(at);
+        }
     }
 }
 
