@@ -14,18 +14,21 @@ void copy_piece(const T* from, T* to) {
 
 // Pieces of a size known to the compiler instead of calls, the last one over the end of the one before.
 template <class T>
-void copy_row(const T* from, Index cols, T* to) {
+inline void copy_row(const T* from, Index cols, T* to) {
     constexpr Index line = line_elements<T>;
+    constexpr Index half = line / 2;
     constexpr Index piece = line / 4;
     if (cols >= line) {
-        for (Index j = 0; j + line <= cols; j += line) {
+        const Index last = cols - line;
+        for (Index j = 0; j < last; j += line) {
             copy_piece<line>(from + j, to + j);
         }
-        copy_piece<line>(from + cols - line, to + cols - line);
+        copy_piece<line>(from + last, to + last);
+    } else if (cols >= half) {
+        copy_piece<half>(from, to);
+        copy_piece<half>(from + cols - half, to + cols - half);
     } else if (cols >= piece) {
-        for (Index j = 0; j + piece <= cols; j += piece) {
-            copy_piece<piece>(from + j, to + j);
-        }
+        copy_piece<piece>(from, to);
         copy_piece<piece>(from + cols - piece, to + cols - piece);
     } else {
         for (Index j = 0; j < cols; ++j) {

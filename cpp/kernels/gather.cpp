@@ -5,6 +5,7 @@
 
 #include "core/threads.hpp"
 #include "kernels/copy_row.hpp"
+#include "kernels/simd.hpp"
 
 namespace fastopt {
 
@@ -80,15 +81,24 @@ void chunk_moments(const S* data, Index stride, Index rows, Index cols, double* 
 template <class T>
 void gather(const Source& source, const Index* order, Index first, Out<T> out) {
     with_type(source, [&](const auto* data) {
-        parallel_for(out.rows, 1, 4.0 * static_cast<double>(out.rows * out.cols), [&](Index begin, Index end) {
-            const Index row_bytes = source.cols * static_cast<Index>(sizeof(*data));
-            const Index ahead = order == nullptr ? end - begin : ceil_div(bytes_ahead, row_bytes);
-            for (Index i = begin; i < end; ++i) {
-                if (i + ahead < end) {
-                    ask_for_row(data + order[i + ahead] * source.stride, source.cols);
+        parallel_for(out.rows, 1, 4.0 * static_cast<double>(out.rows * out.cols), [=](Index begin, Index end) {
+            const Index cols = source.cols;
+            const Index stride = source.stride;
+            const auto copy = [&](Index row, Index i) FASTOPT_INLINE_LAMBDA { convert_row(data + row * stride, cols, out.row(i)); };
+            Index i = begin;
+            if (order == nullptr) {
+                for (; i < end; ++i) {
+                    copy(first + i, i);
                 }
-                const Index row = order == nullptr ? first + i : order[i];
-                convert_row(data + row * source.stride, source.cols, out.row(i));
+                return;
+            }
+            const Index ahead = ceil_div(bytes_ahead, cols * static_cast<Index>(sizeof(*data)));
+            for (; i + ahead < end; ++i) {
+                ask_for_row(data + order[i + ahead] * stride, cols);
+                copy(order[i], i);
+            }
+            for (; i < end; ++i) {
+                copy(order[i], i);
             }
         });
     });

@@ -93,40 +93,44 @@ typename Vec<T>::Packet dots(const T* const* rows, const T* column, Index cols, 
     return simd::sum_lanes_together(sum);
 }
 
-// Row i of the gradient of the input: `columns` are those of W, rows of `width` elements.
-template <class T, Index Units>
-void input_row(const T* grad, const T* columns, Index width, const Matrix<T>& grad_x, Index i, Activation slope,
-               const ConstMatrix<T>& slope_source) {
-    Vec<T> factor[Units];
-#pragma GCC unroll 4
-    for (Index u = 0; u < Units; ++u) {
-        factor[u] = simd::set1(grad[u]);
-    }
-    const bool relu = slope == Activation::relu;
-    const auto at = [&](Index j) FASTOPT_INLINE_LAMBDA {
-        Vec<T> sum = simd::zero<T>();
+// Rows [begin, end) of the gradient of the input: `columns` are those of W, rows of `width` elements.
+template <class T, Index Units, bool Relu>
+void input_rows(const ConstMatrix<T>& grad, const T* columns, Index width, const Matrix<T>& grad_x, Index begin, Index end,
+                Activation slope, const ConstMatrix<T>& slope_source) {
+    const bool later = !Relu && slope != Activation::identity;
+    const Index whole = grad_x.padded ? width : grad_x.cols / lanes<T> * lanes<T>;
+    const Index rest = grad_x.cols - whole;  // of a row that ends within a cache line
+    const T* from = grad.row(begin);
+    const T* source = slope_source.row(begin);
+    T* out = grad_x.row(begin);
+    for (Index i = begin; i < end; ++i, from += grad.ld, source += slope_source.ld, out += grad_x.ld) {
+        Vec<T> factor[Units];
 #pragma GCC unroll 4
         for (Index u = 0; u < Units; ++u) {
-            sum = simd::fma(factor[u], simd::load(columns + u * width + j), sum);
+            factor[u] = simd::set1(from[u]);
         }
-        return relu ? simd::keep(simd::less(simd::zero<T>(), simd::load(slope_source.row(i) + j)), sum) : sum;
-    };
-    const bool later = !relu && slope != Activation::identity;
-    const Index whole = grad_x.padded ? width : grad_x.cols / lanes<T> * lanes<T>;
-    T* const out = grad_x.row(i);
-    for (Index j = 0; j < whole; j += lanes<T>) {
-        simd::store(out + j, at(j));
-    }
-    if (later && whole > 0) {
-        activation_backward_tile(slope, slope_source.row(i), slope_source.ld, out, grad_x.ld, 1, whole / lanes<T>);
-    }
-    if (whole < grad_x.cols) {  // a row that ends within a cache line
-        alignas(cache_line) T rest[lanes<T>];
-        simd::store(rest, at(whole));
-        if (later) {
-            activation_backward_tile(slope, slope_source.row(i) + whole, slope_source.ld, rest, lanes<T>, 1, 1);
+        const auto at = [&](Index j) FASTOPT_INLINE_LAMBDA {
+            Vec<T> sum = simd::zero<T>();
+#pragma GCC unroll 4
+            for (Index u = 0; u < Units; ++u) {
+                sum = simd::fma(factor[u], simd::load(columns + u * width + j), sum);
+            }
+            return Relu ? simd::keep(simd::less(simd::zero<T>(), simd::load(source + j)), sum) : sum;
+        };
+        for (Index j = 0; j < whole; j += lanes<T>) {
+            simd::store(out + j, at(j));
         }
-        simd::store_partial(out + whole, simd::load(rest), grad_x.cols - whole);
+        if (later && whole > 0) {
+            activation_backward_tile(slope, source, slope_source.ld, out, grad_x.ld, 1, whole / lanes<T>);
+        }
+        if (rest > 0) {
+            alignas(cache_line) T last[lanes<T>];
+            simd::store(last, at(whole));
+            if (later) {
+                activation_backward_tile(slope, source + whole, slope_source.ld, last, lanes<T>, 1, 1);
+            }
+            simd::store_partial(out + whole, simd::load(last), rest);
+        }
     }
 }
 
@@ -203,9 +207,9 @@ void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation s
     const double work = 2.0 * static_cast<double>(grad_a.rows * width * weight.cols);
     parallel_for(grad_a.rows, 1, work, [=](Index begin, Index end) {
         with_units(weight.cols, [=](auto units) {
-            for (Index i = begin; i < end; ++i) {
-                input_row<T, decltype(units)::value>(grad_a.row(i), scratch, width, grad_x, i, slope, slope_source);
-            }
+            constexpr Index count = decltype(units)::value;
+            const auto rows = slope == Activation::relu ? &input_rows<T, count, true> : &input_rows<T, count, false>;
+            rows(grad_a, scratch, width, grad_x, begin, end, slope, slope_source);
         });
     });
 }
