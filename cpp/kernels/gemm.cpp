@@ -102,7 +102,7 @@ Index steps_of(Index k) {
 struct Plan {
     bool pack_a;
     bool pack_b;
-    bool pack_on_the_way;  // by the first tile of each panel of B
+    bool pack_on_the_way;  // by the first of several tiles of each panel of B
     Index k_step;
 };
 
@@ -125,7 +125,7 @@ Plan make_plan(const Product<T>& q) {
     // Rows of B a multiple of a quarter page apart share few cache sets; a long column of them touches a page for every k.
     const bool scattered = !q.b.padded || (q.b.row * bytes) % (page / 4) == 0 || q.k >= 512;
     plan.pack_b = q.b.col != 1 || !whole_lines || (q.m >= 2 * max_rows && q.k * q.n * bytes > direct_bytes && scattered);
-    plan.pack_on_the_way = plan.pack_b && q.b.col == 1 && q.m > 2;
+    plan.pack_on_the_way = plan.pack_b && q.b.col == 1;
     // Lines of A whole pages apart fall into one cache set, and many columns of A into few; far apart each touches a new page.
     const Index lda = (q.a.row == 1 ? q.a.col : q.a.row) * bytes;
     const bool far = q.a.row == 1 ? q.k >= 256 && (lda >= page || lda % (page / 4) == 0) : q.k >= 128 && lda % page == 0;
@@ -293,7 +293,7 @@ class Block {
         const Index cols = std::min(panel_, cols_.end - j);
         const Index width = round_up(cols, lanes<T>);
         if (plan_.pack_on_the_way && (q_.b.slack || j + width <= q_.n)) {
-            return TileSource::rows_to_panel;
+            return rows_.size() > max_rows ? TileSource::rows_to_panel : TileSource::rows;  // a panel that one tile reads needs no copy
         }
         Arithmetic::pack_b(q_, p0_, p1_ - p0_, j, cols, width, packed_panel(j));
         return TileSource::panel;

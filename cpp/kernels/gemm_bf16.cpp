@@ -127,9 +127,9 @@ FASTOPT_BF16 void tile(const TileArgs<float>& args) {
     }
 }
 
-template <int Vecs, TileSource Source, int... Rows>
+template <int Vecs, TileSource Source, int First, int... Rows>
 constexpr std::array<TileFunction<float>, sizeof...(Rows)> tile_column(std::integer_sequence<int, Rows...>) {
-    return {&tile<Rows + 1, Vecs, Source>...};
+    return {&tile<First + Rows, Vecs, Source>...};
 }
 
 template <int Rows, TileSource Source, int... Vecs>
@@ -137,19 +137,25 @@ constexpr std::array<TileFunction<float>, sizeof...(Vecs)> tile_row(std::integer
     return {&tile<Rows, Vecs + 1, Source>...};
 }
 
+// A tile of `First` rows or more.
+template <TileSource Source, int First>
+TileFunction<float> find_high(int rows, int vecs) {
+    using Rows = std::make_integer_sequence<int, max_rows - First + 1>;
+    static constexpr auto narrow = tile_column<1, Source, First>(Rows{});
+    static constexpr auto wide = tile_column<max_vecs, Source, First>(Rows{});
+    const auto row = static_cast<std::size_t>(rows - First);
+    return vecs == 1 ? narrow[row] : wide[row];
+}
+
 template <TileSource Source>
 TileFunction<float> find(int rows, int vecs) {
-    using All = std::make_integer_sequence<int, max_rows>;
-    static constexpr auto narrow = tile_column<1, Source>(All{});
-    static constexpr auto wide = tile_column<max_vecs, Source>(All{});
     static constexpr auto one = tile_row<1, Source>(std::make_integer_sequence<int, tile_vecs(1)>{});
     static constexpr auto two = tile_row<2, Source>(std::make_integer_sequence<int, tile_vecs(2)>{});
-    const auto row = static_cast<std::size_t>(rows - 1);
     const auto vec = static_cast<std::size_t>(vecs - 1);
     if (rows <= 2) {
         return rows == 1 ? one[vec] : two[vec];
     }
-    return vecs == 1 ? narrow[row] : wide[row];
+    return find_high<Source, 3>(rows, vecs);
 }
 
 }  // namespace
@@ -185,7 +191,7 @@ TileFunction<float> find_tile(int rows, int vecs, TileSource source) {
         case TileSource::rows:
             return find<TileSource::rows>(rows, vecs);
         case TileSource::rows_to_panel:
-            return find<TileSource::rows_to_panel>(rows, vecs);
+            return find_high<TileSource::rows_to_panel, min_packing_rows>(rows, vecs);
         default:
             return find<TileSource::panel>(rows, vecs);
     }

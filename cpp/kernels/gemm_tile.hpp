@@ -218,9 +218,9 @@ void tile(const TileArgs<T>& args) {
 template <class T>
 using TileFunction = void (*)(const TileArgs<T>&);
 
-template <class T, int Vecs, bool UnitRow, bool Pack, int... Rows>
+template <class T, int Vecs, bool UnitRow, bool Pack, int First, int... Rows>
 constexpr std::array<TileFunction<T>, sizeof...(Rows)> tile_column(std::integer_sequence<int, Rows...>) {
-    return {&tile<T, Rows + 1, Vecs, UnitRow, Pack>...};
+    return {&tile<T, First + Rows, Vecs, UnitRow, Pack>...};
 }
 
 template <class T, int Rows, bool UnitRow, int... Vecs>
@@ -237,10 +237,10 @@ TileFunction<T> find_tile(int rows, int vecs, bool unit_row) {
     using All = std::make_integer_sequence<int, max_rows>;
     using One = std::make_integer_sequence<int, tile_vecs(1)>;
     using Two = std::make_integer_sequence<int, tile_vecs(2)>;
-    static constexpr auto narrow = tile_column<T, 1, false, false>(All{});
-    static constexpr auto narrow_unit = tile_column<T, 1, true, false>(All{});
-    static constexpr auto wide = tile_column<T, max_vecs, false, false>(All{});
-    static constexpr auto wide_unit = tile_column<T, max_vecs, true, false>(All{});
+    static constexpr auto narrow = tile_column<T, 1, false, false, 1>(All{});
+    static constexpr auto narrow_unit = tile_column<T, 1, true, false, 1>(All{});
+    static constexpr auto wide = tile_column<T, max_vecs, false, false, 1>(All{});
+    static constexpr auto wide_unit = tile_column<T, max_vecs, true, false, 1>(All{});
     static constexpr auto one = tile_row<T, 1, false>(One{});
     static constexpr auto one_unit = tile_row<T, 1, true>(One{});
     static constexpr auto two = tile_row<T, 2, false>(Two{});
@@ -259,15 +259,18 @@ TileFunction<T> find_tile(int rows, int vecs, bool unit_row) {
     return unit_row ? wide_unit[row] : wide[row];
 }
 
-// The same, packing.
+// The lowest of several tiles of nearly equal height.
+constexpr int min_packing_rows = max_rows / 2;
+
+// The same, packing, for the first of several tiles.
 template <class T>
 TileFunction<T> find_packing_tile(int rows, int vecs, bool unit_row) {
-    using All = std::make_integer_sequence<int, max_rows>;
-    static constexpr auto narrow = tile_column<T, 1, false, true>(All{});
-    static constexpr auto narrow_unit = tile_column<T, 1, true, true>(All{});
-    static constexpr auto wide = tile_column<T, max_vecs, false, true>(All{});
-    static constexpr auto wide_unit = tile_column<T, max_vecs, true, true>(All{});
-    const auto row = static_cast<std::size_t>(rows - 1);
+    using Rows = std::make_integer_sequence<int, max_rows - min_packing_rows + 1>;
+    static constexpr auto narrow = tile_column<T, 1, false, true, min_packing_rows>(Rows{});
+    static constexpr auto narrow_unit = tile_column<T, 1, true, true, min_packing_rows>(Rows{});
+    static constexpr auto wide = tile_column<T, max_vecs, false, true, min_packing_rows>(Rows{});
+    static constexpr auto wide_unit = tile_column<T, max_vecs, true, true, min_packing_rows>(Rows{});
+    const auto row = static_cast<std::size_t>(rows - min_packing_rows);
     if (vecs == 1) {
         return unit_row ? narrow_unit[row] : narrow[row];
     }
