@@ -4,6 +4,7 @@
 
 #include "core/threads.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/take_lines.hpp"
 #include "kernels/thin.hpp"
 
 namespace fastopt {
@@ -28,7 +29,8 @@ Product<T> product_of(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index 
 template <class T>
 Index dense_scratch(Index rows, Index inputs, Index units, int threads) {
     return std::max({product_scratch<T>(rows, units, inputs, threads), product_scratch<T>(inputs, units, rows, threads),
-                     product_scratch<T>(rows, inputs, units, threads), is_thin(units) ? thin_scratch<T>(rows, inputs, units, threads) : 0});
+                     product_scratch<T>(rows, inputs, units, threads),
+                     is_narrow<T>(units) ? thin_scratch<T>(rows, inputs, units, threads) : 0});
 }
 
 template <class T>
@@ -49,8 +51,9 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
 
 template <class T>
 void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Precision precision, Out<T> writes_next) {
-    if (is_thin(grad_a.cols)) {
-        thin_backward_weight<T>(x, grad_a, grad_weight, scratch);
+    if (is_thin(grad_a.cols) || (is_narrow<T>(grad_a.cols) && precision == Precision::full)) {
+        take_lines(writes_next.data, writes_next.rows * writes_next.ld);
+        narrow_backward_weight<T>(x, grad_a, grad_weight, scratch);
         return;
     }
     Product<T> product = product_of<T>(transposed(x), operand(grad_a), grad_weight, x.cols, grad_a.cols, x.rows);

@@ -12,8 +12,8 @@ namespace fastopt {
 template <class T>
 Index dense_scratch(Index rows, Index inputs, Index units, int threads);
 
-// y = g(x W + b). `bias` is null or has whole cache lines; `pre` (may be empty) keeps x W + b. `writes_next`, here and below: see Product,
-// without effect for thin layers.
+// y = g(x W + b). `bias` is null or has whole cache lines; `pre` (may be empty) keeps x W + b. `writes_next`, here (without effect for
+// thin layers) and below: see Product.
 template <class T>
 void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
                    Precision precision = Precision::full, Out<T> writes_next = {});

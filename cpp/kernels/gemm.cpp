@@ -35,6 +35,9 @@ constexpr Index far_bytes = Index{1} << 17;
 constexpr Index edge_rows = 64;
 // A panel that is read straight from B must stay in L1 between row tiles.
 constexpr Index direct_bytes = Index{1} << 15;
+// A part of C larger than this comes from memory. It is written row by row where all of B, read again for every row of tiles, is so small.
+constexpr Index streamed_bytes = Index{1} << 20;
+constexpr Index near_bytes = Index{1} << 17;
 constexpr Index page = 4096;
 
 template <class T>
@@ -209,8 +212,15 @@ class Block {
         const Index height = rows_.end - rows_.begin;
         const Index blocks = height <= min_row_block ? 1 : ceil_div(height, row_block<T>(p1 - p0));
         one_block_ = blocks == 1;
-        together_ = one_block_ && !plan_.pack_a && !plan_.pack_on_the_way &&
-                    (!plan_.pack_b || cols_.size() * (p1 - p0) * static_cast<Index>(sizeof(T)) <= direct_bytes);
+        const bool free = !plan_.pack_a && !plan_.pack_on_the_way;
+        const Index b_bytes = cols_.size() * (p1 - p0) * static_cast<Index>(sizeof(T));
+        const Index c_bytes = rows_.size() * q_.c.ld * static_cast<Index>(sizeof(T));
+        by_rows_ = free && c_bytes > streamed_bytes && b_bytes <= near_bytes;
+        together_ = by_rows_ || (free && one_block_ && (!plan_.pack_b || b_bytes <= direct_bytes));
+        if (by_rows_) {
+            row_range(rows_, cols_);
+            return;
+        }
         if (one_block_) {  // small products feel the divisions
             row_range(rows_, cols_);
             return;
@@ -251,7 +261,8 @@ class Block {
         }
     }
 
-    // Where nothing is done between panels and B stays near, those of a whole width are one call.
+    // Where nothing is done between panels and B stays near, those of a whole width are one call. Down a panel of a C that comes from memory
+    // every line is in a page of its own.
     void all_panels(Range rows, Range cols) {
         const TileSource source = plan_.pack_b ? TileSource::panel : TileSource::rows;
         for (Index j = cols.begin; plan_.pack_b && j < cols.end; j += panel_) {
@@ -260,11 +271,14 @@ class Block {
         const Index whole = static_cast<std::uint32_t>(cols.size()) / static_cast<std::uint32_t>(panel_);
         const Index rest = cols.begin + whole * panel_;
         for_heights(rows, [&](Index i, Index height, Index tiles) {
-            if (whole > 0) {
-                run_tiles(i, height, tiles, rows.begin, cols.begin, whole, source);
-            }
-            if (rest < cols.end) {
-                run_tiles(i, height, tiles, rows.begin, rest, 1, source);
+            const Index count = by_rows_ ? 1 : tiles;
+            for (; tiles > 0; tiles -= count, i += count * height) {
+                if (whole > 0) {
+                    run_tiles(i, height, count, rows.begin, cols.begin, whole, source);
+                }
+                if (rest < cols.end) {
+                    run_tiles(i, height, count, rows.begin, rest, 1, source);
+                }
             }
         });
     }
@@ -440,7 +454,8 @@ class Block {
     Index p1_ = 0;
     Index first_packed_ = 0;  // column
     bool one_block_ = false;
-    bool together_ = false;  // all panels of B at once
+    bool together_ = false;  // all panels of B at once,
+    bool by_rows_ = false;   // for one row of tiles after the other
 };
 
 // How many threads along the rows and along the columns of C: the split whose largest part is smallest, where a part's cost is its

@@ -17,25 +17,21 @@ using simd::Vec;
 template <class T>
 constexpr Index lanes = Vec<T>::lanes;
 
-// f(units as a constant): loops over the columns of a thin weight are unrolled, and vectorized by the compiler.
-template <class F>
+// f(units as a constant), units <= Most: loops over the columns of a thin weight are unrolled, and vectorized by the compiler.
+template <Index Most, class F>
 void with_units(Index units, F&& f) {
-    switch (units) {
-        case 1:
-            return f(std::integral_constant<Index, 1>{});
-        case 2:
-            return f(std::integral_constant<Index, 2>{});
-        case 3:
-            return f(std::integral_constant<Index, 3>{});
-        default:
-            return f(std::integral_constant<Index, max_thin>{});
+    if constexpr (Most > 1) {
+        if (units < Most) {
+            return with_units<Most - 1>(units, f);
+        }
     }
+    f(std::integral_constant<Index, Most>{});
 }
 
 // The columns of W as rows of `width` elements, zeros behind.
 template <class T>
 void split_columns(ConstMatrix<T> weight, Index width, T* to) {
-    with_units(weight.cols, [=](auto units) {
+    with_units<max_thin>(weight.cols, [=](auto units) {
         constexpr Index count = decltype(units)::value;
         for (Index j = 0; j < count; ++j) {
             std::fill(to + j * width + weight.rows, to + (j + 1) * width, T(0));
@@ -52,10 +48,10 @@ void split_columns(ConstMatrix<T> weight, Index width, T* to) {
 // The reverse.
 template <class T>
 void join_columns(const T* from, Index ld, Matrix<T> weight) {
-    with_units(weight.cols, [=](auto units) {
+    with_units<lanes<T> - 1>(weight.cols, [=](auto units) {
         constexpr Index count = decltype(units)::value;
         for (Index p = 0; p < weight.rows; ++p) {
-#pragma GCC unroll 4
+#pragma GCC unroll 16
             for (Index j = 0; j < count; ++j) {
                 weight.data[p * count + j] = from[j * ld + p];
             }
@@ -179,7 +175,7 @@ void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, O
 
 // grad_weight^T = grad_a^T x: the same chains over the batch as the plain product, with lanes along the inputs.
 template <class T>
-void thin_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch) {
+void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch) {
     const Index units = grad_a.cols;
     const Index inputs = x.cols;
     Product<T> product;
@@ -206,7 +202,7 @@ void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation s
     split_columns<T>(weight, width, scratch);
     const double work = 2.0 * static_cast<double>(grad_a.rows * width * weight.cols);
     parallel_for(grad_a.rows, 1, work, [=](Index begin, Index end) {
-        with_units(weight.cols, [=](auto units) {
+        with_units<max_thin>(weight.cols, [=](auto units) {
             constexpr Index count = decltype(units)::value;
             const auto rows = slope == Activation::relu ? &input_rows<T, count, true> : &input_rows<T, count, false>;
             rows(grad_a, scratch, width, grad_x, begin, end, slope, slope_source);
@@ -217,7 +213,7 @@ void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation s
 #define FASTOPT_INSTANTIATE(T)                                                                                     \
     template Index thin_scratch<T>(Index, Index, Index, int);                                                      \
     template void thin_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*); \
-    template void thin_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*);                          \
+    template void narrow_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*);                        \
     template void thin_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

@@ -1,6 +1,7 @@
-// Dense layers with very few outputs (1 to 4: regression, binary classification). Lanes across outputs would stand empty there, so lanes
-// run along the inputs: forward as dot products with a fixed tree over the lanes, the weight gradient as the transposed product, the input
-// gradient with the columns of W side by side. The rows of W follow each other without gaps.
+// Dense layers with few outputs, where lanes across outputs would stand empty. In thin ones (1 to 4: regression, binary classification)
+// lanes run along the inputs: forward as dot products with a fixed tree over the lanes, the input gradient with the columns of W side by
+// side. In narrow ones (less than a Vec: the digits) the weight gradient is the transposed product. The rows of W follow each other without
+// gaps.
 #pragma once
 
 #include "core/types.hpp"
@@ -10,7 +11,12 @@ namespace fastopt {
 
 constexpr Index max_thin = 4;
 constexpr bool is_thin(Index units) { return units <= max_thin; }
+template <class T>
+constexpr bool is_narrow(Index units) {
+    return units < line_elements<T>;
+}
 
+// For any of these on a thin or narrow layer.
 template <class T>
 Index thin_scratch(Index rows, Index inputs, Index units, int threads);
 
@@ -18,7 +24,7 @@ template <class T>
 void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch);
 
 template <class T>
-void thin_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch);
+void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch);
 
 template <class T>
 void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch);

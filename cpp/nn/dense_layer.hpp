@@ -6,7 +6,6 @@
 #include "kernels/dense.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/take_lines.hpp"
-#include "kernels/thin.hpp"
 #include "nn/init.hpp"
 #include "nn/layer.hpp"
 
@@ -109,9 +108,6 @@ class DenseLayer final : public Layer<T> {
         const Range units = part.of<T>(units_, bias_turn());
         if (part.updates && has_bias_) {
             take_lines(bias_ + units.begin, units.size());
-        }
-        if (part.updates && is_thin(units_)) {
-            take_lines(weight_.row(rows.begin), rows.size() * units_);
         }
         if (!rows.empty()) {
             const auto mine = [&](const Matrix<T>& m) { return m.row_range(rows.begin, rows.size()); };
