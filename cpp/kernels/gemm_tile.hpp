@@ -20,8 +20,12 @@ constexpr int max_rows = 6;
 constexpr int max_vecs = 1;
 #endif
 // Steps of k that the loop takes at once. A tile of AVX2 has twenty instructions for twelve multiply-adds, and where two threads share a
-// core's front end those of the loop itself are felt.
+// core's front end those of the loop itself are felt. How many the compiler can take without moving sums about: see CMakeLists.txt.
+#if defined(FASTOPT_TILE_STEPS)
+constexpr int k_unroll = FASTOPT_TILE_STEPS;
+#else
 constexpr int k_unroll = max_vecs == 1 ? 2 : 1;
+#endif
 // A tile of AVX2 is over in a thousand cycles; waiting for its part of C in memory took a tenth of that. With AVX-512 it is three times
 // as much work, and asking gave nothing.
 constexpr bool asks_for_c = max_vecs == 1;
