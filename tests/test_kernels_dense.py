@@ -9,7 +9,16 @@ from native import DTYPES, core, guarded, sample
 from reference import layers
 from reference.activations import ACTIVATIONS
 
-SHAPES = [*itertools.product((0, 1, 3, 17, 65), (1, 3, 17, 65), (1, 2, 10, 65)), (130, 400, 70), (33, 784, 128), (5, 0, 3), (256, 30, 64)]
+SHAPES = [
+    *itertools.product((0, 1, 3, 17, 65), (1, 3, 17, 65), (1, 2, 10, 65)),
+    *((40, 21, units) for units in range(4, 18)),  # from thin to more than a cache line
+    (130, 400, 70),
+    (33, 784, 128),
+    (5, 0, 3),
+    (256, 30, 64),
+    (1300, 301, 12),  # gradient of the input, and for (1300, 12, 301) the output, larger than any L2 with few k
+    (1300, 12, 301),
+]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
 
@@ -70,6 +79,21 @@ def test_backward_over_odd_shapes(dtype):
                 check(f"{what}: grad_{name}")
                 if value is not None:
                     close(value, wanted, TOLERANCE[dtype], f"{what}: grad_{name}", floor=1.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_are_plain_products_to_the_bit(dtype):
+    """However few the outputs: one chain over the batch, or over the outputs, for each element."""
+    rng = np.random.default_rng(44)
+    for rows, inputs, units in [*((70, 37, units) for units in range(1, 18)), (1300, 300, 10), (1, 5, 10)]:
+        x, weight, grad = sample(rng, (rows, inputs), dtype), sample(rng, (inputs, units), dtype), sample(rng, (rows, units), dtype)
+        got = [np.empty_like(weight), np.empty_like(x)]
+        core.dense_backward(x, weight, grad, got[0], None, got[1])
+        expected = [np.empty_like(weight), np.empty_like(x)]
+        core.matmul(x, grad, expected[0], True, False)
+        core.matmul(grad, weight, expected[1], False, True)
+        for name, one, other in zip(("weight", "x"), got, expected, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=f"gradient of {name} for {rows, inputs, units}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

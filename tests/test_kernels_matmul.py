@@ -18,6 +18,7 @@ BIGGER = [
     (300, 300, 1),
     (64, 64, 64),
     (2, 1500, 2),
+    (1300, 12, 300),  # a large result of few k
     (460, 1041, 4100),  # several blocks of every dimension
 ]
 TRANSPOSES = list(itertools.product((False, True), repeat=2))
