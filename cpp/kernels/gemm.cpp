@@ -261,8 +261,8 @@ class Block {
         }
     }
 
-    // Where nothing is done between panels and B stays near, those of a whole width are one call. Down a panel of a C that comes from memory
-    // every line is in a page of its own.
+    // Where nothing is done between panels and B stays near, those of a whole width are one call. Down a panel of a C that comes from
+    // memory every line is in a page of its own.
     void all_panels(Range rows, Range cols) {
         const TileSource source = plan_.pack_b ? TileSource::panel : TileSource::rows;
         for (Index j = cols.begin; plan_.pack_b && j < cols.end; j += panel_) {
@@ -314,9 +314,7 @@ class Block {
     }
 
     // With one block of rows a panel is read only while it is fresh, and the next takes its place in the cache.
-    T* packed_panel(Index j) const {
-        return one_block_ && !together_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_);
-    }
+    T* packed_panel(Index j) const { return one_block_ && !together_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_); }
 
     void pack_a(Index i0, Index i1, Index block_begin) {
         Arithmetic::pack_a(q_, p0_, p1_ - p0_, i0, i1 - i0, s_.packed_a + (i0 - block_begin) * (p1_ - p0_));

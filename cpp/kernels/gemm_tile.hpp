@@ -62,7 +62,7 @@ struct TileArgs {
     const T* init;  // what the accumulators start from: init[i * ldi + j]; ldi = 0 repeats one row (a bias, or zeros)
     Index ldi;
     Index init_panel;  // from what the tiles of a panel start from to that of the next
-    T* c;  // written in whole Vecs
+    T* c;              // written in whole Vecs
     Index ldc;
     T* packed;  // where a packing tile leaves the panel, rows of Vecs * lanes
     TileEnd end;
@@ -136,9 +136,8 @@ EIGEN_ALWAYS_INLINE void finish_tile(const TileArgs<T>& args, const simd::Vec<T>
             finish([](const Vec<T>& v, const T*) FASTOPT_INLINE_LAMBDA { return simd::relu(v); });
             break;
         case TileEnd::relu_slope:
-            finish([](const Vec<T>& v, const T* at) FASTOPT_INLINE_LAMBDA {
-                return simd::keep(simd::less(simd::zero<T>(), simd::load(at)), v);
-            });
+            finish([](const Vec<T>& v, const T* at)
+                       FASTOPT_INLINE_LAMBDA { return simd::keep(simd::less(simd::zero<T>(), simd::load(at)), v); });
             break;
     }
 }
