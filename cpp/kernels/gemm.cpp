@@ -217,11 +217,7 @@ class Block {
         const Index c_bytes = rows_.size() * q_.c.ld * static_cast<Index>(sizeof(T));
         by_rows_ = free && c_bytes > streamed_bytes && b_bytes <= near_bytes;
         together_ = by_rows_ || (free && one_block_ && (!plan_.pack_b || b_bytes <= direct_bytes));
-        if (by_rows_) {
-            row_range(rows_, cols_);
-            return;
-        }
-        if (one_block_) {  // small products feel the divisions
+        if (by_rows_ || one_block_) {  // small products feel the divisions
             row_range(rows_, cols_);
             return;
         }
@@ -265,8 +261,10 @@ class Block {
     // memory every line is in a page of its own.
     void all_panels(Range rows, Range cols) {
         const TileSource source = plan_.pack_b ? TileSource::panel : TileSource::rows;
-        for (Index j = cols.begin; plan_.pack_b && j < cols.end; j += panel_) {
-            panel_source(rows, j);
+        if (plan_.pack_b) {
+            for (Index j = cols.begin; j < cols.end; j += panel_) {
+                panel_source(rows, j);
+            }
         }
         const Index whole = static_cast<std::uint32_t>(cols.size()) / static_cast<std::uint32_t>(panel_);
         const Index rest = cols.begin + whole * panel_;
