@@ -111,45 +111,17 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     }
 
     template <class F>
-    static void run(const Segment<T>& segment, double work, const F& shared) {
-        using simd::Vec;
-        constexpr Index lanes = Vec<T>::lanes;
-        constexpr int slots = Rule::slots;
+    static void run(const Segment<T>& segment, double work, const F& element) {
+        constexpr Index lanes = simd::Vec<T>::lanes;
         const auto each = [&](Index begin, Index end) {
-            const F element = shared;  // a copy of its own: no store below can change its constants, so they stay in registers
-            T* w = segment.w;
-            const T* g = segment.g;
-            T* slot[slots + 1];
+            At at{segment.w + begin, segment.g + begin, {}};
             for (int s = 0; s < slots; ++s) {
-                slot[s] = segment.slots[s];
+                at.slot[s] = segment.slots[s] + begin;
             }
-            Index i = begin;
-            for (; i + lanes <= end; i += lanes) {
-                Vec<T> value = simd::load(w + i);
-                Vec<T> state[slots + 1];
-#pragma GCC unroll 4
-                for (int s = 0; s < slots; ++s) {
-                    state[s] = simd::load(slot[s] + i);
-                }
-                element(value, simd::load(g + i), state);
-                simd::store(w + i, value);
-#pragma GCC unroll 4
-                for (int s = 0; s < slots; ++s) {
-                    simd::store(slot[s] + i, state[s]);
-                }
-            }
-            if (i < end) {
-                const Index rest = end - i;
-                Vec<T> value = simd::load_partial(w + i, rest);
-                Vec<T> state[slots + 1];
-                for (int s = 0; s < slots; ++s) {
-                    state[s] = simd::load_partial(slot[s] + i, rest);
-                }
-                element(value, simd::load_partial(g + i, rest), state);
-                simd::store_partial(w + i, value, rest);
-                for (int s = 0; s < slots; ++s) {
-                    simd::store_partial(slot[s] + i, state[s], rest);
-                }
+            const Index whole = (end - begin) / lanes * lanes;
+            lines(element, at, whole);
+            if (const Index rest = end - begin - whole; rest > 0) {
+                part_of_line(element, at, whole, rest);
             }
         };
         if (segment.part_count == 0) {
@@ -157,6 +129,51 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         }
         for (Index p = 0; p < segment.part_count; ++p) {
             each(segment.parts[p].begin, segment.parts[p].end);
+        }
+    }
+
+    static constexpr int slots = Rule::slots;
+    struct At {
+        T* w;
+        const T* g;
+        T* slot[slots + 1];
+    };
+
+    template <class F>
+    [[gnu::noinline]] static void lines(const F& shared, const At& at, Index count) {
+        using simd::Vec;
+        const F element = shared;  // copies of its own: no store below can change them, so they stay in registers
+        const At own = at;
+        for (Index i = 0; i < count; i += Vec<T>::lanes) {
+            Vec<T> value = simd::load(own.w + i);
+            Vec<T> state[slots + 1];
+#pragma GCC unroll 4
+            for (int s = 0; s < slots; ++s) {
+                state[s] = simd::load(own.slot[s] + i);
+            }
+            element(value, simd::load(own.g + i), state);
+            simd::store(own.w + i, value);
+#pragma GCC unroll 4
+            for (int s = 0; s < slots; ++s) {
+                simd::store(own.slot[s] + i, state[s]);
+            }
+        }
+    }
+
+    // `count` elements from `first` on, in a line of their own; zeros behind them.
+    template <class F>
+    static void part_of_line(const F& element, const At& at, Index first, Index count) {
+        alignas(cache_line) T memory[slots + 2][simd::Vec<T>::lanes] = {};
+        At line{memory[0], memory[1], {}};
+        std::copy_n(at.w + first, count, memory[0]);
+        std::copy_n(at.g + first, count, memory[1]);
+        for (int s = 0; s < slots; ++s) {
+            line.slot[s] = std::copy_n(at.slot[s] + first, count, memory[s + 2]) - count;
+        }
+        lines(element, line, simd::Vec<T>::lanes);
+        std::copy_n(memory[0], count, at.w + first);
+        for (int s = 0; s < slots; ++s) {
+            std::copy_n(memory[s + 2], count, at.slot[s] + first);
         }
     }
 
