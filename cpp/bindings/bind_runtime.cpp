@@ -8,16 +8,13 @@
 #include "core/rng.hpp"
 #include "core/threads.hpp"
 #include "kernels/activations.hpp"
+#include "kernels/build.hpp"
 #include "kernels/precision.hpp"
 #include "kernels/roofline.hpp"
-#include "kernels/simd.hpp"
 #include "losses/loss.hpp"
 #include "nn/init.hpp"
 #include "nn/layer.hpp"
 #include "optimizers/optimizer.hpp"
-
-#define FASTOPT_TEXT_(x) #x
-#define FASTOPT_TEXT(x) FASTOPT_TEXT_(x)
 
 namespace fastopt {
 
@@ -41,16 +38,13 @@ Config::Value value_from(const std::string& name, const py::handle& value) {
 }
 
 py::dict build_info() {
+    const Build built = build();
     py::dict info;
-    info["core"] = "_core_" FASTOPT_TEXT(FASTOPT_ISA);
-#if defined(__clang__)
-    info["compiler"] = "Clang " __clang_version__;
-#else
-    info["compiler"] = "GCC " __VERSION__;
-#endif
-    info["eigen"] = sentence(EIGEN_WORLD_VERSION, ".", EIGEN_MAJOR_VERSION, ".", EIGEN_MINOR_VERSION);
+    info["core"] = "_core_" + built.isa;
+    info["compiler"] = built.compiler;
+    info["eigen"] = built.eigen;
     info["openmp"] = openmp_version();
-    info["lanes_float32"] = simd::Vec<float>::packet_lanes;
+    info["lanes_float32"] = built.lanes_float32;
     info["bf16"] = bf16_available();
     return info;
 }

@@ -1,6 +1,7 @@
 #include "kernels/softmax.hpp"
 
 #include "core/threads.hpp"
+#include "kernels/softmax_rows.hpp"
 
 namespace fastopt {
 

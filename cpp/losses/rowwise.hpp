@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/softmax.hpp"
+#include "kernels/softmax_rows.hpp"
 #include "losses/loss.hpp"
 
 namespace fastopt {
