@@ -1,6 +1,7 @@
 """Networks: names, views, forward and backward against the twin, initialisation, copies, state, standardisation."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from operator import setitem
 
 import fastopt as fo
@@ -88,6 +89,49 @@ def test_inference_does_not_depend_on_the_batch():
         assert net(x, out=out) is out or np.shares_memory(net(x, out=out), out)
         np.testing.assert_array_equal(out, whole)
         assert net(x[:0]).shape == (0, 3), "no rows in, no rows out"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["identity", "relu", "gelu"])
+def test_a_row_alone_has_the_bits_it_has_among_others(cut_for_threads, activation, dtype):
+    rng = np.random.default_rng(106)
+    for inputs, units, bias in [
+        (1, 5, True),
+        (17, 16, True),
+        (33, 31, False),
+        (8, 65, True),
+        (65, 129, True),
+        (128, 144, False),
+        (3, 257, True),
+    ]:
+        net = fo.Network(inputs, [fo.layers.Dense(units, activation=activation, bias=bias), fo.layers.Dense(7)], dtype=dtype, seed=units)
+        if bias:
+            net.parameters["0.bias"][...] = rng.standard_normal(units)
+        x = rng.standard_normal((20, inputs)).astype(dtype)
+        cut_for_threads(1)
+        whole = net(x)
+        net.forward(x, training=True)
+        hidden = net._native.layer_output(0).copy()
+        for threads in (1, 2, 3):
+            cut_for_threads(threads)
+            for row in (0, 19):
+                what = f"{inputs} -> {units}, {activation}, row {row}, {threads} threads, {dtype}"
+                np.testing.assert_array_equal(net(x[row : row + 1]), whole[row : row + 1], err_msg=what)
+                net.forward(x[row : row + 1], training=True)
+                np.testing.assert_array_equal(net._native.layer_output(0), hidden[row : row + 1], err_msg=f"{what}: training forward")
+
+
+def test_brief_calls_beside_long_ones():
+    """A brief call keeps Python to itself, but not while it waits for a long call of another thread."""
+    net = fo.mlp(64, [256, 256], 3, seed=0)
+    x = np.random.default_rng(107).standard_normal((30_000, 64)).astype("float32")
+    whole = net(x)
+    with ThreadPoolExecutor(1) as pool:
+        long_call, calls = pool.submit(net, x), 0
+        while not long_call.done() or calls < 10:
+            np.testing.assert_array_equal(net(x[:1]), whole[:1])
+            calls += 1
+        np.testing.assert_array_equal(long_call.result(), whole)
 
 
 def test_padding_stays_zero():

@@ -17,6 +17,14 @@ class SoleUse {
         mutex_.lock();
         holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     }
+    // Whether it was free, also of this thread.
+    bool try_lock() {
+        if (holder_.load(std::memory_order_relaxed) == std::this_thread::get_id() || !mutex_.try_lock()) {
+            return false;
+        }
+        holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+        return true;
+    }
     void unlock() {
         holder_.store(std::thread::id(), std::memory_order_relaxed);
         mutex_.unlock();

@@ -4,6 +4,7 @@
 
 #include "core/threads.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/one_row.hpp"
 #include "kernels/take_lines.hpp"
 #include "kernels/thin.hpp"
 
@@ -38,6 +39,11 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
                    Out<T> writes_next) {
     if (is_thin(weight.cols)) {
         thin_forward<T>(x, weight, bias, activation, y, pre, scratch);
+        return;
+    }
+    if (precision == Precision::full && one_row_fits<T>(x, weight, y, pre)) {
+        take_lines(writes_next.data, writes_next.rows * writes_next.ld);
+        one_row_forward<T>(x, weight, bias, activation, y, pre);
         return;
     }
     Product<T> product = product_of<T>(operand(x), operand(weight), y, x.rows, weight.cols, weight.rows);

@@ -4,6 +4,7 @@
 
 #include "core/meeting.hpp"
 #include "core/threads.hpp"
+#include "kernels/copy_row.hpp"
 #include "nn/simple_layers.hpp"
 
 namespace fastopt {
@@ -417,37 +418,49 @@ ConstMatrix<T> Network<T>::layer_output(Index layer) const {
 }
 
 template <class T>
+void Network<T>::plan_inference(Index rows, int threads) {
+    InferencePlan plan;
+    plan.asked = {rows, get_num_threads()};
+    plan.threads = threads;
+    plan.block = std::min(inference_rows, round_up(ceil_div(rows, threads), row_grain));
+    plan.scratch = scratch_elements(plan.block, threads > 1 ? 1 : plan.asked.threads);
+    inference_scratch_.reserve(threads * plan.scratch);
+    inference_.resize(std::max(inference_.size(), static_cast<std::size_t>(2 * threads)));
+    Index widest = inputs_;
+    for (const Stage& stage : stages_) {
+        widest = std::max(widest, stage.layer->outputs());
+    }
+    for (int m = 0; m < 2 * threads; ++m) {
+        inference_[static_cast<std::size_t>(m)].reserve(plan.block, widest);
+    }
+    inference_plan_ = plan;
+}
+
+template <class T>
 void Network<T>::infer(const Source& source, Matrix<T> out) {
     check(adapted(), "the Standardize layer has not seen data yet");
     if (source.rows == 0) {
         return;
     }
     const Pass pass{false, 0, 0, precision_};
-    Index widest = inputs_;
     for (const Stage& stage : stages_) {
         stage.layer->prepare(pass);
-        widest = std::max(widest, stage.layer->outputs());
     }
-    int threads = threads_by_rows(source.rows, work(source.rows, 1));
-    if (!weights_in_cache() && source.rows < threads * rows_of_a_thread) {
+    int threads = threads_by_rows(source.rows, inference_work(source.rows));
+    if (threads > 1 && !weights_in_cache() && source.rows < threads * rows_of_a_thread) {
         threads = 1;  // the layers share their products
     }
-    const Index block = std::min(inference_rows, round_up(ceil_div(source.rows, threads), row_grain));
-    const Index blocks = ceil_div(source.rows, block);
-    const Index scratch = scratch_elements(block, threads > 1 ? 1 : get_num_threads());
-    inference_scratch_.reserve(threads * scratch);
-    if (inference_.size() < static_cast<std::size_t>(2 * threads)) {
-        inference_.resize(static_cast<std::size_t>(2 * threads));
+    const InferencePlan& plan = inference_plan_;
+    if (const Shape asked{source.rows, get_num_threads()}; asked != plan.asked || threads != plan.threads) {
+        plan_inference(source.rows, threads);
     }
-    for (int m = 0; m < 2 * threads; ++m) {
-        inference_[static_cast<std::size_t>(m)].reserve(block, widest);
-    }
+    const Index blocks = ceil_div(source.rows, plan.block);
     parallel(threads, [&](int thread, int all) {
         const Range range = share(blocks, thread, all);
         for (Index b = range.begin; b < range.end; ++b) {
-            const Index first = b * block;
-            infer_block(source, first, std::min(block, source.rows - first), out, &inference_[static_cast<std::size_t>(2 * thread)],
-                        inference_scratch_.data() + thread * scratch);
+            const Index first = b * plan.block;
+            infer_block(source, first, std::min(plan.block, source.rows - first), out, &inference_[static_cast<std::size_t>(2 * thread)],
+                        inference_scratch_.data() + thread * plan.scratch);
         }
     });
 }
@@ -471,7 +484,7 @@ void Network<T>::infer_block(const Source& source, Index first, Index rows, Matr
         x = y;
     }
     for (Index i = 0; i < rows; ++i) {
-        std::copy(x.row(i), x.row(i) + outputs_, out.row(first + i));
+        copy_row(x.row(i), outputs_, out.row(first + i));
     }
 }
 

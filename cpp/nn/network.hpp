@@ -58,8 +58,9 @@ class Network {
     // Fill gradients(); returns the gradient of the input when it is wanted, else an empty matrix.
     ConstMatrix<T> backward(bool want_input_gradient);
 
-    // Floating-point operations of a training step: each weight takes part in three products.
+    // Floating-point operations of a training step, where each weight takes part in three products, and of inference.
     double training_work(Index rows) const { return work(rows, 3); }
+    double inference_work(Index rows) const { return work(rows, 1); }
     // A training step whose threads meet twice instead of twice a product: each takes rows of its own through all layers and back, and
     // then, when all have, its part of every weight gradient. `begin_step` says how many threads are worth it; with 1 the layers share
     // their products, and `forward_rows` of all rows and `backward` are the step.
@@ -105,6 +106,14 @@ class Network {
         bool operator!=(const Shape& other) const { return rows != other.rows || threads != other.threads; }
     };
 
+    // How so many rows go through: what a call with the same question need not work out again.
+    struct InferencePlan {
+        Shape asked;
+        int threads = 0;
+        Index block = 0;    // rows that a thread takes at once
+        Index scratch = 0;  // elements of each thread
+    };
+
     void build(const std::vector<LayerSpec>& specs);
     void reserve(Index rows);
     Activation next_activation(std::size_t stage) const;
@@ -123,6 +132,7 @@ class Network {
     double work(Index rows, int products) const;
     int threads_by_rows(Index rows, double work) const;
     bool weights_in_cache() const;
+    void plan_inference(Index rows, int threads);
     void infer_block(const Source& source, Index first, Index rows, Matrix<T> out, PaddedMatrix<T>* memory, T* temporary);
 
     Index inputs_;
@@ -154,6 +164,7 @@ class Network {
     Index thread_scratch_ = 0;                // of each of them
     std::vector<PaddedMatrix<T>> inference_;  // two for every thread
     Buffer<T> inference_scratch_;
+    InferencePlan inference_plan_;
     SoleUse mutex_;
     // What every step writes has lines of its own: the other threads read the rest, and would wait for it again in every step.
     alignas(2 * cache_line) Pass pass_;
