@@ -189,7 +189,11 @@ FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
             const Vec<T> x = simd::set1(a[i * a_row]);
 #pragma GCC unroll 8
             for (int j = 0; j < Vecs; ++j) {
-                sum[i][j] = simd::fma(x, panel[j], sum[i][j]);
+                if constexpr (Rows > 2 && Rows < max_rows) {
+                    simd::accumulate(x, panel[j], sum[i][j]);
+                } else {  // one or two rows take B from memory, and a full tile leaves no register
+                    sum[i][j] = simd::fma(x, panel[j], sum[i][j]);
+                }
             }
         }
         a += a_k;

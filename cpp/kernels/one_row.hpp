@@ -1,5 +1,5 @@
-// Dense forward of one row. There a tile of a product is one row high and has too few sums to keep the multiply-adds busy; this runs
-// through more columns at once. Every element is the chain that it is in a product (kernels/gemm.hpp), bit for bit.
+// Dense forward of one row: what a product (kernels/gemm.hpp) works out around its tiles would take as long as their multiply-adds. Every
+// element is the chain that it is in a product, bit for bit.
 #pragma once
 
 #include "core/types.hpp"

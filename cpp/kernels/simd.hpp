@@ -208,6 +208,23 @@ template <class T>
 FASTOPT_INLINE Vec<T> fma(const Vec<T>& a, const Vec<T>& b, const Vec<T>& c) {
     return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pmadd(a.p[i], b.p[i], c.p[i]); });
 }
+// sum = fma(a, b, sum), in the register of the sum. Left to itself, GCC lets the result of an AVX2 loop that is unrolled take the place of
+// a factor and moves it back.
+template <class T>
+FASTOPT_INLINE void accumulate(const Vec<T>& a, const Vec<T>& b, Vec<T>& sum) {
+#if defined(__AVX2__) && !defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC unroll 4
+    for (int i = 0; i < Vec<T>::packets; ++i) {
+        if constexpr (std::is_same_v<T, float>) {
+            asm("vfmadd231ps %2, %1, %0" : "+x"(sum.p[i]) : "x"(a.p[i]), "x"(b.p[i]));
+        } else {
+            asm("vfmadd231pd %2, %1, %0" : "+x"(sum.p[i]) : "x"(a.p[i]), "x"(b.p[i]));
+        }
+    }
+#else
+    sum = fma(a, b, sum);
+#endif
+}
 template <class T>
 FASTOPT_INLINE Vec<T> select(const Vec<T>& mask, const Vec<T>& yes, const Vec<T>& no) {
     return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pselect(mask.p[i], yes.p[i], no.p[i]); });
