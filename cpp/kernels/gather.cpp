@@ -26,14 +26,17 @@ auto with_type(const Source& source, F&& f) {
     return f(static_cast<const float*>(source.data));
 }
 
-template <class T, class S>
-void convert_row(const S* from, Index cols, T* to) {
+// f(copy), where copy(from, to) copies a row, converting it.
+template <class T, class S, class F>
+void with_conversion(Index cols, F&& f) {
     if constexpr (std::is_same_v<T, S>) {
-        copy_row(from, cols, to);
+        with_row_copy<T>(cols, f);
     } else {
-        for (Index j = 0; j < cols; ++j) {
-            to[j] = static_cast<T>(from[j]);
-        }
+        f([cols](const S* from, T* to) {
+            for (Index j = 0; j < cols; ++j) {
+                to[j] = static_cast<T>(from[j]);
+            }
+        });
     }
 }
 
@@ -78,29 +81,36 @@ void chunk_moments(const S* data, Index stride, Index rows, Index cols, double* 
 
 }  // namespace
 
+// Rows [begin, end) of `out`.
+template <class T, class S>
+void gather_rows(const S* data, const Source& source, const Index* order, Index first, const Matrix<T>& out, Index begin, Index end) {
+    const Index cols = source.cols;
+    const Index stride = source.stride;
+    const Index ld = out.ld;
+    with_conversion<T, S>(cols, [=, to = out.row(begin)](const auto& copy) mutable {
+        Index i = begin;
+        if (order == nullptr) {
+            for (; i < end; ++i, to += ld) {
+                copy(data + (first + i) * stride, to);
+            }
+            return;
+        }
+        const Index ahead = ceil_div(bytes_ahead, std::max<Index>(cols, 1) * static_cast<Index>(sizeof(S)));
+        for (; i + ahead < end; ++i, to += ld) {
+            ask_for_row(data + order[i + ahead] * stride, cols);
+            copy(data + order[i] * stride, to);
+        }
+        for (; i < end; ++i, to += ld) {
+            copy(data + order[i] * stride, to);
+        }
+    });
+}
+
 template <class T>
 void gather(const Source& source, const Index* order, Index first, Out<T> out) {
     with_type(source, [&](const auto* data) {
-        parallel_for(out.rows, 1, 4.0 * static_cast<double>(out.rows * out.cols), [=](Index begin, Index end) {
-            const Index cols = source.cols;
-            const Index stride = source.stride;
-            const auto copy = [&](Index row, Index i) FASTOPT_INLINE_LAMBDA { convert_row(data + row * stride, cols, out.row(i)); };
-            Index i = begin;
-            if (order == nullptr) {
-                for (; i < end; ++i) {
-                    copy(first + i, i);
-                }
-                return;
-            }
-            const Index ahead = ceil_div(bytes_ahead, cols * static_cast<Index>(sizeof(*data)));
-            for (; i + ahead < end; ++i) {
-                ask_for_row(data + order[i + ahead] * stride, cols);
-                copy(order[i], i);
-            }
-            for (; i < end; ++i) {
-                copy(order[i], i);
-            }
-        });
+        parallel_for(out.rows, 1, 4.0 * static_cast<double>(out.rows * out.cols),
+                     [&](Index begin, Index end) { gather_rows<T>(data, source, order, first, out, begin, end); });
     });
 }
 
