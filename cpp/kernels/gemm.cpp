@@ -484,7 +484,11 @@ void multiply_with(const Product<T>& q, T* scratch) {
     const Plan plan = make_plan<Arithmetic>(q);
     const double work = 2.0 * static_cast<double>(q.m) * static_cast<double>(round_up(q.n, lanes<T>)) * static_cast<double>(q.k);
     const int threads = threads_for(work);
-    const Grid grid = threads > 1 ? choose_grid<Arithmetic>(q, plan, threads) : Grid{1, 1};
+    if (threads == 1) {
+        Block<Arithmetic>(q, plan, {0, q.m}, {0, q.n}, scratch).run();
+        return;
+    }
+    const Grid grid = choose_grid<Arithmetic>(q, plan, threads);
     const Index stride = thread_scratch<T>(q.n, q.k);
     parallel(grid.rows * grid.cols, [&](int thread, int count) {
         // Fewer threads than asked for may come; then each takes several parts.
