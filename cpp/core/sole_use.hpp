@@ -17,7 +17,7 @@ class SoleUse {
         mutex_.lock();
         holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     }
-    // Whether it was free, also of this thread.
+    // Takes it when nobody holds it, this thread included; else false.
     bool try_lock() {
         if (holder_.load(std::memory_order_relaxed) == std::this_thread::get_id() || !mutex_.try_lock()) {
             return false;

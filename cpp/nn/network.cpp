@@ -419,6 +419,7 @@ ConstMatrix<T> Network<T>::layer_output(Index layer) const {
 
 template <class T>
 void Network<T>::plan_inference(Index rows, int threads) {
+    inference_plan_ = {};  // of no use once memory moves, should there be too little
     InferencePlan plan;
     plan.asked = {rows, get_num_threads()};
     plan.threads = threads;
