@@ -1,12 +1,14 @@
 """Networks: names, views, forward and backward against the twin, initialisation, copies, state, standardisation."""
 
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from operator import setitem
 
 import fastopt as fo
 import numpy as np
 import pytest
+from children import run_python
 from helpers import close, refuses
 from native import DTYPES, core, native
 from reference import initializers, layers, twin
@@ -121,17 +123,53 @@ def test_a_row_alone_has_the_bits_it_has_among_others(cut_for_threads, activatio
                 np.testing.assert_array_equal(net._native.layer_output(0), hidden[row : row + 1], err_msg=f"{what}: training forward")
 
 
-def test_brief_calls_beside_long_ones():
-    """A brief call keeps Python to itself, but not while it waits for a long call of another thread."""
-    net = fo.mlp(64, [256, 256], 3, seed=0)
-    x = np.random.default_rng(107).standard_normal((30_000, 64)).astype("float32")
+def test_any_number_of_rows_after_any_other(cut_for_threads):
+    """How so many rows go through is remembered; another number of rows or threads is another question."""
+    rng = np.random.default_rng(107)
+    net = rich_network("gelu", "float32")
+    x = rng.standard_normal((3000, 7)).astype("float32")
     whole = net(x)
+    for threads in (1, 2, 3, 1, 4, 2):
+        cut_for_threads(threads)
+        for rows in (1, 3000, 7, 600, 3000, 1, 513, 2999):
+            np.testing.assert_array_equal(net(x[:rows]), whole[:rows], err_msg=f"{rows} rows, {threads} threads")
+
+
+@pytest.mark.parametrize("layers", [[fo.layers.Dense(512, activation="gelu"), fo.layers.Dense(3)], [fo.layers.Activation("gelu")]])
+def test_long_calls_let_other_threads_of_python_work(layers):
+    """And these may set another number of threads meanwhile."""
+    net, before = fo.Network(256, layers, seed=0), fo.get_num_threads()
+    x = np.random.default_rng(108).standard_normal((100_000, 256)).astype("float32")
+    whole, started = net(x), threading.Event()
+
+    def long_call():
+        started.set()
+        return net(x)
+
     with ThreadPoolExecutor(1) as pool:
-        long_call, calls = pool.submit(net, x), 0
-        while not long_call.done() or calls < 10:
-            np.testing.assert_array_equal(net(x[:1]), whole[:1])
-            calls += 1
-        np.testing.assert_array_equal(long_call.result(), whole)
+        future, turns = pool.submit(long_call), 0
+        started.wait()
+        while not future.done():
+            fo.set_num_threads(1 + turns % 8)
+            turns += 1
+        fo.set_num_threads(before)
+        np.testing.assert_array_equal(future.result(), whole)
+    assert turns > 0, "the long call kept Python to itself"
+
+
+def test_a_brief_call_waits_for_a_training_step():
+    """It keeps Python to itself, but not while it waits: a long step asks Python for interrupts between its layers."""
+    run_python("""
+        import threading
+        import fastopt as fo, numpy as np
+        x = np.random.default_rng(0).standard_normal((600, 256)).astype("float32")
+        net = fo.mlp(256, [768, 768], 1, seed=0)  # 2.8 GFLOP a step
+        trainer = fo.Trainer(net, "mse")
+        training = threading.Thread(target=trainer.fit, args=(x, x[:, :1]), kwargs={"epochs": 6, "batch_size": 600, "progress": False})
+        training.start()
+        while training.is_alive():
+            assert np.isfinite(net(x[:1])).all()
+    """)
 
 
 def test_padding_stays_zero():

@@ -1,4 +1,4 @@
-// What the binding files offer to module.cpp, and what they share.
+// What the binding files offer to bind_module.cpp, and what they share.
 #pragma once
 
 #include <pybind11/pybind11.h>

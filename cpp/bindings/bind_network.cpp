@@ -12,9 +12,6 @@ namespace fastopt {
 
 namespace {
 
-// Floating-point operations that take some ten microseconds: other Python threads need not be let in for them.
-constexpr double brief_work = 1e6;
-
 template <class T>
 using Shared = std::shared_ptr<Network<T>>;
 
@@ -82,7 +79,7 @@ py::object infer(Network<T>& net, const py::object& x, const py::object& out) {
                                   source.stride * static_cast<Index>(py::reinterpret_borrow<py::array>(x).itemsize()), false};
     check_apart(to, seen, "out", "x");
     // To let go of Python and take it back costs as much as a small layer.
-    if (net.inference_work(source.rows) < brief_work && net.mutex().try_lock()) {
+    if (net.brief_inference(source.rows) && net.mutex().try_lock()) {
         const std::lock_guard<SoleUse> lock(net.mutex(), std::adopt_lock);
         net.infer(source, to);
         return result;

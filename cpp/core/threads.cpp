@@ -93,6 +93,11 @@ const int unlimited = openmp_threads();
 std::atomic<int> num_threads{0};
 std::atomic<bool> pool_started{false};
 thread_local bool inside_region = false;
+struct Kept {
+    int threads = 0;
+    int times = 0;
+};
+thread_local Kept kept;
 
 // The team that the calling thread leads.
 thread_local Team* team = nullptr;
@@ -102,6 +107,9 @@ thread_local Team* team = nullptr;
 void set_num_threads(int threads) { num_threads.store(std::max(1, threads)); }
 
 int get_num_threads() {
+    if (kept.times > 0) {
+        return kept.threads;
+    }
     int threads = num_threads.load(std::memory_order_relaxed);
     if (threads == 0) {
         threads = default_threads();
@@ -110,6 +118,12 @@ int get_num_threads() {
     const int limit = omp_get_max_threads();
     return limit == unlimited ? threads : std::min(threads, limit);
 }
+
+void keep_num_threads() {
+    kept.threads = get_num_threads();
+    ++kept.times;
+}
+void free_num_threads() { --kept.times; }
 
 void set_work_per_thread(double work) { work_per_thread.store(work > 0 ? work : default_work_per_thread); }
 

@@ -13,6 +13,10 @@ namespace fastopt {
 void set_num_threads(int threads);
 // The number set, or chosen at the first call; a limit that threadpoolctl sets on OpenMP in the calling thread lowers it.
 int get_num_threads();
+// From here on get_num_threads() of the calling thread gives what it gives now, whatever other threads set; until as many calls of the
+// second function.
+void keep_num_threads();
+void free_num_threads();
 
 // Threads worth using for `work` (see threads.cpp for the unit): 1 inside a region and for small work.
 int threads_for(double work);

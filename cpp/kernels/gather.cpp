@@ -53,6 +53,31 @@ void ask_for_row(const S* row, Index cols) {
     }
 }
 
+// Rows [begin, end) of `out`.
+template <class T, class S>
+void gather_rows(const S* data, const Source& source, const Index* order, Index first, const Matrix<T>& out, Index begin, Index end) {
+    const Index cols = source.cols;
+    const Index stride = source.stride;
+    const Index ld = out.ld;
+    with_conversion<T, S>(cols, [=, to = out.row(begin)](const auto& copy) mutable {
+        Index i = begin;
+        if (order == nullptr) {
+            for (; i < end; ++i, to += ld) {
+                copy(data + (first + i) * stride, to);
+            }
+            return;
+        }
+        const Index ahead = ceil_div(bytes_ahead, std::max<Index>(cols, 1) * static_cast<Index>(sizeof(S)));
+        for (; i + ahead < end; ++i, to += ld) {
+            ask_for_row(data + order[i + ahead] * stride, cols);
+            copy(data + order[i] * stride, to);
+        }
+        for (; i < end; ++i, to += ld) {
+            copy(data + order[i] * stride, to);
+        }
+    });
+}
+
 // Rows of one chunk of moments.
 constexpr Index moment_rows = 4096;
 
@@ -80,31 +105,6 @@ void chunk_moments(const S* data, Index stride, Index rows, Index cols, double* 
 }
 
 }  // namespace
-
-// Rows [begin, end) of `out`.
-template <class T, class S>
-void gather_rows(const S* data, const Source& source, const Index* order, Index first, const Matrix<T>& out, Index begin, Index end) {
-    const Index cols = source.cols;
-    const Index stride = source.stride;
-    const Index ld = out.ld;
-    with_conversion<T, S>(cols, [=, to = out.row(begin)](const auto& copy) mutable {
-        Index i = begin;
-        if (order == nullptr) {
-            for (; i < end; ++i, to += ld) {
-                copy(data + (first + i) * stride, to);
-            }
-            return;
-        }
-        const Index ahead = ceil_div(bytes_ahead, std::max<Index>(cols, 1) * static_cast<Index>(sizeof(S)));
-        for (; i + ahead < end; ++i, to += ld) {
-            ask_for_row(data + order[i + ahead] * stride, cols);
-            copy(data + order[i] * stride, to);
-        }
-        for (; i < end; ++i, to += ld) {
-            copy(data + order[i] * stride, to);
-        }
-    });
-}
 
 template <class T>
 void gather(const Source& source, const Index* order, Index first, Out<T> out) {

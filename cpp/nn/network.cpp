@@ -59,6 +59,10 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
         stages_.push_back({std::move(layer), {}, {}, {}, false, number, number, {first, segments()}});
     }
     outputs_ = width;
+    elements_of_row_ = inputs_;
+    for (const Stage& stage : stages_) {
+        elements_of_row_ += stage.layer->outputs();
+    }
     rows_alone_ = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->rows_alone(); });
 }
 

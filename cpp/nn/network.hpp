@@ -61,6 +61,9 @@ class Network {
     // Floating-point operations of a training step, where each weight takes part in three products, and of inference.
     double training_work(Index rows) const { return work(rows, 3); }
     double inference_work(Index rows) const { return work(rows, 1); }
+    // Whether so many rows are through in some ten microseconds, also where an element of an activation takes as long as a hundred
+    // operations of a product.
+    bool brief_inference(Index rows) const { return inference_work(rows) + 100 * static_cast<double>(rows * elements_of_row_) < 5e5; }
     // A training step whose threads meet twice instead of twice a product: each takes rows of its own through all layers and back, and
     // then, when all have, its part of every weight gradient. `begin_step` says how many threads are worth it; with 1 the layers share
     // their products, and `forward_rows` of all rows and `backward` are the step.
@@ -146,7 +149,8 @@ class Network {
     Buffer<T> parameters_;
     Buffer<T> gradients_;
     Buffer<T> buffers_;
-    Buffer<T> buffers_before_;  // the last training forward
+    Buffer<T> buffers_before_;   // the last training forward
+    Index elements_of_row_ = 0;  // its inputs and the outputs of all stages
     std::uint64_t seed_ = 0;
 
     Index capacity_ = 0;
