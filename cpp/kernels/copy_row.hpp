@@ -1,32 +1,42 @@
 // Copies of rows, which are often short.
 #pragma once
 
-#include <cstring>
+#include <cstddef>
 
 #include "core/types.hpp"
 
 namespace fastopt {
 
-// A value of so many bytes that stays in registers. (GCC forgets a vector's size when it depends on a template's parameter.)
-template <std::size_t Bytes>
-struct Piece;
-#define FASTOPT_PIECE(bytes)                                               \
-    template <>                                                            \
-    struct Piece<bytes> {                                                  \
-        using Type = unsigned char __attribute__((vector_size(bytes)));    \
-        static_assert(sizeof(Type) == bytes, "a vector of so many bytes"); \
-    };
-FASTOPT_PIECE(16)
-FASTOPT_PIECE(32)
-FASTOPT_PIECE(64)
-#undef FASTOPT_PIECE
+// What one register holds. (Not made by a template: GCC forgets attributes that depend on its parameters.)
+#if defined(__AVX512F__)
+constexpr std::size_t widest_copy = 64;
+#elif defined(__AVX__)
+constexpr std::size_t widest_copy = 32;
+#else
+constexpr std::size_t widest_copy = 16;
+#endif
+using Bytes16 = unsigned char __attribute__((vector_size(16), aligned(1), may_alias));
+using Bytes32 = unsigned char __attribute__((vector_size(32), aligned(1), may_alias));
+using Bytes64 = unsigned char __attribute__((vector_size(64), aligned(1), may_alias));
 
 // The compiler's own copies of known size stop at registers of sixteen bytes.
+template <std::size_t Bytes>
+inline void copy_bytes(const void* from, void* to) {
+    if constexpr (Bytes > widest_copy) {
+        copy_bytes<Bytes / 2>(from, to);
+        copy_bytes<Bytes / 2>(static_cast<const char*>(from) + Bytes / 2, static_cast<char*>(to) + Bytes / 2);
+    } else if constexpr (Bytes == 64) {
+        *static_cast<Bytes64*>(to) = *static_cast<const Bytes64*>(from);
+    } else if constexpr (Bytes == 32) {
+        *static_cast<Bytes32*>(to) = *static_cast<const Bytes32*>(from);
+    } else {
+        static_assert(Bytes == 16);
+        *static_cast<Bytes16*>(to) = *static_cast<const Bytes16*>(from);
+    }
+}
 template <Index Count, class T>
 inline void copy_piece(const T* from, T* to) {
-    typename Piece<Count * sizeof(T)>::Type piece;
-    std::memcpy(&piece, from, sizeof(piece));
-    std::memcpy(to, &piece, sizeof(piece));
+    copy_bytes<Count * sizeof(T)>(from, to);
 }
 
 // f(copy), where copy(from, to) copies a row of so many elements: in pieces of a size known to the compiler instead of calls, the last one
