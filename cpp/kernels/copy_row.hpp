@@ -7,17 +7,15 @@
 
 namespace fastopt {
 
-// What one register holds. (Not made by a template: GCC forgets attributes that depend on its parameters.)
-#if defined(__AVX512F__)
-constexpr std::size_t widest_copy = 64;
-#elif defined(__AVX__)
+// What one register holds; with AVX-512 too, or this header would differ between the cores and the bindings that they share. (Not made by a
+// template: GCC forgets attributes that depend on its parameters.)
+#if defined(__AVX__)
 constexpr std::size_t widest_copy = 32;
 #else
 constexpr std::size_t widest_copy = 16;
 #endif
 using Bytes16 = unsigned char __attribute__((vector_size(16), aligned(1), may_alias));
 using Bytes32 = unsigned char __attribute__((vector_size(32), aligned(1), may_alias));
-using Bytes64 = unsigned char __attribute__((vector_size(64), aligned(1), may_alias));
 
 // The compiler's own copies of known size stop at registers of sixteen bytes.
 template <std::size_t Bytes>
@@ -25,8 +23,6 @@ inline void copy_bytes(const void* from, void* to) {
     if constexpr (Bytes > widest_copy) {
         copy_bytes<Bytes / 2>(from, to);
         copy_bytes<Bytes / 2>(static_cast<const char*>(from) + Bytes / 2, static_cast<char*>(to) + Bytes / 2);
-    } else if constexpr (Bytes == 64) {
-        *static_cast<Bytes64*>(to) = *static_cast<const Bytes64*>(from);
     } else if constexpr (Bytes == 32) {
         *static_cast<Bytes32*>(to) = *static_cast<const Bytes32*>(from);
     } else {

@@ -165,15 +165,16 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     static void part_of_line(const F& element, const At& at, Index first, Index count) {
         alignas(cache_line) T memory[slots + 2][simd::Vec<T>::lanes] = {};
         At line{memory[0], memory[1], {}};
-        std::copy_n(at.w + first, count, memory[0]);
+        std::copy_n(at.w + first, count, line.w);
         std::copy_n(at.g + first, count, memory[1]);
         for (int s = 0; s < slots; ++s) {
-            line.slot[s] = std::copy_n(at.slot[s] + first, count, memory[s + 2]) - count;
+            line.slot[s] = memory[s + 2];
+            std::copy_n(at.slot[s] + first, count, line.slot[s]);
         }
         lines(element, line, simd::Vec<T>::lanes);
-        std::copy_n(memory[0], count, at.w + first);
+        std::copy_n(line.w, count, at.w + first);
         for (int s = 0; s < slots; ++s) {
-            std::copy_n(memory[s + 2], count, at.slot[s] + first);
+            std::copy_n(line.slot[s], count, at.slot[s] + first);
         }
     }
 
