@@ -5,6 +5,7 @@
 #include "core/meeting.hpp"
 #include "core/threads.hpp"
 #include "kernels/copy_row.hpp"
+#include "kernels/take_lines.hpp"
 #include "nn/simple_layers.hpp"
 
 namespace fastopt {
@@ -212,7 +213,7 @@ void Network<T>::forward_rows(Range rows, int thread) {
         if (!stages_[s].transparent) {
             const auto mine = [&](const auto& m) { return m.row_range(rows.begin, rows.size()); };
             // A gradient comes in a burst of stores: the other threads have read its lines.
-            const Matrix<T> next = apart_ && s + 1 < stages_.size() ? mine(gradient_of(s)) : Matrix<T>{};
+            const Matrix<T> next = takes_gradients && apart_ && s + 1 < stages_.size() ? mine(gradient_of(s)) : Matrix<T>{};
             layer.forward_alone(pass, mine(below(s, thread)), mine(stages_[s].output.view(rows.end)), next, scratch_of(thread));
             lap(pass.profile, Phase::forward, layer.number(), stages_[s].view.rows);
             after_layer();
