@@ -1,4 +1,6 @@
-"""What the machine can do: FMA rate of every built instruction set, dot products of bfloat16, copy bandwidth, lines between cores.
+"""What the machine can do: multiply-adds of every built instruction set, copy bandwidth, lines between cores.
+
+Multiply-adds are counted in registers only, and in full register tiles of the matrix product: what its loads and broadcasts leave.
 
 Every instruction set runs in a process of its own with FASTOPT_ISA, because one process holds one core.
 """
@@ -13,6 +15,7 @@ from context import Context
 from harness import Contestant, measure, summarize
 from report import number, plus_minus
 
+LOOPS = ("float32", "float32 tile", "float64", "float64 tile", "bfloat16")
 CROSSING_LINES = (64, 400, 1200)  # written between two meetings
 
 WORKER = """
@@ -20,15 +23,18 @@ import json, sys
 import fastopt as fo
 from fastopt._backend import core
 threads, repeats, seconds = json.loads(sys.argv[1])
-dtypes = ["float32", "float64", *["bfloat16"] * fo.build_info()["bf16"]]
-keys = [(dtype, n) for n in threads for dtype in dtypes]
-rates = {f"{dtype} {n}": [] for dtype, n in keys}
+loops = {f"{dtype}{kind}": lambda dtype=dtype, rate=rate: rate(dtype, seconds)
+         for dtype in ("float32", "float64") for kind, rate in (("", core.fma_rate), (" tile", core.tile_rate))}
+if fo.build_info()["bf16"]:
+    loops["bfloat16"] = lambda: core.bf16_rate(seconds)
+keys = [(loop, n) for n in threads for loop in loops]
+rates = {f"{loop} {n}": [] for loop, n in keys}
 for turn in range(repeats + 1):
-    for dtype, n in keys:
+    for loop, n in keys:
         fo.set_num_threads(n)
-        rate = core.bf16_rate(seconds) if dtype == "bfloat16" else core.fma_rate(dtype, seconds)
+        rate = loops[loop]()
         if turn > 0:
-            rates[f"{dtype} {n}"].append(rate)
+            rates[f"{loop} {n}"].append(rate)
 print(json.dumps(rates))
 """
 
@@ -42,27 +48,27 @@ def run(context: Context) -> None:
 
 
 def fma_rates(context: Context, threads: list[int]) -> None:
-    context.report.begin("limits", "multiply-add rate of registers only, GFLOP/s")
+    context.report.begin("limits", "multiply-adds of registers only, and of full register tiles on operands in L1, GFLOP/s")
     rows = []
     for isa in context.build["isas_built"]:
         rates = fma_worker(context, isa, threads)
         if isinstance(rates, str):
             context.report.line(f"{isa}: skipped ({rates})")
             continue
-        for dtype in ("float32", "float64", "bfloat16"):
-            if f"{dtype} {threads[0]}" not in rates:
+        for loop in LOOPS:
+            if f"{loop} {threads[0]}" not in rates:
                 continue
-            row = [f"{isa} {dtype}"]
+            row = [f"{isa} {loop}"]
             for count in threads:
-                summary = summarize(rates[f"{dtype} {count}"], is_rate=True)
-                context.report.add(f"fma {isa} {dtype}", f"limit {count} threads", summary, "FLOP/s", higher_is_better=True)
+                summary = summarize(rates[f"{loop} {count}"], is_rate=True)
+                context.report.add(f"fma {isa} {loop}", f"limit {count} threads", summary, "FLOP/s", higher_is_better=True)
                 row.append(f"{number(summary.median * 1e-9)} {plus_minus(summary)}")
             rows.append(row)
     context.report.table(["instruction set", *(f"{count} threads" for count in threads)], rows)
 
 
 def fma_worker(context: Context, isa: str, threads: list[int]) -> dict[str, list[float]] | str:
-    """Rates by "dtype threads", or the reason why this instruction set does not run here."""
+    """Rates by "loop threads", or the reason why this instruction set does not run here."""
     parameters = json.dumps([threads, context.plan.repeats, context.plan.block_seconds])
     done = subprocess.run(
         [sys.executable, "-c", WORKER, parameters], env={**os.environ, "FASTOPT_ISA": isa}, capture_output=True, text=True, check=False

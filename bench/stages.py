@@ -88,6 +88,7 @@ class Side:
         self.context, self.ours, self.workload, self.threads = context, ours, workload, threads
         self.seconds: dict[str, list[float]] = {}
         self.fma: list[float] = []
+        self.tile: list[float] = []
         self.copy: list[float] = []
         self.exchange: list[float] = []
         self.clock_seconds = 0.0
@@ -111,6 +112,7 @@ class Side:
         harness.settle(plan.pause_seconds)
         for rates, measure in (
             (self.fma, lambda seconds: core.fma_rate("float32", seconds)),
+            (self.tile, lambda seconds: core.tile_rate("float32", seconds)),
             (self.copy, lambda seconds: core.copy_rate(working_set(self.workload), seconds)),
         ):
             measure(plan.wake_seconds)
@@ -135,6 +137,12 @@ class Side:
     def limits(self) -> tuple[float, float]:
         """Medians of the multiply-add rate and of the copy bandwidth."""
         return summarize(self.fma, is_rate=True).median, summarize(self.copy, is_rate=True).median
+
+    def of_tiles(self) -> float:
+        """The products' rate over that of full tiles in L1, median over the rounds."""
+        products = [self.seconds[stage] for stage, cost in stage_costs(self.workload).items() if cost.flops]
+        rounds = zip(self.tile, zip(*products, strict=True), strict=True)
+        return summarize([self.workload.flops / sum(times) / tile for tile, times in rounds]).median
 
     def exchange_limit(self) -> float:
         """Seconds of a step that threads with rows of their own hand lines to each other; 0 when they do not."""
@@ -229,7 +237,8 @@ def summary_line(side: Side) -> str:
     text: list[Any] = [
         f"{side.threads} {'thread' if side.threads == 1 else 'threads'}: multiply-adds {number(fma * 1e-9)} GFLOP/s, copy",
         f"{number(copy * 1e-9)} GB/s at {number(working_set(side.workload) / 2**20)} MiB; the step does {number(flops * 1e-9)} GFLOP/s,",
-        f"{percent(flops / fma)} of the multiply-adds. Stages add up to {number(found * 1e6)} µs; the clock took",
+        f"{percent(flops / fma)} of the multiply-adds. Full tiles in L1 do {number(summarize(side.tile, is_rate=True).median * 1e-9)}",
+        f"GFLOP/s, the products {percent(side.of_tiles())} of that. Stages add up to {number(found * 1e6)} µs; the clock took",
         f"{number(side.stage('clock').median * 1e6)} µs beside them ({side.clock_seconds * 1e9:.0f} ns a reading).",
     ]
     return " ".join(text)

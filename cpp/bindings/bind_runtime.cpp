@@ -107,6 +107,7 @@ void bind_runtime(py::module_& m) {
     m.def("initializer_names", &initializer_names);
     m.def("precision_names", &precision_names);
     def_rate(m, "fma_rate", &fma_rate<float>, &fma_rate<double>);
+    def_rate(m, "tile_rate", &tile_rate<float>, &tile_rate<double>);
     m.def("bf16_rate", [](double seconds) {
         check_precision(Precision::bf16, sizeof(float));
         const py::gil_scoped_release release;

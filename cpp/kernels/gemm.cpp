@@ -1,6 +1,7 @@
 #include "kernels/gemm.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <type_traits>
 
 #include "core/threads.hpp"
@@ -504,6 +505,40 @@ void multiply_with(const Product<T>& q, T* scratch) {
 
 }  // namespace
 
+// Steps of k of repeat_tile: A and B fill half of an L1 of 32 KiB, or less.
+constexpr Index repeated_steps = 128;
+
+template <class T>
+T repeat_tile(Index times, T seed) {
+    alignas(cache_line) T a[max_rows * repeated_steps];
+    alignas(cache_line) T b[repeated_steps * panel_width<T>];
+    alignas(cache_line) T c[max_rows * panel_width<T>];
+    std::fill(std::begin(a), std::end(a), seed);
+    std::fill(std::begin(b), std::end(b), seed);
+    TileArgs<T> args{};
+    args.panels = 1;
+    args.tiles = 1;
+    args.k = repeated_steps;
+    args.a = a;
+    args.a_k = max_rows;
+    args.b = b;
+    args.ldb = panel_width<T>;
+    args.init = zeros<T>;
+    args.c = c;
+    args.ldc = panel_width<T>;
+    TileFunction<T> tile = find_tile<T>(max_rows, max_vecs, true);
+    for (Index t = 0; t < times; ++t) {
+        asm volatile("" : "+r"(tile) : : "memory");  // none of the calls is like another
+        tile(args);
+    }
+    return c[0];
+}
+
+template <class T>
+double tile_work() {
+    return 2.0 * static_cast<double>(max_rows * panel_width<T> * repeated_steps);
+}
+
 template <class T>
 Index product_scratch(Index m, Index n, Index k, int threads) {
     (void)m;
@@ -526,7 +561,9 @@ void multiply(const Product<T>& q, T* scratch) {
 
 #define FASTOPT_INSTANTIATE(T)                                   \
     template Index product_scratch<T>(Index, Index, Index, int); \
-    template void multiply<T>(const Product<T>&, T*);
+    template void multiply<T>(const Product<T>&, T*);            \
+    template T repeat_tile<T>(Index, T);                         \
+    template double tile_work<T>();
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
 

@@ -58,4 +58,11 @@ Index product_scratch(Index m, Index n, Index k, int threads);
 template <class T>
 void multiply(const Product<T>& product, T* scratch);
 
+// A full register tile alone, for bench/: so many times one after the other on the same operands, packed and in L1, which hold `seed`; and
+// the floating-point operations of one. Returns an element of the result.
+template <class T>
+T repeat_tile(Index times, T seed);
+template <class T>
+double tile_work();
+
 }  // namespace fastopt

@@ -7,6 +7,7 @@
 #include "core/aligned.hpp"
 #include "core/meeting.hpp"
 #include "core/threads.hpp"
+#include "kernels/gemm.hpp"
 #include "kernels/gemm_bf16.hpp"
 #include "kernels/simd.hpp"
 
@@ -183,6 +184,12 @@ double fma_rate(double seconds) {
     return loop_rate<T>(seconds, amount, [](T seed) { return fma_loop<T>(repeats, seed); });
 }
 
+template <class T>
+double tile_rate(double seconds) {
+    constexpr Index repeats = 1000;
+    return loop_rate<T>(seconds, repeats * tile_work<T>(), [](T seed) { return repeat_tile<T>(repeats, seed); });
+}
+
 double bf16_rate(double seconds) {
     constexpr Index repeats = 100000;
     constexpr double amount = 4.0 * repeats * chains * simd::Vec<float>::lanes;
@@ -231,6 +238,8 @@ Crossing crossing_cost(Index lines, double seconds) {
 
 template double fma_rate<float>(double);
 template double fma_rate<double>(double);
+template double tile_rate<float>(double);
+template double tile_rate<double>(double);
 template double divider_rate<float>(double);
 template double divider_rate<double>(double);
 

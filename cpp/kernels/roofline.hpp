@@ -9,7 +9,12 @@ namespace fastopt {
 template <class T>
 double fma_rate(double seconds);
 
-// The same of dot products of bfloat16 pairs; only where bf16_available().
+// The same of full register tiles of the matrix product (kernels/gemm_tile.hpp) one after the other, both operands packed and in L1: what
+// its loads, broadcasts and loop leave of the rate of registers.
+template <class T>
+double tile_rate(double seconds);
+
+// The rate of dot products of bfloat16 pairs; only where bf16_available().
 double bf16_rate(double seconds);
 
 // Square roots and quotients per second, as many of the one as of the other, in registers: what Adam and its kin need of the divider for

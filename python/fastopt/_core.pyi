@@ -38,8 +38,11 @@ def precision_names() -> list[str]: ...
 def fma_rate(dtype: str, seconds: float) -> float:
     """Floating-point operations per second of a register-only FMA loop on the calling thread count (see set_num_threads)."""
 
+def tile_rate(dtype: str, seconds: float) -> float:
+    """The same of full register tiles of the matrix product, one after the other on operands in L1."""
+
 def bf16_rate(seconds: float) -> float:
-    """The same of the dot products of pairs that precision "bf16" is made of; ValueError where there are none."""
+    """The rate of the dot products of pairs that precision "bf16" is made of; ValueError where there are none."""
 
 def divider_rate(dtype: str, seconds: float) -> float:
     """Pairs of a square root and a quotient per second in registers, on all threads."""
