@@ -56,7 +56,14 @@ def trained_by_steps(batch_norm):
     return stepped(x, y, trainer, 100), trainer.network.state_dict()
 
 
-@pytest.mark.parametrize("train", [trained, trained_by_steps])
+def trained_by_sizes(batch_norm):
+    """Steps of more and less work: what is known of the others is scaled or forgotten."""
+    x, y, trainer = new_trainer(batch_norm, rows=600)
+    losses = [trainer.step(x[:rows], y[:rows]) for rows in (60, 120, 240, 120, 45, 60, 600) * 15]
+    return losses, trainer.network.state_dict()
+
+
+@pytest.mark.parametrize("train", [trained, trained_by_steps, trained_by_sizes])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_the_choice_does_not_change_a_bit(threads, batch_norm, train):
     threads(1)

@@ -51,6 +51,17 @@ void ThreadChoice::forget(double work, int threads) {
     }
 }
 
+// What is known of steps of somewhat more or less work: else a batch of twice the rows would look like threads that lost their cores.
+void ThreadChoice::scale_to(double work) {
+    const double factor = work / work_;
+    work_ = work;
+    for (double& seconds : seconds_) {
+        seconds *= factor;
+    }
+    block_.scale(factor);
+    trial_.scale(factor);
+}
+
 bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && now >= next_trial_; }
 
 // Whether the threads of a team did not get their cores in the present block.
@@ -132,6 +143,8 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
     }
     if (threads != threads_ || work > 2 * work_ || work < 0.5 * work_) {
         forget(work, threads);
+    } else if (work != work_) {
+        scale_to(work);
     }
     while (goes_on && done < steps) {
         const Index before = done;

@@ -37,6 +37,11 @@ class ThreadChoice {
             seconds += step;
             slowest = step > slowest ? step : slowest;
         }
+        void scale(double factor) {
+            seconds *= factor;
+            slowest *= factor;
+            cpu_seconds *= factor;
+        }
         double mean() const { return seconds / static_cast<double>(steps); }
         // Beside steps that take so long.
         double lost(double step) const { return seconds - static_cast<double>(steps) * step; }
@@ -45,6 +50,7 @@ class ThreadChoice {
 
     Index run_steps(Index steps, double work, StepFunction step, void* state);
     void forget(double work, int threads);
+    void scale_to(double work);
     bool starved() const;
     Way other() const { return best_ == alone ? together : alone; }
     bool trial_is_due(double now) const;
