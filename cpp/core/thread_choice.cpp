@@ -42,7 +42,7 @@ double cpu_seconds_now() { return static_cast<double>(std::clock()) / CLOCKS_PER
 
 void ThreadChoice::forget(double work, int threads) {
     *this = ThreadChoice();
-    work_ = work;
+    work_ = first_work_ = work;
     threads_ = threads;
     patience_ = first_patience;
     if (work > together_first) {
@@ -51,7 +51,7 @@ void ThreadChoice::forget(double work, int threads) {
     }
 }
 
-// What is known of steps of somewhat more or less work: else a batch of twice the rows would look like threads that lost their cores.
+// What is known of steps of somewhat more or less work: else a longer step would look like threads that lost their cores.
 void ThreadChoice::scale_to(double work) {
     const double factor = work / work_;
     work_ = work;
@@ -141,7 +141,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
         by(alone, [&] { run(steps); });
         return done;
     }
-    if (threads != threads_ || work > 2 * work_ || work < 0.5 * work_) {
+    if (threads != threads_ || work >= 2 * first_work_ || work <= 0.5 * first_work_) {
         forget(work, threads);
     } else if (work != work_) {
         scale_to(work);

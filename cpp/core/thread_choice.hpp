@@ -59,7 +59,8 @@ class ThreadChoice {
     void saw_trial_step(double seconds);
     void end_trial(double now);
 
-    double work_ = 0;  // of the steps that the times are of
+    double work_ = 0;        // of the steps that the times are of,
+    double first_work_ = 0;  // of the first of them
     int threads_ = 0;
     double seconds_[2] = {0, 0};  // a step, by way; 0: unknown
     Way best_ = alone;
