@@ -505,20 +505,21 @@ void multiply_with(const Product<T>& q, T* scratch) {
 
 }  // namespace
 
-// Steps of k of repeat_tile: A and B fill half of an L1 of 32 KiB, or less.
-constexpr Index repeated_steps = 128;
+// Steps of k of repeat_tile: its operands fill a part of an L1 of 32 KiB.
+template <class T>
+constexpr Index repeated_steps = 512 / static_cast<Index>(sizeof(T));
 
 template <class T>
 T repeat_tile(Index times, T seed) {
-    alignas(cache_line) T a[max_rows * repeated_steps];
-    alignas(cache_line) T b[repeated_steps * panel_width<T>];
+    alignas(cache_line) T a[max_rows * repeated_steps<T>];
+    alignas(cache_line) T b[repeated_steps<T> * panel_width<T>];
     alignas(cache_line) T c[max_rows * panel_width<T>];
     std::fill(std::begin(a), std::end(a), seed);
     std::fill(std::begin(b), std::end(b), seed);
     TileArgs<T> args{};
     args.panels = 1;
     args.tiles = 1;
-    args.k = repeated_steps;
+    args.k = repeated_steps<T>;
     args.a = a;
     args.a_k = max_rows;
     args.b = b;
@@ -536,7 +537,7 @@ T repeat_tile(Index times, T seed) {
 
 template <class T>
 double tile_work() {
-    return 2.0 * static_cast<double>(max_rows * panel_width<T> * repeated_steps);
+    return 2.0 * static_cast<double>(max_rows * panel_width<T> * repeated_steps<T>);
 }
 
 template <class T>
