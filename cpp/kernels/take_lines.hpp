@@ -5,14 +5,6 @@
 
 namespace fastopt {
 
-// Whether the gradient of a layer's output is worth taking behind the multiply-adds of the layer's forward: it made steps of small networks
-// on two threads 3 % faster on a Zen 4, and a tenth to a fifth slower on a Zen 3.
-#if defined(__AVX512F__)
-constexpr bool takes_gradients = true;
-#else
-constexpr bool takes_gradients = false;
-#endif
-
 // Store what is there to each line of `count` elements. The first store to a line that another core has read waits until that core gives
 // it up, some 12 ns; stores wait in order, so a loop of nothing but stores adds these times up. Done ahead of work that stores little,
 // nobody feels them. (A prefetch for writing does nothing here.) Nobody else may write these elements at the time.
