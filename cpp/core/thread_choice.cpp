@@ -81,8 +81,10 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, do
         return;
     }
     const double each = block_.mean();
-    // A present way that became slower, or a team without its cores, calls for a trial of the other; a first block has threads to start.
-    if (seconds_[best_] > 0 && (starved() || each > 1.5 * seconds_[best_])) {
+    // A team without its cores, or a present way that became slower, calls for a trial of the other; a first block has threads to start.
+    // Where a large step is slow though its threads have their cores (memory that others use, a clock that fell), one thread is no better.
+    const bool slower = each > 1.5 * seconds_[best_] && !(best_ == together && work_ > together_first);
+    if (seconds_[best_] > 0 && (starved() || slower)) {
         next_trial_ = std::min(next_trial_, std::max(earliest_trial_, now + first_patience));
     }
     block_ = {};

@@ -42,6 +42,8 @@ constexpr Index near_bytes = Index{1} << 17;
 constexpr Index page = 4096;
 
 template <class T>
+constexpr Index cache_line_of = cache_line / static_cast<Index>(sizeof(T));
+template <class T>
 constexpr Index k_block = k_block_bytes / static_cast<Index>(sizeof(T));
 
 template <class T>
@@ -239,6 +241,7 @@ class Block {
         }
         for (Index j = cols.begin; j < cols.end; j += panel_) {
             TileSource source = panel_source(rows, j);
+            Ahead<T> ahead = next_panel(rows, j);
             const bool packs_a = plan_.pack_a && j == cols.begin;
             for_heights(rows, [&](Index i, Index height, Index tiles) {
                 while (tiles > 0) {
@@ -247,7 +250,8 @@ class Block {
                     if (packs_a) {
                         pack_a(i, i + height, rows.begin);
                     }
-                    run_tiles(i, height, count, rows.begin, j, 1, source);
+                    run_tiles(i, height, count, rows.begin, j, 1, source, ahead);
+                    ahead.skip(count);
                     i += count * height;
                     tiles -= count;
                     if (source == TileSource::rows_to_panel) {
@@ -312,6 +316,21 @@ class Block {
         return TileSource::panel;
     }
 
+    // The lines of B that the panel after the one at column j will be packed from, shared among the tiles of this one.
+    Ahead<T> next_panel(Range rows, Index j) const {
+        const bool packs = asks_for_b && !Arithmetic::converts && plan_.pack_b && rows.begin == rows_.begin;
+        if (!packs || j + panel_ >= cols_.end || q_.k * q_.n * static_cast<Index>(sizeof(T)) <= near_bytes) {
+            return {};
+        }
+        const Index tiles = ceil_div(rows.size(), max_rows);
+        const T* from = q_.b.data + p0_ * q_.b.row + (j + panel_) * q_.b.col;
+        if (q_.b.col == 1) {
+            const Index lines = ceil_div(p1_ - p0_, tiles);
+            return {from, tiles, lines, q_.b.row, lines * q_.b.row};
+        }
+        return {from, std::min(panel_, tiles), ceil_div(p1_ - p0_, cache_line_of<T>), cache_line_of<T>, q_.b.col};
+    }
+
     // With one block of rows a panel is read only while it is fresh, and the next takes its place in the cache.
     T* packed_panel(Index j) const { return one_block_ && !together_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_); }
 
@@ -320,7 +339,8 @@ class Block {
     }
 
     // `count` tiles of `height` rows below each other, from row i0 on, in each of `panels` panels from column j on.
-    void run_tiles(Index i0, Index height, Index count, Index block_begin, Index j, Index panels, TileSource source) {
+    void run_tiles(Index i0, Index height, Index count, Index block_begin, Index j, Index panels, TileSource source,
+                   const Ahead<T>& ahead = {}) {
         const Index cols = std::min(panel_, cols_.end - j);
         const Index vecs = ceil_div(cols, lanes<T>);
         const Index width = vecs * lanes<T>;
@@ -358,6 +378,7 @@ class Block {
         args.c = q_.c.data + i0 * q_.c.ld + j;
         args.ldc = q_.c.ld;
         args.far_c = far_c_;
+        args.ahead = ahead;
         if (first) {
             args.init = q_.bias != nullptr ? q_.bias + j : zeros<T>;
             args.init_panel = q_.bias != nullptr ? width : 0;

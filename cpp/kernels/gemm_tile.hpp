@@ -3,6 +3,7 @@
 // Lanes run across the columns of C, so each element of C is one chain of fused multiply-adds over k in order, whatever the tile.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -29,6 +30,8 @@ constexpr int k_unroll = max_vecs == 1 ? 2 : 1;
 // A tile of AVX2 is over in a thousand cycles; waiting for its part of C in memory took a tenth of that. With AVX-512 it is three times
 // as much work, and asking gave nothing.
 constexpr bool asks_for_c = max_vecs == 1;
+// The panel of B that is packed next, from rows that are no longer in a cache, is asked for behind the multiply-adds of this one.
+constexpr bool asks_for_b = max_vecs == 1;
 
 // What a tile reads B from. The first tile of a panel may read rows and leave a packed panel for the others: its stores hide behind the
 // multiply-adds.
@@ -43,6 +46,33 @@ enum class TileEnd {
     store,
     relu,        // max(c, 0)
     relu_slope,  // c where the element of `slope` is positive, else 0
+};
+
+// What tiles of one panel ask for on the way: each of the first `tiles` so many lines, into L2.
+template <class T>
+struct Ahead {
+    const T* from;
+    Index tiles;
+    Index lines;
+    Index line;  // from a line to the next
+    Index tile;  // from the first line of a tile to that of the next
+
+    FASTOPT_INLINE void ask() {
+        if (tiles > 0) {
+            --tiles;
+            const T* at = from;
+            for (Index l = lines; l > 0; --l, at += line) {
+                __builtin_prefetch(at, 0, 2);
+            }
+            from += tile;
+        }
+    }
+    // What so many tiles have asked for.
+    void skip(Index count) {
+        count = std::min(count, tiles);
+        tiles -= count;
+        from += count * tile;
+    }
 };
 
 // What `panels` x `tiles` tiles have in common, and where the first one lies: panels side by side, tiles below each other. One call for
@@ -69,6 +99,7 @@ struct TileArgs {
     const T* slope;
     Index lds;
     bool far_c;  // C may not be in L2
+    Ahead<T> ahead;
 
     // So many tiles further down, of `rows` rows each.
     FASTOPT_INLINE void move_down(Index count, Index rows) {
@@ -214,9 +245,13 @@ FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
 template <class T, int Rows, int Vecs, bool UnitRow, bool Pack = false>
 void tile(const TileArgs<T>& args) {
     TileArgs<T> top = args;
+    [[maybe_unused]] Ahead<T> ahead = args.ahead;
     for (Index p = args.panels; p > 0; --p, top.move_right(Vecs * simd::Vec<T>::lanes)) {
         TileArgs<T> at = top;
         for (Index t = args.tiles; t > 0; --t, at.move_down(1, Rows)) {
+            if constexpr (asks_for_b) {
+                ahead.ask();
+            }
             one_tile<T, Rows, Vecs, UnitRow, Pack>(at);
         }
     }
