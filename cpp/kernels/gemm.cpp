@@ -23,8 +23,10 @@ template <class T>
 constexpr Index panel_width = max_vecs* lanes<T>;
 
 // Sizes found by bench/run.py --only kernels: a k block of A (row_block x k_block) stays in half of a 1 MiB L2 while the panels of B pass.
-// Blocks of k: with them a panel of B and the rows of a tile stay near, and C is seldom read again.
+// Blocks of k: with them a panel of B and the rows of a tile stay near, and C is seldom read again. Where the rows of C lie whole pages
+// apart, reading it again costs more than a panel that fills all of an L1: a tile's lines share one cache set with those of the next.
 constexpr Index k_block_bytes = max_vecs == 1 ? 512 : 2048;
+constexpr Index crowded_factor = max_vecs == 1 ? 2 : 1;
 constexpr Index row_block_bytes = Index{448} << 10;
 constexpr Index min_row_block = 112;
 constexpr Index max_row_block = 448;
@@ -45,6 +47,10 @@ template <class T>
 constexpr Index cache_line_of = cache_line / static_cast<Index>(sizeof(T));
 template <class T>
 constexpr Index k_block = k_block_bytes / static_cast<Index>(sizeof(T));
+
+// Steps of k at once, at most.
+template <class T>
+constexpr Index most_steps = 2 * crowded_factor* k_block<T>;
 
 template <class T>
 Index row_block(Index k_step) {
@@ -117,7 +123,8 @@ Plan make_plan(const Product<T>& q) {
     const Index bytes = static_cast<Index>(sizeof(T));
     Plan plan{};
     const Index steps = steps_of<Arithmetic>(q.k);
-    const Index blocks = std::max<Index>(1, ceil_div(steps, 2 * k_block<T>));
+    const bool crowded = (q.c.ld * bytes) % page == 0;
+    const Index blocks = std::max<Index>(1, ceil_div(steps, crowded ? most_steps<T> : 2 * k_block<T>));
     plan.k_step = blocks == 1 ? std::max<Index>(1, steps) : ceil_div(steps, blocks);
     const bool whole_lines = q.n % lanes<T> == 0 || q.b.slack;
     if (Arithmetic::converts) {
@@ -135,8 +142,10 @@ Plan make_plan(const Product<T>& q) {
     // Lines of A whole pages apart fall into one cache set, and many columns of A into few; far apart each touches a new page.
     const Index lda = (q.a.row == 1 ? q.a.col : q.a.row) * bytes;
     const bool far = q.a.row == 1 ? q.k >= 256 && (lda >= page || lda % (page / 4) == 0) : q.k >= 128 && lda % page == 0;
-    // With AVX2 a tile's few rows of A stream from L2 for every panel, and pieces of 1 KiB are too short for the hardware to run ahead.
-    const bool streams = max_vecs == 1 && q.k >= 192 && q.n >= 256;
+    // With AVX2 a tile's few rows of A stream from L2 for every panel, and pieces of 1 KiB, or of a line in every other page, are too short
+    // for the hardware to run ahead.
+    const bool pieces = q.a.row == 1 ? q.k >= 32 && lda >= page / 2 : q.k >= 192;
+    const bool streams = max_vecs == 1 && pieces && q.n >= 256;
     plan.pack_a = q.n >= 2 * panel_width<T> && (far || streams);
     return plan;
 }
@@ -177,7 +186,7 @@ Index packed_b_size(Index n, Index k_step) {
 
 template <class T>
 Index thread_scratch(Index n, Index k) {
-    const Index k_step = std::min(k, 2 * k_block<T>);
+    const Index k_step = std::min(k, most_steps<T>);
     return round_up(edge_size<T> + packed_a_size<T>(k_step) + packed_b_size<T>(n, k_step), lanes<T>) + lanes<T>;
 }
 
@@ -194,7 +203,7 @@ class Block {
           far_c_(product.m * product.c.ld * static_cast<Index>(sizeof(T)) > far_bytes) {
         s_.edge = scratch;
         s_.packed_a = s_.edge + edge_size<T>;
-        s_.packed_b = s_.packed_a + packed_a_size<T>(std::min(q_.k, 2 * k_block<T>));
+        s_.packed_b = s_.packed_a + packed_a_size<T>(std::min(q_.k, most_steps<T>));
     }
 
     void run() {
@@ -319,7 +328,7 @@ class Block {
     // The lines of B that the panel after the one at column j will be packed from, shared among the tiles of this one.
     Ahead<T> next_panel(Range rows, Index j) const {
         const bool packs = asks_for_b && !Arithmetic::converts && plan_.pack_b && rows.begin == rows_.begin;
-        if (!packs || j + panel_ >= cols_.end || q_.k * q_.n * static_cast<Index>(sizeof(T)) <= near_bytes) {
+        if (!packs || j + panel_ >= cols_.end || q_.b.padded || q_.k * q_.n * static_cast<Index>(sizeof(T)) <= near_bytes) {
             return {};
         }
         const Index tiles = ceil_div(rows.size(), max_rows);
