@@ -259,8 +259,7 @@ class Block {
                     if (packs_a) {
                         pack_a(i, i + height, rows.begin);
                     }
-                    run_tiles(i, height, count, rows.begin, j, 1, source, ahead);
-                    ahead.skip(count);
+                    run_tiles(i, height, count, rows.begin, j, 1, source, ahead.tiles > 0 ? &ahead : nullptr);
                     i += count * height;
                     tiles -= count;
                     if (source == TileSource::rows_to_panel) {
@@ -349,7 +348,7 @@ class Block {
 
     // `count` tiles of `height` rows below each other, from row i0 on, in each of `panels` panels from column j on.
     void run_tiles(Index i0, Index height, Index count, Index block_begin, Index j, Index panels, TileSource source,
-                   const Ahead<T>& ahead = {}) {
+                   Ahead<T>* ahead = nullptr) {
         const Index cols = std::min(panel_, cols_.end - j);
         const Index vecs = ceil_div(cols, lanes<T>);
         const Index width = vecs * lanes<T>;

@@ -3,7 +3,6 @@
 // Lanes run across the columns of C, so each element of C is one chain of fused multiply-adds over k in order, whatever the tile.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -67,12 +66,6 @@ struct Ahead {
             from += tile;
         }
     }
-    // What so many tiles have asked for.
-    void skip(Index count) {
-        count = std::min(count, tiles);
-        tiles -= count;
-        from += count * tile;
-    }
 };
 
 // What `panels` x `tiles` tiles have in common, and where the first one lies: panels side by side, tiles below each other. One call for
@@ -99,7 +92,7 @@ struct TileArgs {
     const T* slope;
     Index lds;
     bool far_c;  // C may not be in L2
-    Ahead<T> ahead;
+    Ahead<T>* ahead;  // or none
 
     // So many tiles further down, of `rows` rows each.
     FASTOPT_INLINE void move_down(Index count, Index rows) {
@@ -245,12 +238,11 @@ FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
 template <class T, int Rows, int Vecs, bool UnitRow, bool Pack = false>
 void tile(const TileArgs<T>& args) {
     TileArgs<T> top = args;
-    [[maybe_unused]] Ahead<T> ahead = args.ahead;
     for (Index p = args.panels; p > 0; --p, top.move_right(Vecs * simd::Vec<T>::lanes)) {
         TileArgs<T> at = top;
         for (Index t = args.tiles; t > 0; --t, at.move_down(1, Rows)) {
-            if constexpr (asks_for_b) {
-                ahead.ask();
+            if (asks_for_b && args.ahead != nullptr) {
+                args.ahead->ask();
             }
             one_tile<T, Rows, Vecs, UnitRow, Pack>(at);
         }
