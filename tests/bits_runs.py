@@ -43,6 +43,8 @@ def kernels(dtype):
         (1024, 64, 10),
         (64, 1500, 70),
         (2000, 30, 64),
+        (516, 40, 300),
+        (12, 1100, 1024),
     ]:
         for transpose_a, transpose_b in ((False, False), (False, True), (True, False), (True, True)):
             a = draw(rng, *((k, m) if transpose_a else (m, k)), dtype=dtype)

@@ -20,6 +20,9 @@ BIGGER = [
     (2, 1500, 2),
     (1300, 12, 300),  # a large result of few k
     (460, 1041, 4100),  # several blocks of every dimension
+    (40, 1100, 1024),  # a result whose rows lie whole pages apart, in several blocks of k
+    (531, 37, 270),  # a transposed a whose rows lie far apart
+    (100, 700, 300),  # a b that no cache holds
 ]
 TRANSPOSES = list(itertools.product((False, True), repeat=2))
 
@@ -88,7 +91,7 @@ def test_an_element_does_not_depend_on_its_neighbours(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_transposes_give_the_same_bits(dtype):
     rng = np.random.default_rng(24)
-    for m, k, n in [(3, 5, 2), (64, 128, 64), (70, 450, 33)]:
+    for m, k, n in [(3, 5, 2), (64, 128, 64), (70, 450, 33), (514, 33, 257), (19, 1100, 1024)]:
         a, b = operands(rng, m, k, n, False, False, dtype)
         expected = product(a, b)
         for transpose_a, transpose_b in TRANSPOSES:
