@@ -81,9 +81,9 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, do
         return;
     }
     const double each = block_.mean();
-    // A team without its cores, or a present way that became slower, calls for a trial of the other; a first block has threads to start.
-    // Where a large step is slow though its threads have their cores (memory that others use, a clock that fell), one thread is no better.
-    const bool slower = each > 1.5 * seconds_[best_] && !(best_ == together && work_ > together_first);
+    // A present way that became slower, or a team without its cores, calls for a trial of the other; a first block has threads to start.
+    slow_blocks_ = seconds_[best_] > 0 && each > 1.5 * seconds_[best_] ? slow_blocks_ + 1 : 0;
+    const bool slower = slow_blocks_ >= (work_ > together_first ? 2 : 1);  // the largest steps are blocks of their own
     if (seconds_[best_] > 0 && (starved() || slower)) {
         next_trial_ = std::min(next_trial_, std::max(earliest_trial_, now + first_patience));
     }
@@ -110,6 +110,7 @@ void ThreadChoice::end_trial(double now) {
     const Way chosen = seconds_[together] < margin * seconds_[alone] ? together : alone;
     patience_ = chosen == best_ ? std::min(2 * patience_, last_patience) : first_patience;
     best_ = chosen;
+    slow_blocks_ = 0;
     // What it takes to start threads is lost once, so the first trial counts without it.
     const double lost = chosen == tried ? 0 : (first ? block_ : trial_).lost(seconds_[best_]);
     earliest_trial_ = now + lost / lost_share;

@@ -64,6 +64,7 @@ class ThreadChoice {
     int threads_ = 0;
     double seconds_[2] = {0, 0};  // a step, by way; 0: unknown
     Way best_ = alone;
+    int slow_blocks_ = 0;  // the last ones, in a row
     Block block_;
     Block trial_;           // all of a trial, with getting threads and letting them go
     Index trial_left_ = 0;  // steps of the other way that are still to be tried; 0: no trial
