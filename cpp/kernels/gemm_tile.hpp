@@ -91,7 +91,7 @@ struct TileArgs {
     TileEnd end;
     const T* slope;
     Index lds;
-    bool far_c;  // C may not be in L2
+    bool far_c;       // C may not be in L2
     Ahead<T>* ahead;  // or none
 
     // So many tiles further down, of `rows` rows each.
