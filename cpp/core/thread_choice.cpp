@@ -10,7 +10,7 @@ namespace fastopt {
 namespace {
 
 // Steps of more work than this begin with a team: its handing out is nothing beside them. One thread is only tried when the team's threads
-// got less of their time than this share, because something else has the cores.
+// got less of their time than this share, because something else has the cores, or when steps became slower twice in a row.
 constexpr double together_first = 2e7;
 constexpr double fair_share = 0.8;
 // Steps of less work have no part that a team would share.
