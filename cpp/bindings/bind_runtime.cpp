@@ -2,9 +2,12 @@
 #include <pybind11/stl.h>
 
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
+#include "core/balance.hpp"
 #include "core/rng.hpp"
 #include "core/threads.hpp"
 #include "kernels/activations.hpp"
@@ -68,6 +71,45 @@ void def_rate(py::module_& m, const char* name, Rate rate32, Rate rate64) {
     });
 }
 
+// The shares of long regions, for tests: what is known of the threads, what is learned from a region, and what follows from it.
+void bind_balance(py::module_& m) {
+    m.def("set_thread_speeds", [](const std::vector<double>& speeds) {
+        check(static_cast<int>(speeds.size()) <= Balance::most, "at most ", Balance::most, " speeds; got ", speeds.size());
+        for (const Bound bound : {Bound::arithmetic, Bound::memory}) {
+            for (std::size_t t = 0; t < speeds.size(); ++t) {
+                Balance::own(bound).set_speed(static_cast<int>(t), speeds[t]);
+            }
+        }
+    });
+    m.def("learn_thread_speeds", [](const std::vector<double>& amounts, const std::vector<double>& seconds) {
+        check(amounts.size() == seconds.size() && static_cast<int>(amounts.size()) <= Balance::most, "one amount and time for each thread");
+        Balance& balance = Balance::own(Bound::arithmetic);
+        std::vector<double> speeds;
+        for (std::size_t t = 0; t < amounts.size(); ++t) {
+            balance.took(static_cast<int>(t), amounts[t], seconds[t]);
+        }
+        balance.learn(static_cast<int>(amounts.size()));
+        for (std::size_t t = 0; t < amounts.size(); ++t) {
+            speeds.push_back(balance.speed(static_cast<int>(t)));
+        }
+        return speeds;
+    });
+    m.def("shares", [](Index count, Index grain, int rows, int cols, double work) {
+        const Shares shares(Bound::arithmetic, rows, cols, work);
+        std::vector<std::pair<Index, Index>> of_rows;
+        std::vector<std::pair<Index, Index>> of_columns;
+        for (int row = 0; row < rows; ++row) {
+            const Range range = shares.of_row(count, row, grain);
+            of_rows.emplace_back(range.begin, range.end);
+        }
+        for (int column = 0; column < cols; ++column) {
+            const Range range = shares.of_column(count, column, grain);
+            of_columns.emplace_back(range.begin, range.end);
+        }
+        return std::make_pair(of_rows, of_columns);
+    });
+}
+
 }  // namespace
 
 Config config_from(const py::handle& mapping) {
@@ -95,6 +137,7 @@ void bind_runtime(py::module_& m) {
     });
     m.def("get_num_threads", &get_num_threads);
     m.def("set_work_per_thread", &set_work_per_thread);
+    bind_balance(m);
     m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) {
         check(n >= 0, "n must not be negative; got ", n);
         return n <= std::numeric_limits<std::int32_t>::max() ? permutation_array<std::int32_t>(n, seed, epoch)

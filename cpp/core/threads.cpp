@@ -216,6 +216,17 @@ void lead_team(int threads, void (*lead)(void* state), void* state) {
     error.rethrow();
 }
 
+void run_ranges(Index count, Index grain, int threads, double work, RangeBody body, void* state) {
+    const Shares shares(Bound::memory, threads, 1, work);
+    parallel_parts(shares, [=, &shares](int part) {
+        const Range range = shares.of_row(count, part, grain);
+        if (!range.empty()) {
+            body(state, range);
+        }
+        return range.size();
+    });
+}
+
 }  // namespace detail
 
 }  // namespace fastopt

@@ -1,10 +1,13 @@
 // The only door to OpenMP. Regions never nest, exceptions are carried out, a fork finds no pool to hang on.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <type_traits>
 
+#include "core/balance.hpp"
+#include "core/range.hpp"
 #include "core/team.hpp"
 #include "core/types.hpp"
 
@@ -76,23 +79,34 @@ void with_team(int threads, F&& f) {
         threads, [](void* state) { (*static_cast<Body*>(state))(); }, const_cast<void*>(static_cast<const void*>(std::addressof(f))));
 }
 
-// [begin, end) of the share of `thread` in `count` items, in multiples of `grain` items.
-struct Range {
-    Index begin;
-    Index end;
-
-    Index size() const { return end - begin; }
-    bool empty() const { return begin >= end; }
-};
-inline Range share(Index count, int thread, int threads, Index grain = 1) {
-    if (threads == 1) {
-        return {0, count};
+// As `parallel`, for f(part): a part for each thread that `shares` knows, which returns how much it did.
+template <class F>
+void parallel_parts(const Shares& shares, F&& f) {
+    bool all = false;
+    parallel(shares.threads(), [&](int thread, int count) {
+        if (thread == 0) {
+            all = count == shares.threads();
+        }
+        // Fewer threads than asked for may come; then each takes several parts.
+        for (int part = thread; part < shares.threads(); part += count) {
+            shares.timed(part, [&] { return static_cast<double>(f(part)); });
+        }
+    });
+    if (all) {
+        shares.learn();
     }
-    const Index grains = ceil_div(count, grain);
-    const Index begin = grains * thread / threads * grain;
-    const Index end = grains * (thread + 1) / threads * grain;
-    return {begin < count ? begin : count, end < count ? end : count};
 }
+
+namespace detail {
+using RangeBody = void (*)(void* state, Range range);
+void run_ranges(Index count, Index grain, int threads, double work, RangeBody body, void* state);
+
+// One copy of f, for one thread and for several.
+template <class F>
+[[gnu::noinline]] void on_range(F& f, Range range) {
+    f(range.begin, range.end);
+}
+}  // namespace detail
 
 // f(begin, end) over disjoint ranges that cover 0..count, in multiples of `grain`; `work` is the cost of all of it.
 template <class F>
@@ -100,17 +114,15 @@ void parallel_for(Index count, Index grain, double work, F&& f) {
     if (count <= 0) {
         return;
     }
-    const Index pieces = ceil_div(count, grain);
-    int threads = threads_for(work);
-    if (threads > pieces) {
-        threads = static_cast<int>(pieces);
+    const int threads = static_cast<int>(std::min<Index>(threads_for(work), ceil_div(count, grain)));
+    if (threads == 1) {
+        detail::on_range(f, {0, count});
+        return;
     }
-    parallel(threads, [&](int thread, int all) {
-        const Range range = share(count, thread, all, grain);
-        if (range.begin < range.end) {
-            f(range.begin, range.end);
-        }
-    });
+    using Body = std::remove_reference_t<F>;
+    detail::run_ranges(
+        count, grain, threads, work, [](void* state, Range range) { detail::on_range(*static_cast<Body*>(state), range); },
+        const_cast<void*>(static_cast<const void*>(std::addressof(f))));
 }
 
 }  // namespace fastopt

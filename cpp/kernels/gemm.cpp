@@ -520,15 +520,14 @@ void multiply_with(const Product<T>& q, T* scratch) {
     }
     const Grid grid = choose_grid<Arithmetic>(q, plan, threads);
     const Index stride = thread_scratch<T>(q.n, q.k);
-    parallel(grid.rows * grid.cols, [&](int thread, int count) {
-        // Fewer threads than asked for may come; then each takes several parts.
-        for (int part = thread; part < grid.rows * grid.cols; part += count) {
-            const Range rows = share(q.m, part % grid.rows, grid.rows);
-            const Range cols = share(q.n, part / grid.rows, grid.cols, panel_width<T>);
-            if (rows.begin < rows.end && cols.begin < cols.end) {
-                Block<Arithmetic>(q, plan, rows, cols, scratch + thread * stride).run();
-            }
+    const Shares shares(Bound::arithmetic, grid.rows, grid.cols, work);
+    parallel_parts(shares, [&](int part) {
+        const Range rows = shares.of_row(q.m, part % grid.rows);
+        const Range cols = shares.of_column(q.n, part / grid.rows, panel_width<T>);
+        if (!rows.empty() && !cols.empty()) {
+            Block<Arithmetic>(q, plan, rows, cols, scratch + part * stride).run();
         }
+        return rows.size() * cols.size();
     });
 }
 

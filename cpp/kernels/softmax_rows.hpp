@@ -90,9 +90,10 @@ struct SoftmaxRows {
     void turned(In<T> x, Out<T> e) {
         using namespace simd;
         alignas(cache_line) T column[lanes][most];
-        for (Index j = 0; j < x.cols; j += most) {
-            turn<T>([&](Index r) FASTOPT_INLINE_LAMBDA { return x.row(std::min(r, x.rows - 1)) + j; }, column[j], most);
-        }
+        Index first = 0;
+        do {  // there is a column
+            turn<T>([&](Index r) FASTOPT_INLINE_LAMBDA { return x.row(std::min(r, x.rows - 1)) + first; }, column[first], most);
+        } while ((first += most) < x.cols);
         Packet top = ei::ploadu<Packet>(column[0]);
         for (Index j = 1; j < x.cols; ++j) {
             top = ei::pmax<Eigen::PropagateNaN>(top, ei::ploadu<Packet>(column[j]));
