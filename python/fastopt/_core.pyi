@@ -23,6 +23,15 @@ def get_num_threads() -> int: ...
 def set_work_per_thread(work: float) -> None:
     """For tests: how many operations a thread must get; 0 is the built-in number."""
 
+def set_thread_speeds(speeds: Sequence[float]) -> None:
+    """For tests: how fast the first threads of long regions are taken to be, beside each other (1: as the fastest)."""
+
+def learn_thread_speeds(amounts: Sequence[float], seconds: Sequence[float]) -> list[float]:
+    """For tests: the speeds after a region in which each thread did so much in such a time."""
+
+def shares(count: int, grain: int, rows: int, cols: int, work: float) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """For tests: [begin, end) of `count` items for each row and each column of a grid of threads."""
+
 def weighted_mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
     """sum(w v) / sum(w); 0.0 when nothing has weight."""
 
