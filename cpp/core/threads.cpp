@@ -132,7 +132,11 @@ bool cuts_small_work() { return work_per_thread.load(std::memory_order_relaxed) 
 bool leads_team() { return team != nullptr; }
 
 int threads_for(double work) {
-    const double share = work_per_thread.load(std::memory_order_relaxed) * (leads_team() ? share_in_team : 1);
+    const double alone = work_per_thread.load(std::memory_order_relaxed);
+    if (work < 2 * alone * share_in_team) {  // whoever asks: what a thread knows of itself takes a call to find
+        return 1;
+    }
+    const double share = alone * (leads_team() ? share_in_team : 1);
     if (work < 2 * share || inside_region) {
         return 1;
     }

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <iterator>
+#include <memory>
 #include <type_traits>
 
 #include "core/threads.hpp"
 #include "kernels/copy_row.hpp"
 #include "kernels/gemm_bf16.hpp"
+#include "kernels/gemm_memo.hpp"
 #include "kernels/gemm_pack.hpp"
 #include "kernels/gemm_tile.hpp"
 #include "kernels/take_lines.hpp"
@@ -42,6 +44,8 @@ constexpr Index direct_bytes = Index{1} << 15;
 constexpr Index streamed_bytes = Index{1} << 20;
 constexpr Index near_bytes = Index{1} << 17;
 constexpr Index page = 4096;
+// Products of so many operations at most are remembered: beside more, working out their tiles is nothing.
+constexpr double remembered_work = 4e6;
 
 template <class T>
 constexpr Index cache_line_of = cache_line / static_cast<Index>(sizeof(T));
@@ -194,11 +198,12 @@ Index thread_scratch(Index n, Index k) {
 template <class Arithmetic, class T = typename Arithmetic::Element>
 class Block {
    public:
-    Block(const Product<T>& product, const Plan& plan, Range rows, Range cols, T* scratch)
+    Block(const Product<T>& product, const Plan& plan, Range rows, Range cols, T* scratch, Calls<T>* kept = nullptr)
         : q_(product),
           plan_(plan),
           rows_(rows),
           cols_(cols),
+          kept_(kept),
           panel_(tile_vecs(product.m) * lanes<T>),
           far_c_(product.m * product.c.ld * static_cast<Index>(sizeof(T)) > far_bytes) {
         s_.edge = scratch;
@@ -321,6 +326,9 @@ class Block {
             return rows_.size() > max_rows ? TileSource::rows_to_panel : TileSource::rows;  // a panel that one tile reads needs no copy
         }
         Arithmetic::pack_b(q_, p0_, p1_ - p0_, j, cols, width, packed_panel(j));
+        if (kept_ != nullptr) {
+            kept_->add({p0_, p1_ - p0_, j, cols, width, packed_panel(j)});
+        }
         return TileSource::panel;
     }
 
@@ -343,6 +351,7 @@ class Block {
     T* packed_panel(Index j) const { return one_block_ && !together_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_); }
 
     void pack_a(Index i0, Index i1, Index block_begin) {
+        keep_nothing();
         Arithmetic::pack_a(q_, p0_, p1_ - p0_, i0, i1 - i0, s_.packed_a + (i0 - block_begin) * (p1_ - p0_));
     }
 
@@ -410,8 +419,12 @@ class Block {
         const bool takes = last && q_.writes_next.data != nullptr;
         if (!edge && !finishes && !takes) {
             tiles(args);
+            if (kept_ != nullptr) {
+                kept_->add(tiles, args);
+            }
             return;
         }
+        keep_nothing();
         args.panels = 1;
         for (Index p = 0; p < panels; ++p, j += width, args.move_right(width)) {
             TileArgs<T> at = args;
@@ -434,6 +447,12 @@ class Block {
                     copy(s_.edge, panel_, at.c, at.ldc, rows, cols);
                 }
             }
+        }
+    }
+
+    void keep_nothing() {
+        if (kept_ != nullptr) {
+            kept_->give_up();
         }
     }
 
@@ -473,7 +492,8 @@ class Block {
     const Plan plan_;
     Range rows_;
     Range cols_;
-    const Index panel_;  // columns of a panel
+    Calls<T>* const kept_;  // where the calls are kept, or nowhere
+    const Index panel_;     // columns of a panel
     const bool far_c_;   // C may not be in L2
     Scratch<T> s_;
     Index p0_ = 0;
@@ -509,11 +529,35 @@ Grid choose_grid(const Product<T>& q, const Plan& plan, int threads) {
     return best;
 }
 
+// By one thread; again, if it did just this before.
+template <class Arithmetic, class T = typename Arithmetic::Element>
+void multiply_small(const Product<T>& q, T* scratch) {
+    thread_local const std::unique_ptr<Memo<T>> memo(new Memo<T>);
+    Calls<T>& calls = memo->at(q);
+    if (!calls.are_of(q, scratch)) {
+        calls.begin(q, scratch);
+        Block<Arithmetic>(q, make_plan<Arithmetic>(q), {0, q.m}, {0, q.n}, scratch, &calls).run();
+        return;
+    }
+    for (const typename Calls<T>::Call& call : calls) {
+        if (call.tiles != nullptr) {
+            call.tiles(call.args);
+        } else {
+            const typename Calls<T>::Panel& b = call.panel;
+            Arithmetic::pack_b(q, b.p, b.steps, b.j, b.cols, b.width, b.to);
+        }
+    }
+}
+
 template <class Arithmetic, class T = typename Arithmetic::Element>
 void multiply_with(const Product<T>& q, T* scratch) {
-    const Plan plan = make_plan<Arithmetic>(q);
     const double work = 2.0 * static_cast<double>(q.m) * static_cast<double>(round_up(q.n, lanes<T>)) * static_cast<double>(q.k);
     const int threads = threads_for(work);
+    if (threads == 1 && work <= remembered_work) {
+        multiply_small<Arithmetic>(q, scratch);
+        return;
+    }
+    const Plan plan = make_plan<Arithmetic>(q);
     if (threads == 1) {
         Block<Arithmetic>(q, plan, {0, q.m}, {0, q.n}, scratch).run();
         return;

@@ -131,6 +131,20 @@ FASTOPT_INLINE void store_partial(T* to, const Vec<T>& v, Index count) {
     std::memcpy(to, line, static_cast<std::size_t>(count) * sizeof(T));
 #endif
 }
+// An element of each of so many rows as there are lanes.
+template <class T>
+FASTOPT_INLINE Vec<T> load_column(const T* from, Index ld) {
+    using V = Vec<T>;
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pgather<T, typename V::Packet>(from + i * V::packet_lanes * ld, ld); });
+}
+template <class T>
+FASTOPT_INLINE void store_column(T* to, Index ld, const Vec<T>& v) {
+    alignas(cache_line) T line[Vec<T>::lanes];
+    store(line, v);
+    for (int i = 0; i < Vec<T>::lanes; ++i) {
+        to[i * ld] = line[i];
+    }
+}
 // A square of packet_lanes rows and columns, turned: to[i * stride + r] = row(r)[i].
 template <class T, class Row>
 FASTOPT_INLINE void turn(const Row& row, T* to, Index stride) {

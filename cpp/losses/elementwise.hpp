@@ -83,8 +83,18 @@ class ElementwiseLoss final : public Loss<T> {
                        Matrix<T> grad) const {
         using namespace simd;
         constexpr Index lanes = Vec<T>::lanes;
-        for (Index i = begin; i < end; i += lanes) {
-            const Index count = end - i < lanes ? end - i : lanes;
+        Index i = begin;
+        for (; i + lanes <= end; i += lanes) {
+            Vec<T> value;
+            Vec<T> slope;
+            rule_(load_column(prediction.row(i), prediction.ld), load_column(target.dense.row(i), target.dense.ld), value, slope);
+            store(row_loss + i, value);
+            if (grad.data != nullptr) {
+                store_column(grad.row(i), grad.ld, slope * load(row_scale + i));
+            }
+        }
+        if (i < end) {
+            const Index count = end - i;
             alignas(cache_line) T p[lanes] = {};
             alignas(cache_line) T y[lanes] = {};
             for (Index l = 0; l < count; ++l) {
