@@ -106,13 +106,14 @@ class DenseLayer final : public Layer<T> {
     void backward_weight(ConstMatrix<T> x, ConstMatrix<T> grad, Part part, Precision precision, T* scratch) override {
         const Range rows = weight_part(part);
         const Range units = part.of<T>(units_, bias_turn());
-        if (part.updates && has_bias_) {
+        const bool takes = takes_lines_ahead && part.updates;
+        if (takes && has_bias_) {
             take_lines(bias_ + units.begin, units.size());
         }
         if (!rows.empty()) {
             const auto mine = [&](const Matrix<T>& m) { return m.row_range(rows.begin, rows.size()); };
             dense_backward_weight<T>(x.column_range(rows.begin, rows.size()), grad, mine(grad_weight_), scratch, precision,
-                                     part.updates ? mine(weight_) : Matrix<T>{});
+                                     takes ? mine(weight_) : Matrix<T>{});
         }
         if (has_bias_ && !units.empty()) {
             column_sums<T>(grad.column_range(units.begin, units.size()), grad_bias_ + units.begin);

@@ -5,19 +5,12 @@
 #include "core/meeting.hpp"
 #include "core/threads.hpp"
 #include "kernels/copy_row.hpp"
+#include "kernels/take_lines.hpp"
 #include "nn/simple_layers.hpp"
 
 namespace fastopt {
 
 namespace {
-
-// Whether the gradient of a layer's output is worth taking behind the multiply-adds of the layer's forward: it made steps of small networks
-// on two threads 3 % faster on a Zen 4, and a tenth to a fifth slower on a Zen 3.
-#if defined(__AVX512F__)
-constexpr bool takes_gradients = true;
-#else
-constexpr bool takes_gradients = false;
-#endif
 
 // Rows of one block of inference: activations stay in cache, memory stays constant.
 constexpr Index inference_rows = 512;
@@ -220,7 +213,7 @@ void Network<T>::forward_rows(Range rows, int thread) {
         if (!stages_[s].transparent) {
             const auto mine = [&](const auto& m) { return m.row_range(rows.begin, rows.size()); };
             // A gradient comes in a burst of stores: the other threads have read its lines.
-            const Matrix<T> next = takes_gradients && apart_ && s + 1 < stages_.size() ? mine(gradient_of(s)) : Matrix<T>{};
+            const Matrix<T> next = takes_lines_ahead && apart_ && s + 1 < stages_.size() ? mine(gradient_of(s)) : Matrix<T>{};
             layer.forward_alone(pass, mine(below(s, thread)), mine(stages_[s].output.view(rows.end)), next, scratch_of(thread));
             lap(pass.profile, Phase::forward, layer.number(), stages_[s].view.rows);
             after_layer();
