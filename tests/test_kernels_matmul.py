@@ -102,6 +102,26 @@ def test_transposes_give_the_same_bits(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_products_of_the_same_memory_in_turn(dtype):
+    """Small products are remembered by where their operands lie: neither what these hold nor another product of them may come back."""
+    rng = np.random.default_rng(28)
+    memory = [np.zeros(96 * 96, dtype) for _ in range(3)]
+    shapes = [(32, 32, 32), (32, 31, 32), (31, 32, 32), (32, 32, 31), (6, 64, 16), (5, 64, 16), (64, 6, 48), (90, 96, 80), (1, 9, 64)]
+    turns = [(shape, *transpose) for shape in shapes for transpose in TRANSPOSES] * 3
+    rng.shuffle(turns)
+    for (m, k, n), transpose_a, transpose_b in [turn for turn in turns for _ in range(2)]:
+        for array in memory:
+            array[:] = rng.standard_normal(array.size)
+        a = memory[0][: m * k].reshape((k, m) if transpose_a else (m, k))
+        b = memory[1][: k * n].reshape((n, k) if transpose_b else (k, n))
+        out = memory[2][: m * n].reshape(m, n)
+        core.matmul(a, b, out, transpose_a, transpose_b)
+        wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+        expected = (wide_a.T if transpose_a else wide_a) @ (wide_b.T if transpose_b else wide_b)
+        assert np.all(abs(out - expected) <= bound(a, b, transpose_a, transpose_b, EPS[dtype])), (m, k, n, transpose_a, transpose_b)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_and_infinity_stay_in_their_row_and_column(dtype):
     rng = np.random.default_rng(25)
     for m, k, n in [(5, 3, 7), (33, 70, 35)]:

@@ -21,11 +21,15 @@ constexpr Index most_trial_steps = 32;
 constexpr double trial_work = 2e8;
 constexpr double block_seconds = 4e-3;   // between two looks at the clock
 constexpr double first_patience = 0.02;  // until the other way is tried again; doubles each time it loses
-constexpr double last_patience = 2.0;
+constexpr double last_patience = 0.25;
 constexpr double never = std::numeric_limits<double>::infinity();
 constexpr double lost_share = 0.01;     // of all time may be lost in trials
 constexpr double margin = 0.97;         // what a team must reach of one thread's time
 constexpr double give_up = 4;           // a trial ends early when its steps take so many times longer,
+constexpr double hopeless = 1.2;        // or when the fastest of some steps takes so many times as long as a usual one of the present way:
+constexpr Index fewest_to_judge = 8;    // the less a trial loses, the sooner another may follow; neighbours come and go
+constexpr double nearly = 1.2;          // A team that takes up to so many times as long gets another round of its trial,
+constexpr int most_rounds = 4;          // up to so many: in its first milliseconds its threads' caches and clocks are cold.
 constexpr Index hiccup = 2;             // and so many more such steps: one that somebody else interrupted says nothing
 constexpr Index fewest_to_trim = 8;     // steps of a trial of which the slowest is left out
 constexpr double wake_seconds = 1e-3;   // the first step of a trial may wait so long for threads that sleep,
@@ -101,6 +105,22 @@ void ThreadChoice::saw_trial_step(double seconds) {
     if (!first || trial_left_ == 0) {
         block_.add(seconds);
     }
+    if (block_.steps >= fewest_to_judge && block_.fastest > hopeless * seconds_[best_]) {
+        trial_left_ = 0;
+    }
+    if (trial_left_ == 0 && still_warming()) {
+        ++rounds_;
+        trial_left_ = most_trial_steps;
+        block_ = {};
+    }
+}
+
+bool ThreadChoice::still_warming() const {
+    if (other() != together || block_.steps < most_trial_steps || rounds_ + 1 >= most_rounds) {
+        return false;
+    }
+    const double ratio = block_.mean_but_slowest() / seconds_[best_];
+    return ratio >= margin && ratio <= nearly;
 }
 
 void ThreadChoice::end_trial(double now) {
@@ -156,6 +176,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
             trial_left_ = 1 + trial_steps(work_);
             trial_ = {};
             block_ = {};
+            rounds_ = 0;
         }
         if (trial_left_ == 0) {
             const double cpu = cpu_seconds_now();

@@ -31,15 +31,18 @@ class ThreadChoice {
         Index steps = 0;
         double seconds = 0;
         double slowest = 0;
+        double fastest = 0;
         double cpu_seconds = 0;  // of all threads, where it is asked for
         void add(double step) {
             ++steps;
             seconds += step;
             slowest = step > slowest ? step : slowest;
+            fastest = steps == 1 || step < fastest ? step : fastest;
         }
         void scale(double factor) {
             seconds *= factor;
             slowest *= factor;
+            fastest *= factor;
             cpu_seconds *= factor;
         }
         double mean() const { return seconds / static_cast<double>(steps); }
@@ -57,6 +60,7 @@ class ThreadChoice {
     Index block_steps() const;
     void saw_steps(Index steps, double seconds, double cpu_seconds, double now);
     void saw_trial_step(double seconds);
+    bool still_warming() const;
     void end_trial(double now);
 
     double work_ = 0;        // of the steps that the times are of,
@@ -68,6 +72,7 @@ class ThreadChoice {
     Block block_;
     Block trial_;           // all of a trial, with getting threads and letting them go
     Index trial_left_ = 0;  // steps of the other way that are still to be tried; 0: no trial
+    int rounds_ = 0;        // of the trial that are over
     double next_trial_ = 0;
     double earliest_trial_ = 0;
     double patience_ = 0;

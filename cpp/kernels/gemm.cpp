@@ -494,7 +494,7 @@ class Block {
     Range cols_;
     Calls<T>* const kept_;  // where the calls are kept, or nowhere
     const Index panel_;     // columns of a panel
-    const bool far_c_;   // C may not be in L2
+    const bool far_c_;      // C may not be in L2
     Scratch<T> s_;
     Index p0_ = 0;
     Index p1_ = 0;
