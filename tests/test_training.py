@@ -337,12 +337,21 @@ def test_what_a_run_of_steps_refuses():
         for order in ([0, 10, 1, 2], [0, 1, 2, -1], [0, 1, 2, 7]):
             refuses(f"{order}", trainer._native.run_steps, x, y, None, np.array(order, dtype), 2, rates, losses, weights, match=r"0\.\.")
     refuses("float rows", trainer._native.run_steps, x, y, None, np.zeros(4), 2, rates, losses, weights)
+    whole = (x, y, None, np.arange(4), 2, rates, losses, weights)
+    for first, stop in ((-1, 1), (2, 1), (0, 3), (3, -1)):
+        refuses(f"steps {first} to {stop}", trainer._native.run_steps, *whole, first, stop, match=r"0\.\.2")
     for name, value in trainer.state_dict().items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
 
-    def run(dtype):
+    def run(dtype, *pieces):
         trainer = fo.Trainer(fo.mlp(3, [4], 2, seed=1), "cross_entropy")
-        assert trainer._native.run_steps(x, y, None, np.array([9, 8, 6, 0], dtype), 2, rates, losses, weights) == 2
-        return np.concatenate([view.ravel() for view in trainer.network.parameters.values()])
+        order = np.array([9, 8, 6, 0, 3], dtype)
+        rates, losses, weights = np.array([0.1, 0.2, 0.3]), np.zeros(3), np.zeros(3)
+        done = [trainer._native.run_steps(x, y, None, order, 2, rates, losses, weights, *piece) for piece in pieces]
+        assert sum(done) == 3
+        return np.concatenate([losses, weights, *(view.ravel() for view in trainer.network.parameters.values())])
 
-    np.testing.assert_array_equal(run(np.int32), run(np.int64))
+    whole = run(np.int32, ())
+    np.testing.assert_array_equal(run(np.int64, ()), whole)
+    np.testing.assert_array_equal(run(np.int32, (0, 1), (1, 1), (1, 3)), whole)
+    np.testing.assert_array_equal(run(np.int64, (0, 2), (2,)), whole)

@@ -71,15 +71,22 @@ bool labels_below(const std::int32_t* labels, const Flat<I>& order, Index limit)
     return outside == 0;
 }
 
+// Steps [first, stop) of those that `all_rows`, rates, losses and weights are of.
 template <class T, class I>
-Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& rows, Index batch_size, const py::object& rates,
-                const py::object& losses, const py::object& weights) {
-    const Flat<double> rate = input_flat<double>(rates, "rates");
+Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows, Index batch_size, const py::object& rates,
+                const py::object& losses, const py::object& weights, Index first_step, Index stop) {
+    const Flat<double> all_rates = input_flat<double>(rates, "rates");
+    const Index steps = all_rates.size;
     check(batch_size >= 1, "batch_size must be at least 1; got ", batch_size);
-    check(rate.size <= ceil_div(rows.size, batch_size), "order has ", rows.size, " rows: too few for ", rate.size, " batches of ",
+    check(steps <= ceil_div(all_rows.size, batch_size), "order has ", all_rows.size, " rows: too few for ", steps, " batches of ",
           batch_size);
-    const Flat<double> loss_out = output_flat<double>(losses, "losses", rate.size);
-    const Flat<double> weight_out = output_flat<double>(weights, "weights", rate.size);
+    stop = stop < 0 ? steps : stop;
+    check(first_step >= 0 && first_step <= stop && stop <= steps, "steps must be in 0..", steps, "; got ", first_step, " to ", stop);
+    const Flat<double> rate{all_rates.data + first_step, stop - first_step};
+    const Index before = std::min(first_step * batch_size, all_rows.size);
+    const Flat<I> rows{all_rows.data + before, std::min(stop * batch_size, all_rows.size) - before};
+    const Flat<double> loss_out{output_flat<double>(losses, "losses", steps).data + first_step, rate.size};
+    const Flat<double> weight_out{output_flat<double>(weights, "weights", steps).data + first_step, rate.size};
     check(all_below(rows.data, rows.size, data.x.rows), "order must hold rows 0..", data.x.rows - 1);
     check(data.labels == nullptr || labels_below(data.labels, rows, self.network().outputs()), "labels must be in 0..",
           self.network().outputs() - 1);
@@ -101,12 +108,13 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& rows, In
 
 template <class T>
 Index run_steps_in_order(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, const py::object& order,
-                         Index batch_size, const py::object& rates, const py::object& losses, const py::object& weights) {
+                         Index batch_size, const py::object& rates, const py::object& losses, const py::object& weights, Index first,
+                         Index stop) {
     const Data<T> data = data_from(self, x, y, weight, false);
     if (py::isinstance<py::array_t<std::int32_t>>(order)) {
-        return run_steps(self, data, input_flat<std::int32_t>(order, "order"), batch_size, rates, losses, weights);
+        return run_steps(self, data, input_flat<std::int32_t>(order, "order"), batch_size, rates, losses, weights, first, stop);
     }
-    return run_steps(self, data, input_flat<Index>(order, "order"), batch_size, rates, losses, weights);
+    return run_steps(self, data, input_flat<Index>(order, "order"), batch_size, rates, losses, weights, first, stop);
 }
 
 template <class T>
@@ -156,7 +164,8 @@ void bind_train_step_of(py::module_& m) {
              })
         .def("reset", &Step::reset)
         .def("step", &step<T>)
-        .def("run_steps", &run_steps_in_order<T>)
+        .def("run_steps", &run_steps_in_order<T>, py::arg("x"), py::arg("y"), py::arg("weight").none(true), py::arg("order"),
+             py::arg("batch_size"), py::arg("rates"), py::arg("losses"), py::arg("weights"), py::arg("first") = 0, py::arg("stop") = -1)
         .def("flush",
              [](Step& self, double learning_rate) {
                  check_rate(learning_rate);

@@ -230,8 +230,10 @@ class TrainStep_float32:
         rates: NDArray[np.float64],
         losses: NDArray[np.float64],
         weights: NDArray[np.float64],
+        first: int = 0,
+        stop: int = -1,
     ) -> int:
-        """One step per entry of `rates` over consecutive batches of `order` (the last may be short).
+        """Steps `first` to `stop` (-1: the end) of one per entry of `rates`, over consecutive batches of `order` (the last may be short).
 
         Writes each batch's data loss and total sample weight; returns the number of steps done, fewer when a loss was not finite
         (that step is not applied). Releases the GIL.

@@ -34,18 +34,20 @@ class FinishedError(Exception):
 class Pace:
     """How many steps make a piece, from the time that steps took so far."""
 
-    def __init__(self, trainer: Trainer, batch_size: int) -> None:
-        self._seconds = max(6.0 * trainer.network.num_parameters * batch_size / ASSUMED_FLOPS, 1e-6)
-        self._measured = False
+    steps: int  # of the next piece
 
-    def steps(self) -> int:
-        """Steps of the next piece."""
-        return max(1, int(PIECE_SECONDS / self._seconds))
+    def __init__(self, trainer: Trainer, batch_size: int) -> None:
+        self._measured = False
+        self._take(max(6.0 * trainer.network.num_parameters * batch_size / ASSUMED_FLOPS, 1e-6))
+
+    def _take(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.steps = max(1, int(PIECE_SECONDS / seconds))
 
     def saw(self, steps: int, seconds: float) -> None:
         """Learn from a piece that was run."""
         each = seconds / steps
-        self._seconds = 0.5 * (self._seconds + each) if self._measured else max(each, 1e-7)
+        self._take(0.5 * (self._seconds + each) if self._measured else max(each, 1e-7))
         self._measured = True
 
 
@@ -200,9 +202,9 @@ class ArrayEpochs(Epochs):
         run = self._native_steps if self._native else self._python_steps
         done = 0
         while done < self._steps:
-            stop = min(done + self._pace.steps(), self._steps)
+            stop = min(done + self._pace.steps, self._steps)
             start = time.perf_counter()
-            count = run(order[done * self._batch : stop * self._batch], rates, done, stop)
+            count = run(order, rates, done, stop)
             self._pace.saw(stop - done, time.perf_counter() - start)
             if count < stop - done:
                 raise self.not_finite(float(self._losses[done + count]))
@@ -215,14 +217,12 @@ class ArrayEpochs(Epochs):
 
     def _native_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d = self._data
-        return self.trainer._native.run_steps(
-            d.x, d.y, d.weight, order, self._batch, rates[first:stop], self._losses[first:stop], self._weights[first:stop]
-        )
+        return self.trainer._native.run_steps(d.x, d.y, d.weight, order, self._batch, rates, self._losses, self._weights, first, stop)
 
     def _python_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d = self._data
         for step in range(first, stop):
-            rows = order[(step - first) * self._batch : (step - first + 1) * self._batch]
+            rows = order[step * self._batch : (step + 1) * self._batch]
             value = self.trainer._python_step(d.x[rows], d.y[rows], None, float(rates[step]))
             self._losses[step], self._weights[step] = value, len(rows)
             if not math.isfinite(value):

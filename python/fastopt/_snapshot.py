@@ -81,12 +81,12 @@ class Snapshot:
     """A copy of everything that training changes, renewed each epoch in the same place."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+        self._trainer, self._native, self._network = trainer, trainer._native, trainer.network._native
         self._copies: Copies = trainer._copies or self._new_copies()
         self._counters = (0, 0)
 
     def _new_copies(self) -> Copies:
-        network, native = self._trainer.network._native, self._trainer._native
+        network, native = self._network, self._native
         live = [network.parameters, network.buffers, *native.slots(), native.scalars, *(native.averages() or ()), *(native.waiting() or ())]
         if sum(array.nbytes for array in live) > IN_MEMORY_BYTES:
             return FileCopies(live)
@@ -96,13 +96,12 @@ class Snapshot:
 
     def finite(self) -> bool:
         """Whether all weights are finite."""
-        return self._trainer.network._native.finite()
+        return self._network.finite()
 
     def take(self) -> None:
         """Copy the present state."""
         self._copies.take()
-        trainer = self._trainer
-        self._counters = (trainer.steps, trainer.network.training_step)
+        self._counters = (self._native.t, self._network.training_step)
 
     def restore(self) -> None:
         """Put the copied state back."""
