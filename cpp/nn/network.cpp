@@ -1,6 +1,7 @@
 #include "nn/network.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 #include "core/meeting.hpp"
 #include "core/threads.hpp"
@@ -461,9 +462,11 @@ void Network<T>::infer(const Source& source, Matrix<T> out) {
         plan_inference(source.rows, threads);
     }
     const Index blocks = ceil_div(source.rows, plan.block);
+    // The first blocks belong to threads, of which fewer than asked for may come. Then who is through with one takes the next: threads are
+    // not equally fast.
+    std::atomic<Index> next{threads};
     parallel(threads, [&](int thread, int all) {
-        const Range range = share(blocks, thread, all);
-        for (Index b = range.begin; b < range.end; ++b) {
+        for (Index b = thread; b < blocks; b = b + all < threads ? b + all : next.fetch_add(1, std::memory_order_relaxed)) {
             const Index first = b * plan.block;
             infer_block(source, first, std::min(plan.block, source.rows - first), out, &inference_[static_cast<std::size_t>(2 * thread)],
                         inference_scratch_.data() + thread * plan.scratch);
