@@ -26,11 +26,10 @@ constexpr double never = std::numeric_limits<double>::infinity();
 constexpr double lost_share = 0.01;     // of all time may be lost in trials
 constexpr double margin = 0.97;         // what a team must reach of one thread's time
 constexpr double give_up = 4;           // a trial ends early when its steps take so many times longer,
-constexpr double hopeless = 1.2;        // or when the fastest of some steps takes so many times as long as a usual one of the present way:
-constexpr Index fewest_to_judge = 8;    // the less a trial loses, the sooner another may follow; neighbours come and go
-constexpr double nearly = 1.2;          // A team that takes up to so many times as long gets another round of its trial,
-constexpr int most_rounds = 4;          // up to so many: in its first milliseconds its threads' caches and clocks are cold.
-constexpr Index hiccup = 2;             // and so many more such steps: one that somebody else interrupted says nothing
+constexpr Index hiccup = 2;             // and so many more such steps: one that somebody else interrupted says nothing;
+constexpr double hopeless = 1.2;        // or when the fastest of some steps takes so many times as long as the present way's:
+constexpr Index fewest_to_judge = 8;    // the less a trial loses, the sooner another may follow, and neighbours come and go.
+constexpr int most_rounds = 4;          // a team that is slower, but not hopeless, may warm its caches in so many rounds of a trial
 constexpr Index fewest_to_trim = 8;     // steps of a trial of which the slowest is left out
 constexpr double wake_seconds = 1e-3;   // the first step of a trial may wait so long for threads that sleep,
 constexpr double start_seconds = 0.02;  // and that of the first trial for threads that do not exist yet or share the leader's core
@@ -120,7 +119,7 @@ bool ThreadChoice::still_warming() const {
         return false;
     }
     const double ratio = block_.mean_but_slowest() / seconds_[best_];
-    return ratio >= margin && ratio <= nearly;
+    return ratio >= margin && ratio <= hopeless;
 }
 
 void ThreadChoice::end_trial(double now) {

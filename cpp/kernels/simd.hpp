@@ -131,17 +131,24 @@ FASTOPT_INLINE void store_partial(T* to, const Vec<T>& v, Index count) {
     std::memcpy(to, line, static_cast<std::size_t>(count) * sizeof(T));
 #endif
 }
-// An element of each of so many rows as there are lanes.
+// An element of each of the first `count` rows, zeros behind them.
 template <class T>
-FASTOPT_INLINE Vec<T> load_column(const T* from, Index ld) {
+FASTOPT_INLINE Vec<T> load_column(const T* from, Index ld, Index count) {
     using V = Vec<T>;
-    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pgather<T, typename V::Packet>(from + i * V::packet_lanes * ld, ld); });
+    if (count == V::lanes) {
+        return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pgather<T, typename V::Packet>(from + i * V::packet_lanes * ld, ld); });
+    }
+    alignas(cache_line) T line[V::lanes] = {};
+    for (Index i = 0; i < count; ++i) {
+        line[i] = from[i * ld];
+    }
+    return load(line);
 }
 template <class T>
-FASTOPT_INLINE void store_column(T* to, Index ld, const Vec<T>& v) {
+FASTOPT_INLINE void store_column(T* to, Index ld, const Vec<T>& v, Index count) {
     alignas(cache_line) T line[Vec<T>::lanes];
     store(line, v);
-    for (int i = 0; i < Vec<T>::lanes; ++i) {
+    for (Index i = 0; i < count; ++i) {
         to[i * ld] = line[i];
     }
 }

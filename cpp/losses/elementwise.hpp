@@ -83,33 +83,20 @@ class ElementwiseLoss final : public Loss<T> {
                        Matrix<T> grad) const {
         using namespace simd;
         constexpr Index lanes = Vec<T>::lanes;
-        Index i = begin;
-        for (; i + lanes <= end; i += lanes) {
+        for (Index i = begin; i < end; i += lanes) {
+            const Index count = end - i < lanes ? end - i : lanes;
+            const bool whole = count == lanes;
             Vec<T> value;
             Vec<T> slope;
-            rule_(load_column(prediction.row(i), prediction.ld), load_column(target.dense.row(i), target.dense.ld), value, slope);
-            store(row_loss + i, value);
-            if (grad.data != nullptr) {
-                store_column(grad.row(i), grad.ld, slope * load(row_scale + i));
+            rule_(load_column(prediction.row(i), prediction.ld, count), load_column(target.dense.row(i), target.dense.ld, count), value,
+                  slope);
+            if (whole) {
+                store(row_loss + i, value);
+            } else {
+                store_partial(row_loss + i, value, count);
             }
-        }
-        if (i < end) {
-            const Index count = end - i;
-            alignas(cache_line) T p[lanes] = {};
-            alignas(cache_line) T y[lanes] = {};
-            for (Index l = 0; l < count; ++l) {
-                p[l] = *prediction.row(i + l);
-                y[l] = *target.dense.row(i + l);
-            }
-            Vec<T> value;
-            Vec<T> slope;
-            rule_(load(p), load(y), value, slope);
-            store_partial(row_loss + i, value, count);
             if (grad.data != nullptr) {
-                store(p, slope * load_partial(row_scale + i, count));
-                for (Index l = 0; l < count; ++l) {
-                    *grad.row(i + l) = p[l];
-                }
+                store_column(grad.row(i), grad.ld, slope * (whole ? load(row_scale + i) : load_partial(row_scale + i, count)), count);
             }
         }
     }
