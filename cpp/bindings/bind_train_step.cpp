@@ -95,11 +95,14 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
     self.begin_order();
+    const HasErrand meanwhile(self.errand());
     return self.thread_choice().run(rate.size, self.network().training_work(batch_size), [&](Index s) {
         const Index first = s * batch_size;
         const Index count = std::min(batch_size, rows.size - first);
         const Index* batch = self.batch_order(rows.data, rows.size, first, count);
-        const LossValue loss = self.step(data, batch, count, rate.data[s]);
+        const Index after = first + count;
+        const Rows next(rows.data + after, std::min(batch_size, rows.size - after));
+        const LossValue loss = self.step(data, batch, count, rate.data[s], next);
         loss_out.data[s] = loss.value;
         weight_out.data[s] = loss.weight;
         return std::isfinite(loss.value);

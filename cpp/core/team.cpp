@@ -37,6 +37,17 @@ void leave_core(int core) {
 #endif
 }
 
+// condition(), after as many pieces of the errand as it takes; while there are none it is asked once.
+template <class Condition>
+bool helped_until(Errand* errand, Condition&& condition) {
+    while (!condition()) {
+        if (errand == nullptr || !errand->help()) {
+            return false;
+        }
+    }
+    return true;
+}
+
 }  // namespace
 
 Team::Team(int size) : size_(size), leader_core_(present_core()) {}
@@ -50,45 +61,50 @@ void Team::part_from_leader() {
     }
 }
 
-void Team::signal(int last, int threads, RegionBody body, void* state) {
+void Team::signal(int last, int threads, RegionBody body, void* state, Errand* errand) {
     ++turn_;
     for (int t = 1; t < last; ++t) {
         Signal& go = go_[static_cast<std::size_t>(t)];
         go.threads = threads;
         go.body = body;
         go.state = state;
+        go.errand = errand;
         go.turn.store(turn_, std::memory_order_release);
     }
 }
 
-void Team::run(int threads, RegionBody body, void* state) {
+void Team::run(int threads, RegionBody body, void* state, Errand* errand) {
     const int count = std::min(threads, size_);
-    signal(count, count, body, state);
+    signal(count, count, body, state, errand);
     try {
         body(state, 0, count);
     } catch (...) {
         error_.keep(std::current_exception());
     }
     for (int t = 1; t < count; ++t) {
-        wait_until([&] { return done_[static_cast<std::size_t>(t)].turn.load(std::memory_order_acquire) == turn_; },
+        const auto& done = done_[static_cast<std::size_t>(t)].turn;
+        wait_until([&] { return helped_until(errand, [&] { return done.load(std::memory_order_acquire) == turn_; }); },
                    [&] { leader_core_.store(present_core(), std::memory_order_relaxed); });
     }
     error_.rethrow();
 }
 
-void Team::release() { signal(size_, 0, nullptr, nullptr); }
+void Team::release() { signal(size_, 0, nullptr, nullptr, nullptr); }
 
 void Team::serve(int thread) {
     const Signal& go = go_[static_cast<std::size_t>(thread)];
     auto& done = done_[static_cast<std::size_t>(thread)].turn;
     std::uint32_t seen = 0;
+    Errand* errand = nullptr;
     part_from_leader();
     for (;;) {
-        wait_until([&] { return go.turn.load(std::memory_order_acquire) != seen; }, [&] { part_from_leader(); });
+        wait_until([&] { return helped_until(errand, [&] { return go.turn.load(std::memory_order_acquire) != seen; }); },
+                   [&] { part_from_leader(); });
         seen = go.turn.load(std::memory_order_acquire);
         if (go.body == nullptr) {
             return;
         }
+        errand = go.errand;
         try {
             go.body(go.state, thread, go.threads);
         } catch (...) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 
+#include "core/errand.hpp"
 #include "core/types.hpp"
 
 namespace fastopt {
@@ -44,7 +45,8 @@ class Team {
     // By the thread that leads.
     explicit Team(int size);
 
-    void run(int threads, RegionBody body, void* state);
+    // Who waits does pieces of the errand meanwhile, if there is one, until the next call.
+    void run(int threads, RegionBody body, void* state, Errand* errand);
     void release();
     void serve(int thread);
 
@@ -55,9 +57,10 @@ class Team {
         int threads = 0;
         RegionBody body = nullptr;  // null: go home
         void* state = nullptr;
+        Errand* errand = nullptr;
     };
 
-    void signal(int last, int threads, RegionBody body, void* state);
+    void signal(int last, int threads, RegionBody body, void* state, Errand* errand);
     void part_from_leader();
 
     const int size_;

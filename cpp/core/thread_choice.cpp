@@ -170,7 +170,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
     }
     while (goes_on && done < steps) {
         const Index before = done;
-        const double begin = seconds_now();
+        double begin = seconds_now();
         if (trial_left_ == 0 && trial_is_due(begin)) {
             trial_left_ = 1 + trial_steps(work_);
             trial_ = {};
@@ -178,10 +178,16 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
             rounds_ = 0;
         }
         if (trial_left_ == 0) {
-            const double cpu = cpu_seconds_now();
-            by(best_, [&] { run(std::min(block_steps(), steps - done)); });
-            const double end = seconds_now();
-            saw_steps(done - before, end - begin, cpu_seconds_now() - cpu, end);
+            by(best_, [&] {
+                do {
+                    const Index first = done;
+                    const double cpu = cpu_seconds_now();
+                    run(std::min(block_steps(), steps - done));
+                    const double end = seconds_now();
+                    saw_steps(done - first, end - begin, cpu_seconds_now() - cpu, end);
+                    begin = end;
+                } while (goes_on && done < steps && !trial_is_due(begin));
+            });
             continue;
         }
         double last = begin;  // the time of a step includes getting the team, when each call has few

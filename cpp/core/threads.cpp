@@ -101,6 +101,8 @@ thread_local Kept kept;
 
 // The team that the calling thread leads.
 thread_local Team* team = nullptr;
+// What its threads do while they wait, if anything.
+thread_local Errand* errand = nullptr;
 
 }  // namespace
 
@@ -161,6 +163,12 @@ Alone::~Alone() { inside_region = before_; }
 
 std::string openmp_version() { return std::to_string(_OPENMP); }
 
+HasErrand::HasErrand(Errand& mine) : before_(errand) { errand = &mine; }
+HasErrand::~HasErrand() {
+    errand->withdraw();
+    errand = before_;
+}
+
 namespace detail {
 
 void run_region(int threads, RegionBody body, void* state) {
@@ -171,7 +179,7 @@ void run_region(int threads, RegionBody body, void* state) {
     if (team != nullptr) {
         Team* const led = team;
         const Alone alone;
-        led->run(threads, body, state);
+        led->run(threads, body, state, errand);
         return;
     }
     pool_started.store(true, std::memory_order_relaxed);

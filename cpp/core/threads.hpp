@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "core/balance.hpp"
+#include "core/errand.hpp"
 #include "core/range.hpp"
 #include "core/team.hpp"
 #include "core/types.hpp"
@@ -68,6 +69,18 @@ class Alone {
 
    private:
     bool before_;
+};
+
+// While it lives, threads of teams that the calling thread leads do pieces of this errand while they wait; at its end nothing of it is left.
+class HasErrand {
+   public:
+    explicit HasErrand(Errand& errand);
+    ~HasErrand();
+    HasErrand(const HasErrand&) = delete;
+    HasErrand& operator=(const HasErrand&) = delete;
+
+   private:
+    Errand* before_;
 };
 
 // Call f() on this thread with a team at hand: until it returns, `parallel` hands its parts to threads that wait for them. Without one when

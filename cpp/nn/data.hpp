@@ -1,7 +1,12 @@
-// Training data as the caller holds it.
+// Training data as the caller holds it, and the targets of a batch.
 #pragma once
 
+#include <algorithm>
+
+#include "core/aligned.hpp"
+#include "core/range.hpp"
 #include "kernels/gather.hpp"
+#include "losses/loss.hpp"
 
 namespace fastopt {
 
@@ -12,6 +17,50 @@ struct Data {
     Source y;
     const std::int32_t* labels = nullptr;
     const T* weight = nullptr;
+};
+
+// Rows by number, of either width.
+struct Rows {
+    const Index* wide = nullptr;
+    const std::int32_t* narrow = nullptr;
+    Index count = 0;
+
+    Rows() = default;
+    Rows(const Index* rows, Index count) : wide(rows), count(count) {}
+    Rows(const std::int32_t* rows, Index count) : narrow(rows), count(count) {}
+    void copy_to(Index* to) const { wide != nullptr ? std::copy(wide, wide + count, to) : std::copy(narrow, narrow + count, to); }
+};
+
+// Targets of a batch, side by side: numbers, or class indices where the data has such.
+template <class T>
+class BatchTargets {
+   public:
+    Target<T> reserve(const Data<T>& data, Index rows) {
+        Target<T> target;
+        if (data.labels != nullptr) {
+            classes_.reserve(rows);
+            target.classes = classes_.data();
+        } else {
+            dense_.reserve(rows, data.y.cols);
+            target.dense = dense_.view(rows);
+        }
+        return target;
+    }
+    // `rows` of the batch that consists of those in `order` (null: of the first ones).
+    void gather_rows(const Data<T>& data, const Index* order, Range rows) {
+        if (data.labels == nullptr) {
+            const Index* first = order == nullptr ? nullptr : order + rows.begin;
+            gather<T>(data.y, first, rows.begin, dense_.view(rows.end).row_range(rows.begin, rows.size()));
+            return;
+        }
+        for (Index i = rows.begin; i < rows.end; ++i) {
+            classes_.data()[i] = data.labels[order == nullptr ? i : order[i]];
+        }
+    }
+
+   private:
+    PaddedMatrix<T> dense_;
+    Buffer<std::int32_t> classes_;
 };
 
 }  // namespace fastopt

@@ -47,6 +47,10 @@ class Network {
 
     // Where the rows of the next batch go: padded, `rows` x inputs. Grows the workspace when needed.
     Matrix<T> input(Index rows);
+    // Rows that there is memory for.
+    Index capacity() const { return capacity_; }
+    // Take a batch that was gathered elsewhere, with memory for as many rows, for what is there.
+    void exchange_input(PaddedMatrix<T>& other) { std::swap(input_, other); }
     // Forward over the rows in `input`. The result stays valid until the next call; a training forward keeps what backward needs.
     ConstMatrix<T> forward(Index rows, bool training);
     // As if the last training forward had not been: its count, and the statistics that it moved.

@@ -133,11 +133,12 @@ void TrainStep<T>::reset() {
 }
 
 template <class T>
-LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows, double learning_rate) {
+LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows, double learning_rate, const Rows& next) {
     check(loss_ != nullptr, "this trainer has a loss written in Python");
     check_training_point();
-    const Batch batch = prepare(data, order, rows);
+    Batch batch = prepare(data, order, rows, next);
     const int threads = network_->begin_step(rows);
+    batch.gathered = batch.gathered && threads == 1;  // with rows of their own, some threads have inputs of their own
     const LossValue loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
     if (!std::isfinite(loss.value)) {
         network_->undo_forward();
@@ -145,12 +146,10 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
     return loss;
 }
 
-// The loss of rows of a batch and its gradient.
+// The loss of rows of a batch, which are gathered, and its gradient.
 template <class T>
 void TrainStep<T>::loss_of_rows(const Batch& batch, Range rows, int thread) {
     Profile* profile = thread == 0 ? network_->profile() : nullptr;
-    gather_rows(batch, rows, thread);
-    lap(profile, Phase::gather, 0, batch.rows);
     network_->forward_rows(rows, thread);
     evaluate_rows<T>(*loss_, rows.begin, rows.end, network_->output(), batch.target, batch.row_scale, batch.row_loss,
                      network_->output_gradient(batch.rows));
@@ -165,7 +164,12 @@ LossValue TrainStep<T>::loss_of_batch(const Batch& batch) {
 // One layer after the other; threads share its products.
 template <class T>
 LossValue TrainStep<T>::step_shared(const Batch& batch, double learning_rate) {
-    loss_of_rows(batch, {0, batch.rows}, 0);
+    const Range all{0, batch.rows};
+    gather_rows(batch, all, 0);
+    if (Ahead<T>::wants(*batch.data, batch.next.count) && leads_team()) {
+        ahead_.begin(*batch.data, batch.next, network_->capacity());
+    }
+    loss_of_rows(batch, all, 0);
     const LossValue loss = loss_of_batch(batch);
     if (std::isfinite(loss.value)) {
         network_->backward(false);
@@ -192,6 +196,7 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
         Profile* laps = thread == 0 ? profile : nullptr;
         const bool whole = meeting_.after(turn, thread, all, [&] {
             const Range mine = share(batch.rows, thread, all, Network<T>::row_grain);
+            gather_rows(batch, mine, thread);
             loss_of_rows(batch, mine, thread);
             network_->backward_rows(mine, thread);
         });
@@ -249,19 +254,19 @@ const Index* TrainStep<T>::batch_order(const std::int32_t* rows, Index total, In
 
 // What a step needs in memory, and what belongs to no single row.
 template <class T>
-typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const Index* order, Index rows) {
+typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const Index* order, Index rows, const Rows& next) {
     Batch batch;
     batch.data = &data;
     batch.order = order;
     batch.rows = rows;
+    batch.next = next;
     network_->input(rows);
-    if (data.labels != nullptr) {
-        labels_.reserve(rows);
-        batch.target.classes = labels_.data();
-    } else {
-        targets_.reserve(rows, data.y.cols);
-        batch.target.dense = targets_.view(rows);
+    batch.gathered = ahead_.has(data, order, rows);
+    if (batch.gathered) {
+        network_->exchange_input(ahead_.inputs());
+        std::swap(targets_, ahead_.targets());
     }
+    batch.target = targets_.reserve(data, rows);
     batch.weight = data.weight;
     if (data.weight != nullptr && order != nullptr) {
         weights_.resize(static_cast<std::size_t>(rows));
@@ -283,17 +288,13 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
 
 template <class T>
 void TrainStep<T>::gather_rows(const Batch& batch, Range rows, int thread) {
-    const Data<T>& data = *batch.data;
-    const auto from = [&batch](Index first) { return batch.order == nullptr ? nullptr : batch.order + first; };
-    const Range inputs = network_->input_rows(rows);
-    gather<T>(data.x, from(inputs.begin), inputs.begin, network_->input_of(thread).row_range(inputs.begin, inputs.size()));
-    if (data.labels == nullptr) {
-        gather<T>(data.y, from(rows.begin), rows.begin, targets_.view(rows.end).row_range(rows.begin, rows.size()));
-        return;
+    if (!batch.gathered) {
+        const Range inputs = network_->input_rows(rows);
+        const Index* first = batch.order == nullptr ? nullptr : batch.order + inputs.begin;
+        gather<T>(batch.data->x, first, inputs.begin, network_->input_of(thread).row_range(inputs.begin, inputs.size()));
+        targets_.gather_rows(*batch.data, batch.order, rows);
     }
-    for (Index i = rows.begin; i < rows.end; ++i) {
-        labels_.data()[i] = data.labels[batch.order == nullptr ? i : batch.order[i]];
-    }
+    lap(thread == 0 ? network_->profile() : nullptr, Phase::gather, 0, batch.rows);
 }
 
 // Collect micro-batches, each weighing as much as its rows; true when the gradients are ready for an update.

@@ -9,6 +9,7 @@
 #include "core/meeting.hpp"
 #include "core/thread_choice.hpp"
 #include "losses/loss.hpp"
+#include "nn/ahead.hpp"
 #include "nn/data.hpp"
 #include "nn/network.hpp"
 #include "optimizers/optimizer.hpp"
@@ -53,8 +54,10 @@ class TrainStep {
     void reset();
 
     // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned, and nothing
-    // else has changed.
-    LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate);
+    // else has changed. Rows of the same data that the next step is going to take may be named: see `errand`.
+    LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate, const Rows& next = {});
+    // Gathering the next step's rows, for threads that wait. It must have an end before the data has.
+    Errand& errand() { return ahead_.errand(); }
     // `count` rows from `first` on of `rows`, as `step` reads them: short indices are widened, some thousand at a time, into memory that
     // lasts until the next call.
     const Index* batch_order(const Index* rows, Index, Index first, Index) { return rows + first; }
@@ -97,6 +100,8 @@ class TrainStep {
         const Data<T>* data = nullptr;
         const Index* order = nullptr;
         Index rows = 0;
+        Rows next;
+        bool gathered = false;
         Target<T> target;
         const T* weight = nullptr;
         double total_weight = 0;
@@ -108,7 +113,7 @@ class TrainStep {
 
     Run run_of(const SegmentInfo& info) const;
     void plan_runs();
-    Batch prepare(const Data<T>& data, const Index* order, Index rows);
+    Batch prepare(const Data<T>& data, const Index* order, Index rows, const Rows& next);
     void gather_rows(const Batch& batch, Range rows, int thread);
     void loss_of_rows(const Batch& batch, Range rows, int thread);
     LossValue loss_of_batch(const Batch& batch);
@@ -141,10 +146,10 @@ class TrainStep {
     std::array<double, 2> waiting_ = {0, 0};
     bool swapped_ = false;  // the network holds the evaluation point
     Buffer<double> partial_norms_;
-    PaddedMatrix<T> targets_;
+    BatchTargets<T> targets_;
+    Ahead<T> ahead_;
     Buffer<Index> batch_order_;
     Range widened_{0, 0};  // what it holds
-    Buffer<std::int32_t> labels_;
     std::vector<T> weights_;
     Buffer<T> loss_scratch_;
     Index scaled_rows_ = -1;  // rows whose scale it holds, when no row has a weight

@@ -1,0 +1,24 @@
+#include "core/errand.hpp"
+
+#include "core/waiting.hpp"
+
+namespace fastopt {
+
+bool Errand::finish() {
+    while (help()) {
+    }
+    wait_for_others();
+    return whole_;
+}
+
+void Errand::withdraw() {
+    open_.fetch_sub(free_.exchange(0, std::memory_order_relaxed), std::memory_order_relaxed);
+    wait_for_others();
+    whole_ = false;
+}
+
+void Errand::wait_for_others() {
+    wait_until([this] { return open_.load(std::memory_order_acquire) == 0; }, [] {});
+}
+
+}  // namespace fastopt
