@@ -1,5 +1,7 @@
 #include "core/errand.hpp"
 
+#include <utility>
+
 #include "core/waiting.hpp"
 
 namespace fastopt {
@@ -8,13 +10,13 @@ bool Errand::finish() {
     while (help()) {
     }
     wait_for_others();
-    return whole_;
+    return std::exchange(offered_, false);
 }
 
 void Errand::withdraw() {
     open_.fetch_sub(free_.exchange(0, std::memory_order_relaxed), std::memory_order_relaxed);
     wait_for_others();
-    whole_ = false;
+    offered_ = false;
 }
 
 void Errand::wait_for_others() {

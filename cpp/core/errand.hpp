@@ -16,7 +16,7 @@ class Errand {
     void offer(Index pieces, Piece piece, void* state) {
         piece_ = piece;
         state_ = state;
-        whole_ = true;
+        offered_ = true;
         open_.store(pieces, std::memory_order_relaxed);
         free_.store(pieces, std::memory_order_release);
     }
@@ -32,9 +32,10 @@ class Errand {
         }
         return false;
     }
-    // By the thread that offered it: do what is left and wait for the pieces that others have. False when it was withdrawn or never offered.
+    // By the thread that offered it: do what is left and wait for the pieces that others have. False when nothing was offered, or it was
+    // withdrawn.
     bool finish();
-    // By that thread too: give up the pieces that nobody has, wait for the others, and count none as done.
+    // By that thread too: give up the pieces that nobody has, and wait for the others.
     void withdraw();
 
    private:
@@ -42,7 +43,7 @@ class Errand {
 
     Piece piece_ = nullptr;
     void* state_ = nullptr;
-    bool whole_ = false;
+    bool offered_ = false;
     alignas(2 * cache_line) std::atomic<Index> free_{0};  // pieces that nobody has
     std::atomic<Index> open_{0};                          // pieces that are not done
 };

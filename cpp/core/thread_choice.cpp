@@ -178,14 +178,16 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
             rounds_ = 0;
         }
         if (trial_left_ == 0) {
+            double cpu = cpu_seconds_now();
             by(best_, [&] {
                 do {
                     const Index first = done;
-                    const double cpu = cpu_seconds_now();
                     run(std::min(block_steps(), steps - done));
                     const double end = seconds_now();
-                    saw_steps(done - first, end - begin, cpu_seconds_now() - cpu, end);
+                    const double cpu_end = cpu_seconds_now();
+                    saw_steps(done - first, end - begin, cpu_end - cpu, end);
                     begin = end;
+                    cpu = cpu_end;
                 } while (goes_on && done < steps && !trial_is_due(begin));
             });
             continue;

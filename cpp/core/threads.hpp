@@ -71,7 +71,8 @@ class Alone {
     bool before_;
 };
 
-// While it lives, threads of teams that the calling thread leads do pieces of this errand while they wait; at its end nothing of it is left.
+// While it lives, threads of teams that the calling thread leads do pieces of this errand while they wait; at its end nothing of it is
+// left.
 class HasErrand {
    public:
     explicit HasErrand(Errand& errand);

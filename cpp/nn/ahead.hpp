@@ -26,18 +26,11 @@ class Ahead {
         targets_.reserve(data, rows.count);
         piece_ = std::max<Index>(1, piece_bytes / row_bytes(data));
         const Index pieces = ceil_div(rows.count, piece_);
-        errand_.offer(pieces, [](void* self, Index piece) { static_cast<Ahead*>(self)->gather_piece(piece); }, this);
+        errand_.offer(
+            pieces, [](void* self, Index piece) { static_cast<Ahead*>(self)->gather_piece(piece); }, this);
     }
-    // Whether it was begun with this batch: then all of it is there when this returns. Any other is given up.
-    bool has(const Data<T>& data, const Index* order, Index rows) {
-        const bool same = rows == count() && order != nullptr && data.x.data == data_.x.data && data.x.stride == data_.x.stride &&
-                          std::equal(order, order + rows, order_.data());
-        if (!same) {
-            errand_.withdraw();
-        }
-        order_.clear();
-        return errand_.finish();
-    }
+    // Whether a batch was begun with; all of it is there when this returns.
+    bool finish() { return errand_.finish(); }
     PaddedMatrix<T>& inputs() { return inputs_; }
     BatchTargets<T>& targets() { return targets_; }
 

@@ -136,9 +136,8 @@ template <class T>
 LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows, double learning_rate, const Rows& next) {
     check(loss_ != nullptr, "this trainer has a loss written in Python");
     check_training_point();
-    Batch batch = prepare(data, order, rows, next);
+    const Batch batch = prepare(data, order, rows, next);
     const int threads = network_->begin_step(rows);
-    batch.gathered = batch.gathered && threads == 1;  // with rows of their own, some threads have inputs of their own
     const LossValue loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
     if (!std::isfinite(loss.value)) {
         network_->undo_forward();
@@ -165,7 +164,11 @@ LossValue TrainStep<T>::loss_of_batch(const Batch& batch) {
 template <class T>
 LossValue TrainStep<T>::step_shared(const Batch& batch, double learning_rate) {
     const Range all{0, batch.rows};
-    gather_rows(batch, all, 0);
+    if (batch.gathered) {
+        lap(network_->profile(), Phase::gather);
+    } else {
+        gather_rows(batch, all, 0);
+    }
     if (Ahead<T>::wants(*batch.data, batch.next.count) && leads_team()) {
         ahead_.begin(*batch.data, batch.next, network_->capacity());
     }
@@ -261,7 +264,7 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
     batch.rows = rows;
     batch.next = next;
     network_->input(rows);
-    batch.gathered = ahead_.has(data, order, rows);
+    batch.gathered = ahead_.finish();
     if (batch.gathered) {
         network_->exchange_input(ahead_.inputs());
         std::swap(targets_, ahead_.targets());
@@ -288,12 +291,10 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
 
 template <class T>
 void TrainStep<T>::gather_rows(const Batch& batch, Range rows, int thread) {
-    if (!batch.gathered) {
-        const Range inputs = network_->input_rows(rows);
-        const Index* first = batch.order == nullptr ? nullptr : batch.order + inputs.begin;
-        gather<T>(batch.data->x, first, inputs.begin, network_->input_of(thread).row_range(inputs.begin, inputs.size()));
-        targets_.gather_rows(*batch.data, batch.order, rows);
-    }
+    const Range inputs = network_->input_rows(rows);
+    const Index* first = batch.order == nullptr ? nullptr : batch.order + inputs.begin;
+    gather<T>(batch.data->x, first, inputs.begin, network_->input_of(thread).row_range(inputs.begin, inputs.size()));
+    targets_.gather_rows(*batch.data, batch.order, rows);
     lap(thread == 0 ? network_->profile() : nullptr, Phase::gather, 0, batch.rows);
 }
 

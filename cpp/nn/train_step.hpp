@@ -54,9 +54,9 @@ class TrainStep {
     void reset();
 
     // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned, and nothing
-    // else has changed. Rows of the same data that the next step is going to take may be named: see `errand`.
+    // else has changed. What the next step will take of the same data may be named, if the errand is withdrawn before any other step.
     LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate, const Rows& next = {});
-    // Gathering the next step's rows, for threads that wait. It must have an end before the data has.
+    // Gathering that next batch, for threads that wait; over before the data is.
     Errand& errand() { return ahead_.errand(); }
     // `count` rows from `first` on of `rows`, as `step` reads them: short indices are widened, some thousand at a time, into memory that
     // lasts until the next call.
