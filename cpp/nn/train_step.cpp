@@ -169,8 +169,8 @@ LossValue TrainStep<T>::step_shared(const Batch& batch, double learning_rate) {
     } else {
         gather_rows(batch, all, 0);
     }
-    if (Ahead<T>::wants(*batch.data, batch.next.count) && leads_team()) {
-        ahead_.begin(*batch.data, batch.next, network_->capacity());
+    if (NextBatch<T>::wants(*batch.data, batch.next.count) && leads_team()) {
+        next_batch_.begin(*batch.data, batch.next, network_->capacity());
     }
     loss_of_rows(batch, all, 0);
     const LossValue loss = loss_of_batch(batch);
@@ -264,10 +264,10 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
     batch.rows = rows;
     batch.next = next;
     network_->input(rows);
-    batch.gathered = ahead_.finish();
+    batch.gathered = next_batch_.finish();
     if (batch.gathered) {
-        network_->exchange_input(ahead_.inputs());
-        std::swap(targets_, ahead_.targets());
+        network_->exchange_input(next_batch_.inputs());
+        std::swap(targets_, next_batch_.targets());
     }
     batch.target = targets_.reserve(data, rows);
     batch.weight = data.weight;

@@ -9,9 +9,9 @@
 #include "core/meeting.hpp"
 #include "core/thread_choice.hpp"
 #include "losses/loss.hpp"
-#include "nn/ahead.hpp"
 #include "nn/data.hpp"
 #include "nn/network.hpp"
+#include "nn/next_batch.hpp"
 #include "optimizers/optimizer.hpp"
 
 namespace fastopt {
@@ -57,7 +57,7 @@ class TrainStep {
     // else has changed. What the next step will take of the same data may be named, if the errand is withdrawn before any other step.
     LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate, const Rows& next = {});
     // Gathering that next batch, for threads that wait; over before the data is.
-    Errand& errand() { return ahead_.errand(); }
+    Errand& errand() { return next_batch_.errand(); }
     // `count` rows from `first` on of `rows`, as `step` reads them: short indices are widened, some thousand at a time, into memory that
     // lasts until the next call.
     const Index* batch_order(const Index* rows, Index, Index first, Index) { return rows + first; }
@@ -147,7 +147,7 @@ class TrainStep {
     bool swapped_ = false;  // the network holds the evaluation point
     Buffer<double> partial_norms_;
     BatchTargets<T> targets_;
-    Ahead<T> ahead_;
+    NextBatch<T> next_batch_;
     Buffer<Index> batch_order_;
     Range widened_{0, 0};  // what it holds
     std::vector<T> weights_;

@@ -11,7 +11,7 @@
 namespace fastopt {
 
 template <class T>
-class Ahead {
+class NextBatch {
    public:
     Errand& errand() { return errand_; }
 
@@ -27,7 +27,7 @@ class Ahead {
         piece_ = std::max<Index>(1, piece_bytes / row_bytes(data));
         const Index pieces = ceil_div(rows.count, piece_);
         errand_.offer(
-            pieces, [](void* self, Index piece) { static_cast<Ahead*>(self)->gather_piece(piece); }, this);
+            pieces, [](void* self, Index piece) { static_cast<NextBatch*>(self)->gather_piece(piece); }, this);
     }
     // Whether a batch was begun with; all of it is there when this returns.
     bool finish() { return errand_.finish(); }
