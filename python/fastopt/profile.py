@@ -67,8 +67,8 @@ class Profile(Mapping[str, StageTime]):
     (with the derivative of the activation below; of a layer that is not dense also its parameters' gradients), "0.weight_gradient",
     "wait", "accumulate" (micro-batches), "norm" (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
 
-    Threads share every product of a large network. In a small one without batch normalization each takes rows of its own through all
-    layers, then its part of every weight gradient and, layer by layer, of the update; times are then those of the first thread, and
+    Threads share every product of a large network, and gather the next batch while they wait for each other, so that "gather" is only what
+    is left of it. In a small one without batch normalization each takes rows of its own through all layers, then its part of every weight gradient and, layer by layer, of the update; times are then those of the first thread, and
     "wait" is until the others are done.
 
     Between the steps of a fit: "snapshot" (a copy of the state, to go back to when a loss is not finite), "order" (shuffling),
