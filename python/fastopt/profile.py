@@ -68,8 +68,8 @@ class Profile(Mapping[str, StageTime]):
     "wait", "accumulate" (micro-batches), "norm" (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
 
     Threads share every product of a large network, and gather the next batch while they wait for each other, so that "gather" is only what
-    is left of it. In a small one without batch normalization each takes rows of its own through all layers, then its part of every weight gradient and, layer by layer, of the update; times are then those of the first thread, and
-    "wait" is until the others are done.
+    is left of it. In a small one without batch normalization each takes rows of its own through all layers, then its part of every weight
+    gradient and, layer by layer, of the update; times are then those of the first thread, and "wait" is until the others are done.
 
     Between the steps of a fit: "snapshot" (a copy of the state, to go back to when a loss is not finite), "order" (shuffling),
     "evaluation" (validation, metrics), "callbacks", and "python" for all the rest, with what the caller's own code takes between two
