@@ -40,7 +40,7 @@ inline Words random_words(const Stream& stream, std::uint64_t block) {
 // Uniform in [0, 1), 32 bits of it.
 inline double uniform_at(const Stream& stream, std::uint64_t element) { return random_words(stream, element / 4)[element % 4] * 0x1p-32; }
 
-// Random words of 64 consecutive elements starting at element 64*chunk, written so that compilers vectorise over the 16 blocks.
+// Random words of 64 consecutive elements starting at element 64*chunk.
 void random_chunk(const Stream& stream, std::uint64_t chunk, std::uint32_t* words);
 
 // Fisher-Yates permutation of 0..n-1, a function of (n, seed, epoch); in 32 or 64 bits.

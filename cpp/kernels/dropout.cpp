@@ -17,8 +17,12 @@ constexpr Index chunk_elements = 64;
 template <class T>
 class MaskMaker {
    public:
-    MaskMaker(double rate, const Stream& stream)
-        : stream_(stream), threshold_(static_cast<std::uint64_t>(std::ceil(rate * 0x1p32))), scale_(static_cast<T>(1.0 / (1.0 - rate))) {}
+    MaskMaker(double rate, const Stream& stream) : stream_(stream) {
+        const double threshold = std::ceil(rate * 0x1p32);
+        const bool keeps = threshold < 0x1p32;  // a rate so close to 1 that no word reaches it drops everything
+        threshold_ = keeps ? static_cast<std::uint32_t>(threshold) : 0;
+        kept_ = static_cast<T>(keeps ? 1.0 / (1.0 - rate) : 0.0);
+    }
 
     void row(Index first, Index count, T* to) {
         while (count > 0) {
@@ -40,14 +44,14 @@ class MaskMaker {
         std::uint32_t words[chunk_elements];
         random_chunk(stream_, static_cast<std::uint64_t>(chunk), words);
         for (Index i = 0; i < chunk_elements; ++i) {
-            chunk_[i] = words[i] >= threshold_ ? scale_ : T(0);
+            chunk_[i] = words[i] >= threshold_ ? kept_ : T(0);
         }
         made_ = chunk;
     }
 
     Stream stream_;
-    std::uint64_t threshold_;
-    T scale_;
+    std::uint32_t threshold_;
+    T kept_;
     Index made_ = -1;
     T chunk_[chunk_elements];
 };
