@@ -45,6 +45,12 @@ def test_uniforms_are_those_of_philox():
         np.testing.assert_array_equal(
             core.uniform(n, seed, step, layer), philox.uniform(n, seed, step, layer), err_msg=f"{seed, step, layer}"
         )
+    # Whole chunks of 64 are made in another way than what is left over, and must be the same; also behind 2^32 blocks of four.
+    for (seed, step, layer), first in itertools.product(STREAMS, (0, 64, 2**34 - 64, 2**34, 2**40 + 64)):
+        at_once = core.uniform(64, seed, step, layer, first)
+        np.testing.assert_array_equal(at_once[:40], core.uniform(40, seed, step, layer, first), err_msg=f"{seed, step, layer, first}")
+        np.testing.assert_array_equal(at_once[1:], core.uniform(63, seed, step, layer, first + 1), err_msg=f"{seed, step, layer, first}")
+        np.testing.assert_array_equal(at_once, philox.uniform(64, seed, step, layer, first), err_msg=f"{seed, step, layer, first}")
     values = core.uniform(200_000, 1, 0, 0)
     assert values.min() >= 0
     assert values.max() < 1
@@ -89,6 +95,9 @@ def test_permutations():
         assert order.dtype == np.int32  # half the memory of an index; 64 bits only where they are needed
         np.testing.assert_array_equal(np.sort(order), np.arange(n), err_msg=f"permutation of {n}")
         np.testing.assert_array_equal(order, core.permutation(n, 5, 0), err_msg="the same arguments give the same order")
+    for n, (seed, epoch, _) in itertools.product((2, 64, 65, 66, 1000), STREAMS):
+        np.testing.assert_array_equal(core.permutation(n, seed, epoch), philox.permutation(n, seed, epoch), err_msg=f"{n, seed, epoch}")
+    np.testing.assert_array_equal(core.permutation(65_600, 3, 1), philox.permutation(65_600, 3, 1), err_msg="draws of 64 bits")
     orders = [tuple(core.permutation(50, seed, epoch)) for seed, epoch in itertools.product((0, 1, 2**40), (0, 1, 2))]
     assert len(set(orders)) == 9, "two of (seed, epoch) give the same order"
     firsts = np.array([core.permutation(4, 0, epoch) for epoch in range(4000)])

@@ -164,14 +164,28 @@ void bind_runtime(py::module_& m) {
         const Crossing cost = crossing_cost(lines, seconds);
         return std::pair(cost.line, cost.meeting);
     });
-    m.def("uniform", [](Index n, std::uint64_t seed, std::uint64_t step, std::uint32_t layer) {
-        check(n >= 0, "n must not be negative; got ", n);
-        py::array_t<double> out(n);
-        for (Index i = 0; i < n; ++i) {
-            out.mutable_data()[i] = uniform_at({seed, step, layer}, static_cast<std::uint64_t>(i));
-        }
-        return out;
-    });
+    m.def(
+        "uniform",
+        [](Index n, std::uint64_t seed, std::uint64_t step, std::uint32_t layer, std::uint64_t first) {
+            check(n >= 0, "n must not be negative; got ", n);
+            const Stream stream{seed, step, layer};
+            py::array_t<double> out(n);
+            double* to = out.mutable_data();
+            for (Index i = 0; i < n;) {
+                const std::uint64_t element = first + static_cast<std::uint64_t>(i);
+                if (element % chunk_elements != 0 || n - i < chunk_elements) {
+                    to[i++] = uniform_at(stream, element);
+                    continue;
+                }
+                std::uint32_t words[chunk_elements];
+                random_chunk(stream, element / chunk_elements, words);
+                for (const std::uint32_t word : words) {
+                    to[i++] = uniform_of(word);
+                }
+            }
+            return out;
+        },
+        py::arg("n"), py::arg("seed"), py::arg("step"), py::arg("layer"), py::arg("first") = 0);
 }
 
 }  // namespace fastopt

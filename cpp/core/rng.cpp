@@ -12,7 +12,7 @@ namespace fastopt {
 namespace {
 
 constexpr int rounds = 10;
-constexpr int blocks = 16;  // of a chunk
+constexpr int blocks = chunk_elements / 4;
 
 #if defined(__AVX2__)
 
@@ -82,17 +82,17 @@ void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, I* out) {
     for (Index i = 0; i < n; ++i) {
         out[i] = static_cast<I>(i);
     }
-    std::uint32_t words[64];
-    Index partner[64];
+    std::uint32_t words[chunk_elements];
+    Index partner[chunk_elements];
     // A random number scaled to 0..i by a product. With 32 bits the bias is below 2^-16 up to 65 536 rows; longer ones take 64 bits.
     const bool short_draws = n <= 65536;
-    const Index batch = short_draws ? 64 : 32;
+    const Index batch = short_draws ? chunk_elements : chunk_elements / 2;
     std::uint64_t chunk = 0;
     for (Index high = n - 1; high > 0; high -= batch, ++chunk) {
         const Index count = high < batch ? high : batch;
         random_chunk(stream, chunk, words);
         if (short_draws) {
-            for (Index d = 0; d < 64; ++d) {
+            for (Index d = 0; d < chunk_elements; ++d) {
                 partner[d] = static_cast<Index>((std::uint64_t{words[d]} * static_cast<std::uint64_t>(high - d + 1)) >> 32);
             }
         } else {

@@ -38,9 +38,11 @@ inline Words random_words(const Stream& stream, std::uint64_t block) {
 }
 
 // Uniform in [0, 1), 32 bits of it.
-inline double uniform_at(const Stream& stream, std::uint64_t element) { return random_words(stream, element / 4)[element % 4] * 0x1p-32; }
+inline double uniform_of(std::uint32_t word) { return word * 0x1p-32; }
+inline double uniform_at(const Stream& stream, std::uint64_t element) { return uniform_of(random_words(stream, element / 4)[element % 4]); }
 
-// Random words of 64 consecutive elements starting at element 64*chunk.
+// Words of so many consecutive elements, from chunk_elements * chunk on: much faster than one by one.
+constexpr Index chunk_elements = 64;
 void random_chunk(const Stream& stream, std::uint64_t chunk, std::uint32_t* words);
 
 // Fisher-Yates permutation of 0..n-1, a function of (n, seed, epoch); in 32 or 64 bits.

@@ -11,9 +11,7 @@ namespace fastopt {
 
 namespace {
 
-constexpr Index chunk_elements = 64;
-
-// The masks of one row, from chunks of 64 elements that may reach over its ends; the last chunk made is kept for the next row.
+// The masks of one row, from chunks of elements that may reach over its ends; the last chunk made is kept for the next row.
 template <class T>
 class MaskMaker {
    public:
