@@ -1,5 +1,7 @@
 """Trainer.fit: what it reads, in which order, what it records, and what happens when it is stopped."""
 
+import re
+import time
 from itertools import chain
 
 import fastopt as fo
@@ -294,6 +296,16 @@ def test_progress_bar(capsys):
     shown = capsys.readouterr().err
     for word in ("epoch", "2/2", "loss", "val_loss", "val_accuracy", "samples/s"):
         assert word in shown, f"{word!r} is not in the progress bar: {shown!r}"
+
+
+def test_progress_bar_shows_figures_of_the_epoch_or_the_one_before(capsys):
+    x, y = data()
+    history = trainer_of().fit(x, y, epochs=100, progress=True, callbacks=[lambda *_: time.sleep(0.003)])
+    losses = [f"{loss:.4g}" for loss in history["loss"]]
+    drawn = re.findall(r"epoch (\d+)/100.*?, loss (\S+?)\]", capsys.readouterr().err)
+    assert len(drawn) >= 3, "0.3 s are drawn several times"
+    for number, loss in drawn:
+        assert loss in losses[max(0, int(number) - 2) : int(number)], f"epoch {number} is shown with the loss {loss}"
 
 
 def test_predictions_follow_the_link():

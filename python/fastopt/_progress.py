@@ -38,18 +38,19 @@ class Bar:
         self._bar.update(rows)
 
     def row(self, row: dict[str, Any]) -> None:
-        """Show the figures of a finished epoch."""
+        """Take over the figures of a finished epoch, and draw them when it is time."""
+        self._figures(row)
         now = time.perf_counter()
         if now - self._drawn >= 0.1:
             self._drawn = now
-            self._show(row)
+            self._bar.refresh()
 
-    def _show(self, row: dict[str, Any]) -> None:
+    def _figures(self, row: dict[str, Any]) -> None:
         shown = {k: v for k, v in row.items() if k == "loss" or k.startswith("val_") or k in ("penalty", "accuracy", "r2")}
-        self._bar.set_postfix_str(", ".join(f"{k} {v:.4g}" for k, v in shown.items()), refresh=True)
+        self._bar.set_postfix_str(", ".join(f"{k} {v:.4g}" for k, v in shown.items()), refresh=False)
 
     def close(self, row: dict[str, Any] | None) -> None:
         """Draw the last state and end the bar."""
         if row is not None:
-            self._show(row)
+            self._figures(row)
         self._bar.close()
