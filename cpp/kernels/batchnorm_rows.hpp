@@ -169,7 +169,7 @@ EIGEN_DONT_INLINE void normalize_rows(const T* x, Index ldx, T* y, Index ldy, In
 // The same for grad_x = scale (grad - shift - (x - centre) tilt).
 template <class T>
 struct GradientFactors {
-    static constexpr Index columns = page / 2 / static_cast<Index>(sizeof(T));
+    static constexpr Index columns = page / static_cast<Index>(sizeof(T));  // half as many, and the hardware does not run ahead
     alignas(cache_line) T centre[columns];
     alignas(cache_line) T shift[columns];
     alignas(cache_line) T tilt[columns];
