@@ -80,6 +80,109 @@ def test_fork_after_a_parallel_run():
 
 
 @forks
+@pytest.mark.parametrize("order", ["another thread first", "this thread first"])
+def test_fork_by_one_thread_after_another(order):
+    """Each thread's workers are its own: a fork by one lets go of its own only, and the next one's child would wait for the others'."""
+    out = run_python(
+        """
+        import os, signal, sys, threading
+        import numpy as np, fastopt as fo
+
+        fo.set_num_threads(2)
+        a = np.ones((800, 800), np.float32)
+
+        def child():
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(30)
+                fo.kernels.matmul(a, a)
+                os._exit(0)
+            print(os.waitpid(pid, 0)[1])
+
+        def of_another_thread():
+            fo.kernels.matmul(a, a)
+            other.set()
+            go.wait()
+            child()
+
+        other, go = threading.Event(), threading.Event()
+        thread = threading.Thread(target=of_another_thread)
+        fo.kernels.matmul(a, a)
+        thread.start()
+        other.wait()
+        if sys.argv[1] == "this thread first":
+            child()
+        go.set()
+        thread.join()
+        child()
+        """,
+        PYTHONWARNINGS="ignore",
+        arguments=(order,),
+    )
+    assert set(out.split()) == {"0"}
+
+
+def test_after_memory_has_run_out():
+    """What did not fit does not count as there."""
+    out = run_python(
+        """
+        import numpy as np, fastopt as fo
+
+        net = fo.mlp(1, [100_000], 1)
+        trainer = fo.Trainer(net, "mse", "sgd")
+        x = np.zeros((3_000_000, 1), np.float32)  # of which a hidden layer takes more than any machine has
+        few = x[:64]
+        trainer.fit(few, few, batch_size=None)
+        for large in (lambda: trainer.fit(x, x, batch_size=None), lambda: net.forward(x, True)):
+            try:
+                large()
+                print("no error")
+            except MemoryError:
+                trainer.fit(few, few, batch_size=None)
+                net.forward(few, True)
+        """,
+    )
+    assert out == ""
+
+
+def test_two_threads_that_share():
+    """A network: each gets the outputs of its own rows. Kernels: the number of threads may change on the way."""
+    out = run_python(
+        """
+        import threading
+        import numpy as np, fastopt as fo
+
+        net = fo.Network(4, [fo.layers.Dense(2000)], seed=1)
+        batches = [np.full((rows, 4), float(rows), np.float32) for rows in (900, 901)]
+        wanted, wrong = [net.forward(x) for x in batches], []
+
+        def forward(x, y):
+            wrong.extend(1 for _ in range(100) if not np.array_equal(net.forward(x), y))
+
+        x, g, w = np.ones((64, 700), np.float32), np.ones((64, 900), np.float32), np.ones((700, 900), np.float32)
+
+        def backward():
+            for _ in range(200):
+                fo.kernels.dense_backward(g, x, w)
+            done.set()
+
+        def turn():
+            threads = 1
+            while not done.is_set():
+                fo.set_num_threads(threads := 9 - threads)
+
+        done = threading.Event()
+        for targets in ([(forward, pair) for pair in zip(batches, wanted)], [(backward, ()), (turn, ())]):
+            running = [threading.Thread(target=target, args=given) for target, given in targets]
+            [thread.start() for thread in running]
+            [thread.join() for thread in running]
+        print(len(wrong))
+        """
+    )
+    assert out == "0"
+
+
+@forks
 def test_multiprocessing_pool_by_fork():
     out = run_python(
         """

@@ -117,8 +117,12 @@ inline bool overlap(const void* a, Index a_bytes, const void* b, Index b_bytes) 
 }
 template <class A, class B>
 bool share_memory(const Matrix<A>& a, const Matrix<B>& b) {
-    const auto bytes = [](const auto& m) { return m.rows * m.ld * static_cast<Index>(sizeof(*m.data)); };
-    return overlap(a.data, bytes(a), b.data, bytes(b));
+    // Rows may follow each other downwards, or be one and the same.
+    const auto first = [](const auto& m) { return m.data + std::min<Index>(0, (m.rows - 1) * m.ld); };
+    const auto bytes = [](const auto& m) {
+        return m.rows == 0 ? 0 : (std::abs((m.rows - 1) * m.ld) + m.cols) * static_cast<Index>(sizeof(*m.data));
+    };
+    return overlap(first(a), bytes(a), first(b), bytes(b));
 }
 template <class A, class B>
 void check_apart(const Matrix<A>& out, const Matrix<B>& in, const char* out_name, const char* in_name) {

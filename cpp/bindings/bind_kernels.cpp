@@ -64,6 +64,7 @@ void matmul(const py::object& a, const py::object& b, const py::object& out, boo
         product.precision = precision_from_name(precision);
         check_precision(product.precision, sizeof(T));
         const Release release;
+        const SameThreads same;
         const ScratchOf<T> scratch(product_scratch<T>(product.m, product.n, product.k, get_num_threads()));
         multiply(product, scratch.data());
     });
@@ -88,6 +89,7 @@ void dense_forward_array(const py::object& x, const py::object& weight, const py
         }
         const Activation g = activation_from_name(activation);
         const Release release;
+        const SameThreads same;
         const ScratchOf<T> scratch(dense_scratch<T>(mx.rows, mw.rows, mw.cols, get_num_threads()));
         dense_forward<T>(mx, mw, padded_bias.data(), g, my, mp, scratch.data());
     });
@@ -112,6 +114,7 @@ void dense_backward_array(const py::object& x, const py::object& weight, const p
             check_apart(mgx, mg, "grad_x", "grad_pre");
         }
         const Release release;
+        const SameThreads same;
         const ScratchOf<T> scratch(dense_scratch<T>(mx.rows, mw.rows, mw.cols, get_num_threads()));
         dense_backward_weight<T>(mx, mg, mgw, scratch.data());
         if (gb != nullptr) {

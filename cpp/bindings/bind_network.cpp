@@ -55,13 +55,10 @@ py::list layer_table(const Network<T>& net) {
 }
 
 template <class T>
-py::array_t<T> copy_out(ConstMatrix<T> from) {
-    py::array_t<T> out = new_matrix<T>(from.rows, from.cols);
-    T* to = out.mutable_data();
+void copy_rows(ConstMatrix<T> from, T* to) {
     for (Index i = 0; i < from.rows; ++i) {
         copy_row(from.row(i), from.cols, to + i * from.cols);
     }
-    return out;
 }
 
 template <class T>
@@ -75,8 +72,8 @@ py::object infer(Network<T>& net, const py::object& x, const py::object& out) {
     }
     const Matrix<T> to = output_matrix<T>(result, "out");
     check_shape(to, source.rows, net.outputs(), "out");
-    const Matrix<const char> seen{static_cast<const char*>(source.data), source.rows, source.cols,
-                                  source.stride * static_cast<Index>(py::reinterpret_borrow<py::array>(x).itemsize()), false};
+    const auto item = static_cast<Index>(py::reinterpret_borrow<py::array>(x).itemsize());
+    const Matrix<const char> seen{static_cast<const char*>(source.data), source.rows, source.cols * item, source.stride * item, false};
     check_apart(to, seen, "out", "x");
     // To let go of Python and take it back costs as much as a small layer.
     if (net.brief_inference(source.rows) && net.mutex().try_lock()) {
@@ -95,7 +92,8 @@ py::object forward(Network<T>& net, const py::object& x, bool training) {
     const auto from = input_matrix<T>(x, "x");
     check(from.cols == net.inputs() && from.rows > 0, "x must have shape (rows, ", net.inputs(), ") with rows > 0; got (", from.rows, ", ",
           from.cols, ")");
-    ConstMatrix<T> y;
+    py::array_t<T> result = new_matrix<T>(from.rows, net.outputs());
+    T* const out = result.mutable_data();
     {
         const py::gil_scoped_release release;
         const std::lock_guard<SoleUse> lock(net.mutex());
@@ -104,31 +102,51 @@ py::object forward(Network<T>& net, const py::object& x, bool training) {
         for (Index i = 0; i < from.rows; ++i) {
             copy_row(from.row(i), from.cols, to.row(i));
         }
-        y = net.forward(from.rows, training);
+        copy_rows<T>(net.forward(from.rows, training), out);
     }
-    return copy_out(y);
+    return std::move(result);
 }
 
 template <class T>
 py::object backward(Network<T>& net, const py::object& grad_output) {
     const auto from = input_matrix<T>(grad_output, "grad_output");
-    check(net.ready_for_backward(from.rows),
-          "backward needs a training forward of as many rows before it: call forward(x, training=True); "
-          "grad_output has shape (",
-          from.rows, ", ", from.cols, ")");
     check(from.cols == net.outputs(), "grad_output must have ", net.outputs(), " columns; got ", from.cols);
-    ConstMatrix<T> grad_x;
+    py::array_t<T> result = new_matrix<T>(from.rows, net.inputs());
+    T* const out = result.mutable_data();
     {
         const py::gil_scoped_release release;
         const std::lock_guard<SoleUse> lock(net.mutex());
+        check(net.ready_for_backward(from.rows),
+              "backward needs a training forward of as many rows before it: call forward(x, training=True); "
+              "grad_output has shape (",
+              from.rows, ", ", from.cols, ")");
         lap(net.profile(), Phase::python);
         const Matrix<T> to = net.output_gradient(from.rows);
         for (Index i = 0; i < from.rows; ++i) {
             copy_row(from.row(i), from.cols, to.row(i));
         }
-        grad_x = net.backward(true);
+        copy_rows<T>(net.backward(true), out);
     }
-    return copy_out(grad_x);
+    return std::move(result);
+}
+
+template <class T>
+py::object layer_output(Network<T>& net, Index layer) {
+    std::vector<T> values;  // NumPy's memory takes Python, which is not waited for while the network is held
+    Index rows = 0;
+    Index cols = 0;
+    {
+        const py::gil_scoped_release release;
+        const std::lock_guard<SoleUse> lock(net.mutex());
+        const ConstMatrix<T> output = net.layer_output(layer);
+        rows = output.rows;
+        cols = output.cols;
+        values.resize(static_cast<std::size_t>(rows * cols));
+        copy_rows<T>(output, values.data());
+    }
+    py::array_t<T> result = new_matrix<T>(rows, cols);
+    std::copy(values.begin(), values.end(), result.mutable_data());
+    return std::move(result);
 }
 
 template <class T>
@@ -199,7 +217,7 @@ void bind_network_of(py::module_& m) {
                  net.undo_forward();
              })
         .def("backward", &backward<T>)
-        .def("layer_output", [](const Net& net, Index layer) { return copy_out(net.layer_output(layer)); });
+        .def("layer_output", &layer_output<T>);
 }
 
 }  // namespace

@@ -60,23 +60,27 @@ class Call {
         for (std::size_t i = 0; i < count; ++i) {
             Segment<T> segment;
             const py::array array = exact<T>(w[i], "parameters", true);
+            held_.push_back(array);
             segment.w = data_of<T>(array);
             segment.size = array.size();
             const py::array gradient = exact<T>(g[i], "gradients");
             check(same_shape(array, gradient), "a gradient must have the shape of its parameter ", shape_text(array), "; got ",
                   shape_text(gradient));
+            held_.push_back(gradient);
             segment.g = data_of<T>(gradient);
             span(segment.w, segment.size, true);
             span(segment.g, segment.size, false);
             for (std::size_t k = 0; k < num_slots; ++k) {
                 const py::list slot = list_of(s[k], "slots");
                 check(slot.size() == count, "every list of slots must have ", count, " arrays; got ", slot.size());
+                held_.push_back(py::reinterpret_borrow<py::array>(slot[i]));
                 segment.slots[k] = output_flat<T>(slot[i], "slots", segment.size).data;
                 span(segment.slots[k], segment.size, true);
             }
             segments_.push_back(segment);
         }
         check_disjoint(spans);
+        held_.push_back(py::reinterpret_borrow<py::array>(scalars));
         scalars_ = output_flat<double>(scalars, "scalars", static_cast<Index>(rule.scalar_names().size())).data;
     }
 
@@ -97,6 +101,7 @@ class Call {
     }
 
    private:
+    std::vector<py::array> held_;  // the lists may change while Python goes on
     std::vector<Segment<T>> segments_;
     double* scalars_ = nullptr;
 };

@@ -165,7 +165,12 @@ void bind_train_step_of(py::module_& m) {
                  return py::make_tuple(view_array(self.average_parameters(), self.network().parameter_layout().total(), object),
                                        view_array(self.average_buffers(), self.network().buffer_layout().total(), object));
              })
-        .def("reset", &Step::reset)
+        .def("reset",
+             [](Step& self) {
+                 const py::gil_scoped_release release;
+                 const std::lock_guard<SoleUse> lock(self.network().mutex());
+                 self.reset();
+             })
         .def("step", &step<T>)
         .def("run_steps", &run_steps_in_order<T>, py::arg("x"), py::arg("y"), py::arg("weight").none(true), py::arg("order"),
              py::arg("batch_size"), py::arg("rates"), py::arg("losses"), py::arg("weights"), py::arg("first") = 0, py::arg("stop") = -1)
@@ -186,7 +191,12 @@ void bind_train_step_of(py::module_& m) {
                  self.update(learning_rate);
              })
         .def("penalty", &Step::penalty)
-        .def("swap_evaluation_point", &Step::swap_evaluation_point);
+        .def_property_readonly("swapped", &Step::swapped)
+        .def("swap_evaluation_point", [](Step& self) {
+            const py::gil_scoped_release release;
+            const std::lock_guard<SoleUse> lock(self.network().mutex());
+            return self.swap_evaluation_point();
+        });
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 // Memory: cache-line aligned, zeroed buffers that own; everything else in the library is a view of one.
 #pragma once
 
+#include <limits>
+#include <new>
+
 #include "core/types.hpp"
 
 namespace fastopt {
@@ -14,6 +17,9 @@ class Buffer {
    public:
     Buffer() = default;
     explicit Buffer(Index size) : size_(size) {
+        if (size > most) {
+            throw std::bad_alloc();
+        }
         if (size > 0) {
             data_ = static_cast<T*>(allocate_aligned(bytes()));
         }
@@ -43,6 +49,8 @@ class Buffer {
     }
 
    private:
+    static constexpr Index most = (std::numeric_limits<Index>::max() >> 1) / static_cast<Index>(sizeof(T));
+
     // One more line than asked for, so that a whole-vector access at the last element stays inside.
     Index bytes() const { return round_up(size_ * static_cast<Index>(sizeof(T)), cache_line) + cache_line; }
     void swap(Buffer& other) noexcept {
@@ -73,6 +81,9 @@ class PaddedMatrix {
     void reserve(Index rows, Index cols) {
         cols_ = cols;
         ld_ = padded_ld<T>(cols);
+        if (ld_ > 0 && rows > std::numeric_limits<Index>::max() / ld_) {
+            throw std::bad_alloc();
+        }
         buffer_.reserve(rows * ld_);
     }
     Matrix<T> view(Index rows) const { return {buffer_.data(), rows, cols_, ld_, true}; }

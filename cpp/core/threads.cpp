@@ -9,6 +9,7 @@
 #include <exception>
 #include <fstream>
 #include <string>
+#include <utility>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -91,7 +92,7 @@ int openmp_threads() {
 const int unlimited = openmp_threads();
 
 std::atomic<int> num_threads{0};
-std::atomic<bool> pool_started{false};
+thread_local bool pool_started = false;  // OpenMP keeps a pool for each thread that has asked for one
 thread_local bool inside_region = false;
 struct Kept {
     int threads = 0;
@@ -146,7 +147,7 @@ int threads_for(double work) {
 }
 
 void release_threads() {
-    if (pool_started.exchange(false) && !inside_region) {
+    if (std::exchange(pool_started, false) && !inside_region) {
         omp_pause_resource_all(omp_pause_soft);
     }
 }
@@ -182,7 +183,7 @@ void run_region(int threads, RegionBody body, void* state) {
         led->run(threads, body, state, errand);
         return;
     }
-    pool_started.store(true, std::memory_order_relaxed);
+    pool_started = true;
     FirstError error;
 #pragma omp parallel num_threads(threads)
     {
@@ -203,7 +204,7 @@ void lead_team(int threads, void (*lead)(void* state), void* state) {
         lead(state);
         return;
     }
-    pool_started.store(true, std::memory_order_relaxed);
+    pool_started = true;
     FirstError error;
     // A member that starts late finds its first turn waiting.
     Team members(threads);

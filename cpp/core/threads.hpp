@@ -21,6 +21,14 @@ int get_num_threads();
 // second function.
 void keep_num_threads();
 void free_num_threads();
+// While one lives.
+class SameThreads {
+   public:
+    SameThreads() { keep_num_threads(); }
+    SameThreads(const SameThreads&) = delete;
+    SameThreads& operator=(const SameThreads&) = delete;
+    ~SameThreads() { free_num_threads(); }
+};
 
 // Threads worth using for `work` (see threads.cpp for the unit): 1 inside a region and for small work.
 int threads_for(double work);

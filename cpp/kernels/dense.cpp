@@ -38,6 +38,9 @@ template <class T>
 void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch, Precision precision,
                    Out<T> writes_next) {
     if (is_thin(weight.cols)) {
+        if (weight.cols == 0) {
+            return;
+        }
         thin_forward<T>(x, weight, bias, activation, y, pre, scratch);
         return;
     }
@@ -58,6 +61,9 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
 template <class T>
 void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Precision precision, Out<T> writes_next) {
     if (is_thin(grad_a.cols) || (is_narrow<T>(grad_a.cols) && precision == Precision::full)) {
+        if (grad_a.cols == 0) {
+            return;
+        }
         take_lines(writes_next.data, writes_next.rows * writes_next.ld);
         narrow_backward_weight<T>(x, grad_a, grad_weight, scratch);
         return;
@@ -72,6 +78,12 @@ template <class T>
 void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch,
                           Precision precision) {
     if (is_thin(weight.cols)) {
+        if (weight.cols == 0) {
+            for (Index i = 0; i < grad_x.rows; ++i) {
+                std::fill(grad_x.row(i), grad_x.row(i) + grad_x.cols, T(0));
+            }
+            return;
+        }
         thin_backward_input<T>(grad_a, weight, grad_x, slope, slope_source, scratch);
         return;
     }

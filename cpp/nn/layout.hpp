@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/check.hpp"
 #include "core/threads.hpp"
 #include "core/types.hpp"
 
@@ -47,8 +48,10 @@ class Layout {
         info.offset = total_;
         info.size = 1;
         for (const Index extent : info.shape) {
+            check(extent <= 0 || info.size <= most_elements / extent, info.name, " has more elements than fit into memory");
             info.size *= extent;
         }
+        check(info.size <= most_elements - total_, "the parameters up to ", info.name, " do not fit into memory");
         total_ += round_up(info.size, line_elements<T>);
         count_ += info.size;
         segments_.push_back(std::move(info));
@@ -59,6 +62,8 @@ class Layout {
     Index count() const { return count_; }  // elements that mean something
 
    private:
+    static constexpr Index most_elements = Index{1} << 56;  // of float64, with room to round up
+
     std::vector<SegmentInfo> segments_;
     Index total_ = 0;
     Index count_ = 0;

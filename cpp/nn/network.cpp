@@ -125,6 +125,7 @@ Index Network<T>::scratch_elements(Index rows, int threads) const {
 template <class T>
 T* Network<T>::scratch(Index rows) {
     if (const Shape shape{rows, get_num_threads()}; shape != scratch_for_) {
+        scratch_for_ = {};
         scratch_.reserve(scratch_elements(rows, shape.threads));
         scratch_for_ = shape;
     }
@@ -136,6 +137,12 @@ void Network<T>::reserve(Index rows) {
     if (rows <= capacity_) {
         return;
     }
+    // Should memory run out on the way, nothing here counts as there.
+    capacity_ = 0;
+    trained_rows_ = 0;
+    for (Stage& stage : stages_) {
+        stage.view = {};
+    }
     Index widest = inputs_;
     input_.reserve(rows, inputs_);
     for (Stage& stage : stages_) {
@@ -146,7 +153,6 @@ void Network<T>::reserve(Index rows) {
     gradient_[0].reserve(rows, widest);
     gradient_[1].reserve(rows, widest);
     capacity_ = rows;
-    trained_rows_ = 0;
 }
 
 template <class T>
@@ -336,6 +342,7 @@ int Network<T>::begin_step(Index rows) {
     if (threads == 1) {
         scratch(rows);
     } else if (const Shape shape{rows, threads}; shape != apart_for_) {
+        apart_for_ = {};
         reserve_apart(rows, threads);
         apart_for_ = shape;
     }

@@ -69,6 +69,7 @@ void SecondOrder<T>::start(Index rows) {
     if (rows <= capacity_) {
         return;
     }
+    capacity_ = 0;  // should memory run out on the way
     Index widest = network_->inputs();
     input_.reserve(rows, network_->inputs());
     for (Stage& stage : stages_) {

@@ -62,7 +62,8 @@ class DropoutLayer final : public Layer<T> {
     PaddedMatrix<T> mask_;
 };
 
-// y = (x - mean) / sqrt(variance + eps) over the whole training set; a constant column comes out as 0.
+// y = (x - mean) / sqrt(variance + eps) over the whole training set; a column that was constant there comes out as 0, whatever it holds
+// later.
 template <class T>
 class StandardizeLayer final : public Layer<T> {
    public:
@@ -115,6 +116,10 @@ class StandardizeLayer final : public Layer<T> {
         std::vector<double> variance(mean.size());
         column_moments(source, mean.data(), variance.data());
         for (std::size_t j = 0; j < mean.size(); ++j) {
+            check(std::isfinite(static_cast<T>(variance[j])), "Standardize: the values of column ", j, " are too large (mean ", mean[j],
+                  ", variance ", variance[j], "); scale it first, or look for a code for missing values in it");
+        }
+        for (std::size_t j = 0; j < mean.size(); ++j) {
             mean_[j] = static_cast<T>(mean[j]);
             variance_[j] = static_cast<T>(variance[j]);
         }
@@ -125,7 +130,8 @@ class StandardizeLayer final : public Layer<T> {
     // The statistics may be written from outside, so the scale is not kept across passes.
     void update_scale() {
         for (Index j = 0; j < this->inputs_; ++j) {
-            scale_.data()[j] = T(1) / std::sqrt(variance_[j] + static_cast<T>(eps_));
+            // Nothing is known of what a constant column does later: 1 / sqrt(eps) would make 10 000 of a 1 among zeros.
+            scale_.data()[j] = variance_[j] > T(0) ? T(1) / std::sqrt(variance_[j] + static_cast<T>(eps_)) : T(0);
         }
     }
 

@@ -278,7 +278,10 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
         }
         batch.weight = weights_.data();
     }
-    loss_scratch_.reserve(2 * rows);
+    if (2 * rows > loss_scratch_.size()) {
+        scaled_rows_ = -1;
+        loss_scratch_.reserve(2 * rows);
+    }
     batch.row_loss = loss_scratch_.data();
     batch.row_scale = loss_scratch_.data() + rows;
     batch.total_weight = static_cast<double>(rows);

@@ -75,6 +75,7 @@ class TrainStep {
 
     // Exchange the weights in the network and those to evaluate at (an average); false when they are the same.
     bool swap_evaluation_point();
+    bool swapped() const { return swapped_; }
 
    private:
     // Neighbouring segments that are treated alike.
