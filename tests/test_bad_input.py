@@ -1,5 +1,7 @@
 """Bad input raises TypeError or ValueError, names the argument, shows both shapes or the allowed values, and changes nothing."""
 
+import decimal
+
 import fastopt as fo
 import numpy as np
 import pytest
@@ -196,3 +198,89 @@ def test_kernels():
 def test_a_mistyped_optimizer_is_told_of_solvers_too():
     refuses("name", fo.Trainer, fo.mlp(4, [5], 1), "mse", "lbfgz", match="(?s)adam.*lbfgs.*newton")
     refuses("class", fo.Trainer, fo.mlp(4, [5], 1), "mse", fo.optimizers.Adam, match=r"write Adam\(\)")
+
+
+def test_frames():
+    """Columns that pandas would make numbers of, depending on their neighbours: dates, missing dates, digits as text."""
+    pandas = pytest.importorskip("pandas")
+    number, dates = [1.5, 2.0], pandas.to_datetime(["2020-01-01", None])
+    refused = {
+        "date": pandas.DataFrame({"a": number, "b": dates}),
+        "duration": pandas.DataFrame({"a": number, "b": dates - dates[0]}),
+        "digits": pandas.DataFrame({"a": number, "b": ["10", "2"]}),
+        "categories": pandas.DataFrame({"a": number, "b": pandas.Categorical(["10", "2"])}),
+        "two of one name": pandas.DataFrame([[1.5, "10"], [2.0, "2"]], columns=["b", "b"]),
+    }
+    for name, frame in refused.items():
+        refuses(name, _validate.numeric, frame, "X", errors=TypeError, match="column 'b' of X must hold real numbers")
+    refuses("series", _validate.numeric, pandas.Series(["1", "2"]), "y", errors=TypeError, match="y must hold real numbers")
+    taken = [
+        pandas.DataFrame({"a": number, "b": pandas.Categorical([3, 4])}),
+        pandas.DataFrame({"a": number, "b": [decimal.Decimal(3), decimal.Decimal(4)]}),
+        pandas.DataFrame({"a": number, "b": pandas.array([3, 4], dtype="Int64")}),
+        np.array([[1.5, 3], [2.0, 4]], object),
+    ]
+    for table in taken:
+        np.testing.assert_array_equal(_validate.numeric(table, "X"), [[1.5, 3.0], [2.0, 4.0]])
+    missing = _validate.numeric(pandas.DataFrame({"a": number, "b": pandas.array([3, None], dtype="Int64")}), "X")
+    refuses("missing", _validate.check_finite, missing, "X", match="nan at row 1, column 1")
+
+
+@pytest.mark.parametrize(("loss", "outputs"), [("cross_entropy", 3), ("bce", 1), ("hinge", 1)])
+def test_rows_that_have_no_class(loss, outputs):
+    trainer = fo.Trainer(fo.mlp(4, [5], outputs, seed=1), loss)
+    refuses("predict", trainer.predict, nan_at(2), errors=ValueError, match="outputs of row 2 are NaN")
+    measured = trainer.evaluate(nan_at(2), Y % 2, metrics=["accuracy"])
+    assert np.isnan([measured["loss"], measured["accuracy"]]).all()
+    assert np.isnan(fo.Trainer(fo.mlp(4, [5], 1, seed=1), "mse").predict(nan_at(2))).tolist() == [False, False, True, False, False, False]
+
+
+def test_weights_that_vanish(trainer):
+    weight = np.zeros(6)
+    weight[0] = 1.0
+    refuses("of one share", trainer.fit, X, Y, validation=0.5, sample_weight=weight, match="sample_weight 0; give validation=")
+    refuses("in float32", trainer.fit, X, Y, sample_weight=np.full(6, 1e-50), match="all zero in float32.*1e-50")
+    refuses("too large for float32", trainer.fit, X, Y, sample_weight=np.full(6, 1e50), match=r"fit into float32; got 1e\+50 at row 0")
+
+
+def test_statistics_of_broken_data():
+    """A Standardize layer takes none that are not finite, and keeps none of a fit whose first epoch fails."""
+    x = np.random.default_rng(3).standard_normal((40, 4))
+    y = x[:, 0]
+    trainer = fo.Trainer(fo.mlp(4, [5], 1, standardize=True, seed=1), "mse")
+    for value, dtype in ((1e300, np.float64), (np.finfo(np.float32).min, np.float32)):
+        bad = x.astype(dtype)
+        bad[7, 2] = value
+        refuses(f"{value}", trainer.fit, bad, y, match="column 2 are too large")
+        refuses(f"{value}, by hand", trainer.network.adapt, bad, match="column 2 are too large")
+    with pytest.raises(fo.NonFiniteLossError):
+        trainer.fit(x * 100 + 7, y * 1e30)
+    trainer.fit(x, y)
+    np.testing.assert_allclose(trainer.network.buffers["0.mean"], x.mean(axis=0), atol=1e-6)
+    with pytest.raises(fo.NonFiniteLossError):
+        trainer.fit(x * 100 + 7, y * 1e30)
+    np.testing.assert_allclose(trainer.network.buffers["0.mean"], x.mean(axis=0), atol=1e-6)
+
+
+def test_sizes_beyond_memory():
+    for inputs, units in ((2**31, 2**31), (1, 2**62), (2**40, 2**20)):
+        refuses(f"{inputs} x {units}", fo.Network, inputs, [fo.layers.Dense(units, init="zeros")], match="fit into memory")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_layers_without_units(dtype):
+    x, nothing = np.ones((3, 70), dtype), np.ones((70, 0), dtype)
+    assert fo.kernels.dense_forward(x, nothing).shape == (3, 0)
+    grad_x, grad_weight, grad_bias = fo.kernels.dense_backward(np.ones((3, 0), dtype), x, nothing, np.ones(0, dtype))
+    np.testing.assert_array_equal(grad_x, np.zeros((3, 70)))
+    assert (grad_weight.shape, grad_bias.shape) == ((70, 0), (0,))
+
+
+def test_results_over_rows_that_go_down_or_stand_still():
+    net = fo.mlp(8, [16], 8, seed=1)
+    rows = np.random.default_rng(4).standard_normal((600, 8)).astype(np.float32)
+    for name, view in (("down", lambda a: a[::-1]), ("still", lambda a: np.broadcast_to(a[-1], a.shape))):
+        out = rows.copy()
+        wanted = net(view(rows))
+        np.testing.assert_array_equal(net(view(out), out=out), wanted, err_msg=name)
+        refuses(name, net._native.infer, view(rows), rows, match="shares memory")

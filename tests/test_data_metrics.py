@@ -157,7 +157,7 @@ METRIC_CASES = {
     "auc: a third class": (m.auc, ([0, 1, 2], [0.1, 0.2, 0.3]), "target must hold 0 and 1.*got 2 at row 2"),
     "auc: NaN in the target": (m.auc, ([0, 1, np.nan], [0.1, 0.2, 0.3]), "target must hold 0 and 1.*got nan at row 2"),
     "auc: two columns": (m.auc, (np.eye(2), np.ones((2, 2, 2))), r"\(2, 2\).*\(2, 2, 2\)"),
-    "auc: three columns": (m.auc, (np.eye(3), np.ones((3, 3))), r"target must have shape \(rows,\); got \(3, 3\)"),
+    "auc: three columns": (m.auc, (np.eye(3), np.ones((3, 3))), "two classes; got scores of 3"),
     "balanced_accuracy: two columns": (m.balanced_accuracy, (np.eye(2), np.eye(2)), r"target must have shape \(rows,\); got \(2, 2\)"),
     "accuracy: probabilities": (m.accuracy, ([0, 1], [0.2, 1]), "prediction must hold labels; got 0.2 at row 0"),
     "accuracy: NaN": (m.accuracy, ([0, np.nan], [0, 1]), "target must hold labels; got nan at row 1"),

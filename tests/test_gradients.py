@@ -70,6 +70,20 @@ def test_check_gradients_agrees(activation):
     assert report, str(report)
 
 
+def test_layers_that_are_not_trained():
+    """They have no gradient to check, and none that could vanish."""
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 2))
+    frozen = fo.layers.Dense(4, activation="tanh", trainable=False)
+    net = fo.Network(3, [frozen, fo.layers.BatchNorm(trainable=False), fo.layers.Dense(2)], seed=0, dtype="float64")
+    report = fo.check_gradients(net, "mse", x, y)
+    assert report.passed, report
+    assert [check.name for check in report.checks] == ["2.weight", "2.bias", "input"]
+    monitor = fo.callbacks.GradientMonitor()
+    fo.Trainer(net, "mse").fit(x, y, callbacks=[monitor])
+    assert (list(monitor.gradient_norms), monitor.messages) == (["2.weight"], [])
+
+
 def test_check_gradients_finds_a_wrong_loss():
     rng = np.random.default_rng(115)
 

@@ -164,6 +164,23 @@ def test_lbfgs_in_float32_never_stalls(scale):
     assert min(history["loss"]) >= history["loss"][-1] * (1 - 1e-5), "it ended where it was best"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_more_data_after_the_end(dtype):
+    """The next fit does not begin with the damping that the last one ended with, and the message is that of the last fit."""
+    rng = np.random.default_rng(65)
+    few, many = rng.uniform(-1, 1, (30, 2)), rng.uniform(-1, 1, (200, 2))
+
+    def f(x):
+        return np.sin(3 * x[:, 0]) * x[:, 1]
+
+    trainer = fo.Trainer(fo.mlp(2, [10], 1, activation="tanh", seed=0, dtype=dtype), "mse", "lm")
+    assert trainer.fit(few, f(few), epochs=3000, batch_size=None).message != ""
+    before = trainer.evaluate(many, f(many))["loss"]
+    assert trainer.fit(many, f(many), epochs=50, batch_size=None)["loss"][-1] < 0.1 * before
+    trainer.fit(many + 0.3, f(many) + 1, epochs=1, batch_size=None)
+    assert trainer.history.message == ""
+
+
 def test_a_finished_solver_says_so_again():
     rng = np.random.default_rng(64)
     x = rng.standard_normal((30, 2))

@@ -1,5 +1,8 @@
 """The state of a trainer: what a refused call leaves as it was, what is saved between micro-batches, when it may be read."""
 
+import copy
+import pickle
+
 import fastopt as fo
 import numpy as np
 import pytest
@@ -133,3 +136,34 @@ def test_a_state_that_does_not_fit_changes_nothing():
     network = trainer.network.state_dict()
     refuses("training_step", trainer.network.load_state_dict, {**network, "0.bias": network["0.bias"] + 1, "training_step": np.array(-1)})
     assert_unchanged(trainer, before)
+
+
+@pytest.mark.parametrize(
+    "options", [{"ema": 0.9, "accumulate": 3, "clip_norm": 1.0}, {"optimizer": fo.optimizers.SGD(momentum=0.9), "l2": 1e-3}]
+)
+def test_copies_and_pickles(options):
+    """They go on to the same bits, and what they do changes nothing of the first."""
+    x, y = data()
+    trainer = trainer_of(batch_norm=True, **options)
+    trainer.fit(x, y, epochs=2, batch_size=16)
+    others = {"pickle": pickle.loads(pickle.dumps(trainer)), "deepcopy": copy.deepcopy(trainer), "copy": copy.copy(trainer)}
+    before = trainer.state_dict()
+    for name, other in others.items():
+        assert_unchanged(other, before)
+        assert (other.epoch, other.history.rows, other.options) == (trainer.epoch, trainer.history.rows, trainer.options), name
+        other.fit(x, y, epochs=2, batch_size=16)
+        assert len(trainer.history.rows) == 2
+    assert_unchanged(trainer, before)
+    trainer.fit(x, y, epochs=2, batch_size=16)
+    for other in others.values():
+        assert_unchanged(other, trainer.state_dict())
+        assert other.history.rows == trainer.history.rows
+
+
+def test_where_a_trainer_is_saved(tmp_path):
+    trainer = trainer_of()
+    refuses("no folder", trainer.save, tmp_path / "none" / "a", errors=FileNotFoundError, match="no such folder: .*none$")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    trainer.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert_unchanged(fo.Trainer.load(tmp_path / "file"), trainer.state_dict())

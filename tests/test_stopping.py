@@ -1,5 +1,6 @@
 """How a fit ends: interrupts, callbacks, losses that are not finite. The trainer is usable afterwards."""
 
+import csv
 import shutil
 import sys
 
@@ -158,6 +159,61 @@ def test_a_callback_that_returns_true_stops():
     assert trainer.epoch == 5, "the next fit runs all its epochs"
 
 
+@pytest.mark.parametrize("stop", [True, np.True_])
+def test_what_a_function_returns(stop):
+    """A bool of NumPy stops too; anything else does not, say what `setdefault` gives; one callback needs no list."""
+    x, y = data()
+    assert len(trainer_of().fit(x, y, epochs=4, callbacks=lambda trainer, row: stop).rows) == 1
+    assert len(trainer_of().fit(x, y, epochs=4, callbacks=[lambda trainer, row: row.setdefault("mine", 3)]).rows) == 4
+    assert len(trainer_of().fit(x, y, epochs=4, callbacks=fo.callbacks.EarlyStopping(patience=1, monitor="epoch")).rows) == 2
+    refuses("no list", trainer_of().fit, x, y, callbacks=3, match="callbacks must be a list.*int")
+
+
+def test_the_direction_of_a_column_of_ones_own():
+    x, y = data()
+
+    def share(target, prediction):
+        return float(np.mean(np.abs(target - prediction) < 1))
+
+    for mode in ("min", "max"):
+        trainer_of().fit(x, y, metrics=[share], callbacks=[fo.callbacks.EarlyStopping(monitor="share", mode=mode)])
+    with pytest.warns(UserWarning, match="small values of 'share'.*mode='max'"):
+        trainer_of().fit(x, y, metrics=[share], callbacks=[fo.callbacks.EarlyStopping(monitor="share")])
+
+
+def test_a_log_can_be_read_whatever_it_holds(tmp_path):
+    x, y = data()
+    log, path = [lambda trainer, row: row.update(note='halved, "best" kept')], tmp_path / "log.csv"
+    trainer = trainer_of()
+    trainer.fit(x, y, epochs=2, callbacks=[*log, fo.callbacks.CSVLogger(path)])
+    trainer.fit(x, y, epochs=1, callbacks=[*log, fo.callbacks.CSVLogger(path, append=True)])
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["note"] for row in rows] == ['halved, "best" kept'] * 3
+    assert [float(row["loss"]) for row in rows] == trainer.history["loss"]
+
+
+@pytest.mark.parametrize("options", [{"ema": 0.9}, {"optimizer": "schedule_free_adamw"}])
+def test_an_interrupt_while_average_and_weights_change_places(options, tmp_path):
+    """Wherever it falls, the trainer goes on, with its weights where they were."""
+    x, y = data()
+    trainer = trainer_of(**options)
+    trainer.fit(x, y, epochs=2)
+    before = state(trainer)
+
+    def interrupt(trainer, row):
+        trainer.load_state_dict(before)
+        trainer._native.swap_evaluation_point()
+        trainer._evaluating = True
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(x, y, callbacks=[interrupt])
+    assert_same_state(state(trainer), before, "swapped back")
+    trainer.save(tmp_path / "trainer.safetensors")
+    trainer.fit(x, y)
+
+
 def test_early_stopping_restores_the_best_weights():
     x, y = data()
     trainer, best = trainer_of(fo.optimizers.SGD(learning_rate=lambda t: 0.05 if t < 40 else 0.9)), {}
@@ -211,13 +267,13 @@ class Mine(fo.callbacks.EarlyStopping):
 def test_columns_that_callbacks_add():
     """They are there for the callbacks behind; that they are not is seen after the first epoch, and the trainer goes on."""
     x, y = data()
-    trainer, plateau = trainer_of(), fo.callbacks.ReduceOnPlateau(monitor="mine", patience=1)
+    trainer, plateau = trainer_of(), fo.callbacks.ReduceOnPlateau(monitor="mine", patience=1, mode="min")
 
     def add(trainer, row):
         row["mine"] = row["loss"]
 
     assert "mine" in trainer.fit(x, y, callbacks=[add, plateau])
-    assert "mine" in trainer.fit(x, y, callbacks=[Mine(monitor="mine"), plateau])
+    assert "mine" in trainer.fit(x, y, callbacks=[Mine(monitor="mine", mode="max"), plateau])
     steps = trainer.steps
     refuses("added too late", trainer.fit, x, y, callbacks=[plateau, add], match="monitor 'mine'.*: epoch, loss, learning_rate$")
     assert trainer.steps == steps

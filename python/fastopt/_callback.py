@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from fastopt.training import Trainer
 
@@ -30,7 +32,8 @@ class _Function(Callback):
         self._function = function
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
-        return self._function(trainer, row) is True
+        stop = self._function(trainer, row)  # any other value, say of setdefault in a lambda, is none of ours
+        return isinstance(stop, bool | np.bool_) and bool(stop)
 
 
 def as_callback(callback: Any) -> Callback:
@@ -42,6 +45,15 @@ def as_callback(callback: Any) -> Callback:
     if callable(callback):
         return _Function(callback)
     raise TypeError(f"callbacks must be Callback objects or functions (trainer, row); got {type(callback).__name__}")
+
+
+def as_callbacks(callbacks: Any) -> list[Callback]:
+    """Callbacks of a fit, from an iterable or a single one."""
+    if isinstance(callbacks, Callback | type) or callable(callbacks):
+        callbacks = [callbacks]
+    elif not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a list of Callback objects or functions (trainer, row); got {type(callbacks).__name__}")
+    return [as_callback(callback) for callback in callbacks]
 
 
 def check_monitor(monitor: str, columns: Iterable[str]) -> None:

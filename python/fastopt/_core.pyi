@@ -245,6 +245,9 @@ class TrainStep_float32:
         """Penalties, clipping and the fused update with what is in `Network.gradients` (for losses written in Python)."""
     def penalty(self) -> float:
         """l1 and l2 penalties of the present weights."""
+    @property
+    def swapped(self) -> bool:
+        """Whether the network holds the weights to evaluate at."""
     def swap_evaluation_point(self) -> bool:
         """Exchange the network's weights and those to evaluate at (average of ema or of a schedule-free rule); False without any."""
 

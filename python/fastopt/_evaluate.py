@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ class Evaluator:
         else:
             value = _links.call(self._loss, outputs, self._y)[0]
         result = {f"{prefix}loss": value}
+        known = not self._table or not np.isnan(outputs).any()  # a NaN is no prediction, right or wrong
         for name, metric in self._table.items():
-            result[prefix + name] = self._measure(name, metric, outputs)
+            result[prefix + name] = self._measure(name, metric, outputs) if known else math.nan
         return result

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastopt import _prepare, _progress, _validate
 from fastopt._backend import core
-from fastopt._callback import Callback, as_callback, check_monitors
+from fastopt._callback import Callback, as_callbacks, check_monitors
 from fastopt._evaluate import Evaluator, metric_table
 from fastopt._snapshot import Snapshot
 from fastopt.errors import NonFiniteLossError
@@ -74,6 +74,7 @@ class Epochs:
         self.bar: _progress.Bar | None = None
         self._lap = trainer.network._native.lap  # tells a profile, when there is one, what has ended
         self.rate = trainer.learning_rate
+        self.adapted = False  # this fit gave a Standardize layer its statistics, and no epoch has ended since
 
     def one_epoch(self) -> float:
         """Train on all data once and return the mean loss."""
@@ -82,8 +83,10 @@ class Epochs:
     def run(self) -> History:
         """Train, and leave a usable trainer whatever happens."""
         trainer, history = self.trainer, History()
+        evaluating = trainer._evaluating
         snapshot = Snapshot(trainer)
         trainer.stop_training = False
+        trainer.history.message = ""
         if self._progress:
             self.bar = _progress.Bar(trainer.epoch, self._epochs, self.rows)
         row: dict[str, Any] | None = None
@@ -110,10 +113,13 @@ class Epochs:
                         raise NonFiniteLossError(f"a weight is not finite after step {trainer.steps}", step=trainer.steps)
                 except NonFiniteLossError as error:
                     snapshot.restore()
+                    if self.adapted:
+                        _prepare.forget_statistics(trainer)
                     text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
                     raise NonFiniteLossError(text, step=error.step, epoch=trainer.epoch) from None
                 row = self._row(loss)
                 seconds = time.perf_counter() - start
+                self.adapted = False
                 trainer.epoch += 1
                 trainer.history.append(row, seconds)
                 history.append(row, seconds)
@@ -128,6 +134,8 @@ class Epochs:
                     break
         finally:
             trainer._probe = None
+            if not evaluating:
+                trainer._settle()
             if self.bar is not None:
                 self.bar.close(row)
         for callback in self._callbacks:
@@ -278,7 +286,7 @@ def plan(
     count = _validate.positive_int(epochs, "epochs")
     size = None if batch_size is None else _validate.positive_int(batch_size, "batch_size")
     table = metric_table(metrics)
-    hooks = [as_callback(callback) for callback in ([callbacks] if callable(callbacks) else callbacks)]
+    hooks = as_callbacks(callbacks)
     bar = _progress.wanted(progress)
     if trainer._memory is not None:
         _solver_fit().refuse_batches(trainer, X, y, size)
@@ -310,7 +318,7 @@ def plan(
         arrays.prepare(train, min(size or train.count, train.count), bool(shuffle))
         epochs_of = arrays
     check_monitors(hooks, epochs_of.columns(table))
-    _prepare.adapt(trainer, train)
+    epochs_of.adapted = _prepare.adapt(trainer, train)
     if hooks:
         probe = np.arange(min(PROBE_ROWS, train.count)) if train.rows is None else train.rows[:PROBE_ROWS]
         trainer._probe = (train.x[probe], train.y[probe])

@@ -51,6 +51,13 @@ def name_of(loss: AnyLoss) -> str:
     return loss.name if isinstance(loss, Loss) else getattr(loss, "__name__", type(loss).__name__)
 
 
+def check_numbers(outputs: Array) -> None:
+    """Raise ValueError when an output is NaN: it has no class."""
+    wrong = np.isnan(outputs).any(axis=1)
+    if wrong.any():
+        raise ValueError(f"X must be finite to be classified; the outputs of row {int(np.argmax(wrong))} are NaN")
+
+
 def _squeeze(a: Array) -> Array:
     return a[:, 0] if a.ndim == 2 and a.shape[1] == 1 else a
 

@@ -70,6 +70,10 @@ def validation_set(trainer: Trainer, train: ArrayData | None, validation: Any, t
         count = min(max(1, round(share * n)), n - 1)
         codes = _strata(loss, train.y)
         train.rows, held_out = data.hold_out(n, count, codes, trainer.seed)
+        if train.weight is not None:
+            for name, part in (("held out", held_out), ("left to train on", train.rows)):
+                if not train.weight[part].any():
+                    raise ValueError(f"validation: all rows {name} have sample_weight 0; give validation=(X, y) with rows that count")
         return Evaluator(net, loss, train.x, train.y, train.weight, table, held_out)
     if not isinstance(validation, Sequence) or isinstance(validation, str) or len(validation) not in (2, 3):
         raise TypeError(f"validation must be a share of the rows, (X, y) or (X, y, sample_weight); got {type(validation).__name__}")
@@ -132,11 +136,11 @@ def _classes_of_one_output(loss: Any, y: Array) -> set[float]:
     return {low for low in (-1, 0) if -1 - low not in held} | {1} | held  # -1 rules 0 out and 0 rules -1 out
 
 
-def adapt(trainer: Trainer, train: ArrayData | None) -> None:
-    """Give a Standardize layer that still waits the statistics of the training rows."""
+def adapt(trainer: Trainer, train: ArrayData | None) -> bool:
+    """Give a Standardize layer that still waits the statistics of the training rows; whether one waited."""
     net = trainer.network
     if net._native.adapted():
-        return
+        return False
     if train is None:
         raise ValueError("the Standardize layer has not seen data yet; with an iterable of batches call network.adapt(x) first")
     if train.rows is None:
@@ -145,21 +149,32 @@ def adapt(trainer: Trainer, train: ArrayData | None) -> None:
         net._native.adapt(train.x[train.rows])
     else:
         _adapt_in_blocks(trainer, train.x, train.rows)
+    return True
+
+
+def forget_statistics(trainer: Trainer) -> None:
+    """Make the Standardize layer wait again."""
+    for part in ("mean", "variance", "count"):
+        trainer.network.buffers[f"0.{part}"][...] = 0
 
 
 def _adapt_in_blocks(trainer: Trainer, x: Array, rows: NDArray[np.int64]) -> None:
     """Mean and biased variance in float64, merged block by block (Chan, Golub and LeVeque 1979): the data may not fit in memory."""
+    first = x[rows[0]].astype(np.float64)  # a constant column stays exactly constant
     count, mean, squares = 0, np.zeros(x.shape[1]), np.zeros(x.shape[1])
     for start in range(0, len(rows), _evaluate.BLOCK_ROWS):
-        block = x[rows[start : start + _evaluate.BLOCK_ROWS]].astype(np.float64)
+        block = x[rows[start : start + _evaluate.BLOCK_ROWS]].astype(np.float64) - first
         own = block.mean(axis=0)
         delta, total = own - mean, count + len(block)
         squares += ((block - own) ** 2).sum(axis=0) + delta**2 * (count * len(block) / total)
         mean += delta * (len(block) / total)
         count = total
+    variance = squares / count
+    for j in np.flatnonzero(variance > np.finfo(trainer.network.dtype).max).tolist():
+        raise ValueError(f"Standardize: the values of column {j} are too large (mean {first[j] + mean[j]:g}, variance {variance[j]:g})")
     buffers = trainer.network.buffers
-    buffers["0.mean"][...] = mean
-    buffers["0.variance"][...] = squares / count
+    buffers["0.mean"][...] = first + mean
+    buffers["0.variance"][...] = variance
     buffers["0.count"][...] = count
 
 

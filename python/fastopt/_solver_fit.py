@@ -42,9 +42,7 @@ def memory_of(solver: Solver, network: Network, loss: AnyLoss, options: dict[str
     used = [name for name, value in off.items() if options[name] != value]
     if used:
         raise ValueError(f"{kind} chooses its own steps on the full batch; leave out {', '.join(used)}")
-    size = sum(
-        view.size for name, view in network.parameters.items() if getattr(network.layers[int(name.split(".")[0])], "trainable", True)
-    )
+    size = sum(view.size for name, view in network.parameters.items() if network._trains(name))
     if size == 0:
         raise ValueError(f"{kind}: the network has no trainable parameters")
     if isinstance(solver, LevenbergMarquardt) and network.num_parameters > solver.max_parameters:
@@ -109,6 +107,7 @@ class SolverEpochs(Epochs):
         except BaseException as error:
             objective.write(before)  # a trial may be in the network
             if isinstance(error, StepFailedError):
+                self._memory.forget()  # another fit, on other data perhaps, must not begin with the damping that this one ended with
                 raise FinishedError(f"{type(self.trainer.optimizer).__name__}: {error}") from None
             raise
         loss = objective.data_loss

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.history import History
+
 if TYPE_CHECKING:
     from fastopt.training import Trainer
 
@@ -24,7 +26,7 @@ def _named(prefix: str, flat: NDArray[Any], segments: Segments) -> Arrays:
 
 def arrays(trainer: Trainer) -> Arrays:
     """Zero-copy views of weights, statistics, slots, scalars, averages and micro-batches that wait for their update."""
-    if trainer._swapped:
+    if trainer._native.swapped:
         raise ValueError("within evaluation_weights average and weights have changed places; save, copy or restore after it ends")
     net, native = trainer.network, trainer._native
     segments = net._native.parameter_segments()
@@ -57,6 +59,22 @@ def counters(trainer: Trainer) -> Arrays:
 def copies(trainer: Trainer) -> Arrays:
     """Copies of all of it."""
     return {**{name: np.array(view) for name, view in arrays(trainer).items()}, **counters(trainer)}
+
+
+def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as `Trainer` takes them: no clipping is 0 inside and None outside."""
+    return {key: value for key, value in options.items() if not (key.startswith("clip") and not value)}
+
+
+def whole(trainer: Trainer) -> dict[str, Any]:
+    """What makes another trainer like this one, for pickle and copy; the network is copied too."""
+    history = History([dict(row) for row in trainer.history.rows], list(trainer.history.seconds))
+    history.message = trainer.history.message
+    return {
+        "network": trainer.network.__getstate__()["spec"], "loss": trainer.loss, "optimizer": trainer.optimizer,
+        "options": given_options(trainer.options), "seed": trainer.seed,
+        "state": copies(trainer), "epoch": trainer.epoch, "history": history,
+    }  # fmt: skip
 
 
 def copy_into(trainer: Trainer, state: Arrays) -> None:

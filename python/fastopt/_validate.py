@@ -7,6 +7,8 @@ as it is, so that a memory map stays one. Nothing here knows networks or trainer
 from __future__ import annotations
 
 import contextlib
+import decimal
+import numbers
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -46,12 +48,36 @@ def numeric(x: Any, name: str) -> AnyArray:
         except ValueError as error:
             raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
         if array.dtype == object and hasattr(x, "to_numpy"):  # a frame of mixed number types, or nullable columns
+            _check_columns(x, name)
             with contextlib.suppress(TypeError, ValueError):
                 array = x.to_numpy(dtype=np.float64)
+    if array.dtype == object and all(map(_is_number, array.flat)):
+        array = array.astype(np.float64)
     if array.dtype.kind not in "fiub":
         hint = "; encode categories and text as numbers first" if array.dtype.kind in "OUS" else ""
         raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{hint}")
     return array
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real | decimal.Decimal | np.bool_)
+
+
+def _is_number_or_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ == "NAType" or _is_number(value)
+
+
+def _check_columns(x: Any, name: str) -> None:
+    """Raise TypeError for a column of a frame, or a series, that holds no numbers though pandas makes some of it: dates, digits as text."""
+    dtypes = getattr(x, "dtypes", getattr(x, "dtype", None))
+    columns: list[tuple[Any, Any, Any]] = [(None, dtypes, x)]
+    if dtypes is not None and hasattr(dtypes, "items"):
+        columns = [(label, dtype, x.iloc[:, i]) for i, (label, dtype) in enumerate(dtypes.items())]
+    for label, dtype, values in columns:
+        kind = getattr(dtype, "kind", "")
+        if kind not in tuple("fiub") and not (kind == "O" and all(map(_is_number_or_missing, values))):
+            where = f"column {label!r} of {name}" if label is not None else name
+            raise TypeError(f"{where} must hold real numbers; got dtype {dtype}; encode dates, categories and text as numbers first")
 
 
 def row_blocks(x: AnyArray) -> Iterator[tuple[int, AnyArray]]:
@@ -163,6 +189,13 @@ def dense_target(y: Any, columns: int, dtype: np.dtype[Any], name: str, *, low: 
     return np.ascontiguousarray(array, dtype=dtype)
 
 
+def check_range(exact: AnyArray, given: AnyArray, name: str) -> None:
+    """Raise ValueError when a finite number became infinite in the dtype of the network."""
+    if given.dtype.itemsize > exact.dtype.itemsize and not np.isfinite(exact).all():
+        where = tuple(np.argwhere(~np.isfinite(exact))[0])
+        raise ValueError(f"{name} must fit into {exact.dtype}; got {given[where]} at row {int(where[0])}")
+
+
 def check_probabilities(y: AnyArray, name: str) -> None:
     """Raise ValueError when a row of a soft target does not sum to 1."""
     sums = y.sum(axis=1, dtype=np.float64)
@@ -183,9 +216,12 @@ def sample_weight(w: Any, rows: int, dtype: np.dtype[Any], name: str = "sample_w
     if rows and array.min() < 0:
         row = int(np.argmin(array))
         raise ValueError(f"{name} must not be negative; got {array[row]} at row {row}")
-    if rows and array.max() == 0:
-        raise ValueError(f"{name} must not be all zero")
-    return np.ascontiguousarray(array, dtype=dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        exact = np.ascontiguousarray(array, dtype=dtype)
+    if rows and exact.max() == 0:
+        raise ValueError(f"{name} must not be all zero in {dtype}; the largest is {array.max()}")
+    check_range(exact, array, name)
+    return exact
 
 
 def same_rows(x: AnyArray, y: AnyArray, x_name: str, y_name: str) -> None:

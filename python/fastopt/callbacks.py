@@ -1,14 +1,16 @@
 """What may happen between epochs: stop, lower the rate, keep the best, watch gradients, log.
 
-A callback is a plain function `(trainer, row)`, or an object with the methods of `Callback`; one that returns True ends the fit.
+A callback is a plain function `(trainer, row)`, or an object of a class derived from `Callback`; one that returns True ends the fit.
 `row` is the row of the history and may be added to, for the callbacks behind. A column to monitor that is not there is refused before the
 first epoch, or after it when a callback of the user's own stands before the one that monitors.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ __all__ = [
     "CSVLogger", "Callback", "EarlyStopping", "GradientMonitor", "LearningRateFinder", "LearningRateRange", "ModelCheckpoint",
     "ReduceOnPlateau",
 ]  # fmt: skip
+
+
+_OF_EVERY_FIT = ("epoch", "penalty", "learning_rate", "damping")
 
 
 class _Monitor(Callback):
@@ -42,8 +47,14 @@ class _Monitor(Callback):
         metric = self.monitor.removeprefix("val_")
         return metric in metrics.names() and bool(getattr(metrics.get(metric), "larger_is_better", False))
 
+    def _direction_is_known(self) -> bool:
+        return self.mode != "auto" or self.monitor.removeprefix("val_") in {"loss", *_OF_EVERY_FIT, *metrics.names()}
+
     def on_fit_begin(self, trainer: Trainer) -> None:
         self.best, self.best_epoch = math.nan, -1
+        if not self._direction_is_known():
+            text = f"{type(self).__name__} takes small values of {self.monitor!r} for better; say mode='max' or mode='min'"
+            warnings.warn(text, UserWarning, stacklevel=4)
 
     def _improved(self, row: Row) -> bool:
         check_monitor(self.monitor, row)
@@ -67,7 +78,8 @@ class EarlyStopping(_Monitor):
     monitor : str
         Column of the history.
     mode : str
-        "min", "max", or "auto": max for metrics of which larger is better.
+        "min", "max", or "auto": max for metrics of this library of which larger is better, else min, with a warning when the column is
+        one of your own.
     restore_best : bool
         Put back weights, statistics and optimizer state of the best epoch at the end of the fit.
 
@@ -261,18 +273,18 @@ class CSVLogger(Callback):
         """Begin a new file, unless it is appended to."""
         self._columns = None
         if self.append and os.path.exists(self.path):
-            with open(self.path, encoding="utf-8") as file:
-                self._columns = file.readline().strip().split(",") or None
+            with open(self.path, encoding="utf-8", newline="") as file:
+                self._columns = next(csv.reader(file), None)
         else:
             open(self.path, "w", encoding="utf-8").close()
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
         """Add a line."""
-        lines = []
-        if not self._columns or self._columns == [""]:
+        lines: list[list[str]] = []
+        if not self._columns:
             self._columns = list(row)
-            lines.append(",".join(self._columns))
-        lines.append(",".join(str(row.get(name, "")) for name in self._columns))
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+            lines.append(self._columns)
+        lines.append([str(row.get(name, "")) for name in self._columns])
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(lines)
         return None

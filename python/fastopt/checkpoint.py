@@ -64,7 +64,9 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     text = json.dumps(_describe(trainer), default=_plain)
     state = {**_state.arrays(trainer), **_state.counters(trainer)}  # views: a copy of a large network has no place beside it
     arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays one
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {target.parent}")
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     os.close(handle)
     try:
@@ -161,5 +163,5 @@ def _build(spec: dict[str, Any], learning_rate: Callable[[int], float] | None, p
     if any(f.name == "learning_rate" for f in fields(methods[given["name"]])):
         given["learning_rate"] = rate
     optimizer = _spec_of(methods, given, "name")
-    options = {key: value for key, value in spec["trainer"].items() if not (key.startswith("clip") and not value)}
+    options = _state.given_options(spec["trainer"])
     return Trainer(network, _spec_of(losses.table(), spec["loss"], "name"), optimizer, **options, seed=spec["seed"])

@@ -80,8 +80,8 @@ def check_gradients(
     """Compare the gradients of a network, and with respect to its input, with `(f(w + e) - f(w - e)) / 2e` in float64.
 
     The check runs on a float64 copy (in full precision, also of a network with bf16 products) with dropout masks held fixed; the network
-    is not touched. An entry where the two one-sided
-    differences disagree sits on a kink (of ReLU, of an absolute value) and is reported as such, not as a failure.
+    is not touched. Layers that are not trainable have no gradient to check, and their arrays are left out. An entry where the two
+    one-sided differences disagree sits on a kink (of ReLU, of an absolute value) and is reported as such, not as a failure.
 
     Parameters
     ----------
@@ -142,7 +142,8 @@ def check_gradients(
     rng = np.random.default_rng(seed)
     largest = max(float(np.abs(g).max(initial=0.0)) for g in (grad_x, *analytic.values()))
     checks = []
-    for name, array in [*net.parameters.items(), ("input", rows)]:
+    trained = [(name, view) for name, view in net.parameters.items() if net._trains(name)]
+    for name, array in [*trained, ("input", rows)]:
         exact = grad_x if name == "input" else analytic[name]
         checks.append(_check_array(name, array, exact, lambda: value_and_grad()[0], centre, largest, eps, tolerance, limit, rng))
     return GradientReport(tolerance, tuple(checks))

@@ -61,7 +61,7 @@ class History(Mapping[str, list[Any]]):
         """The row with the smallest (or largest) value of a column; NaN never wins."""
         values = self[column]
         sign = -1.0 if largest else 1.0
-        ranked = [sign * v if v == v else float("inf") for v in values]
+        ranked = [(v != v, sign * v if v == v else 0.0) for v in values]
         return self.rows[ranked.index(min(ranked))]
 
     def to_dict(self) -> dict[str, list[Any]]:

@@ -190,7 +190,8 @@ class Dropout(Layer):
 class Standardize(Layer):
     """`(x - mu) / sqrt(var + eps)` with mean and biased variance of the whole training set; first layer of a network.
 
-    `Trainer.fit` adapts it once; `Network.adapt` does so by hand. A constant column comes out as 0.
+    `Trainer.fit` adapts it once; `Network.adapt` does so by hand. A column that was constant
+    there comes out as 0, whatever it holds later: no weight has learned to read it.
 
     Parameters
     ----------

@@ -201,6 +201,8 @@ def auc(target: ArrayLike, score: ArrayLike, sample_weight: ArrayLike | None = N
     if s.ndim == 2 and s.shape[1] == 2:
         with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is refused below
             s = s[:, 1] - s[:, 0]
+    if s.ndim == 2 and s.shape[1] > 2:
+        raise ValueError(f"auc is for two classes; got scores of {s.shape[1]}: take 'log_loss' or 'accuracy'")
     y, s = _values(target, s)
     if y.ndim != 1:
         raise ValueError(f"target must have shape (rows,); got {y.shape}")

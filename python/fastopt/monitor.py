@@ -99,7 +99,7 @@ class GradientMonitor(Callback):
             else:
                 grad = _links.call(trainer.loss, outputs, y)[1]
             net._native.backward(grad)
-            norms = {name: float(np.linalg.norm(g)) for name, g in net.gradients.items() if name.endswith(".weight")}
+            norms = {name: float(np.linalg.norm(g)) for name, g in net.gradients.items() if name.endswith(".weight") and net._trains(name)}
             self._activations(trainer)
         finally:
             for flat, copy in kept:

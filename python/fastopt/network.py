@@ -162,6 +162,10 @@ class Network:
         self._check_adapted()
         return self._infer(exact, out)
 
+    def _trains(self, name: str) -> bool:
+        """Whether a parameter is of a layer that is trained."""
+        return bool(getattr(self._layers[int(name.split(".")[0])], "trainable", True))
+
     def _check_adapted(self) -> None:
         if not self._native.adapted():
             raise ValueError("the Standardize layer has not seen data yet; call network.adapt(x) or Trainer.fit first")

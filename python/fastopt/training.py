@@ -121,7 +121,6 @@ class Trainer:
         self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
         self._fixed_rate = self._rates.fixed
         self._evaluating = False
-        self._swapped = False  # average and weights have changed places
 
     # What it is made of
 
@@ -346,16 +345,21 @@ class Trainer:
 
         Nothing can be trained, saved or restored within it; another one inside changes nothing.
         """
-        swapped = not self._evaluating and self._native.swap_evaluation_point()
-        before, self._evaluating = self._evaluating, True
-        self._swapped |= swapped
-        try:
+        inside = self._evaluating
+        try:  # from the start: Ctrl-C may fall anywhere
+            if not inside:
+                self._evaluating = True
+                self._native.swap_evaluation_point()
             yield self._network
         finally:
-            self._evaluating = before
-            if swapped:
-                self._native.swap_evaluation_point()
-                self._swapped = False
+            if not inside:
+                self._settle()
+
+    def _settle(self) -> None:
+        """The weights back in their place, if they are not."""
+        if self._native.swapped:
+            self._native.swap_evaluation_point()
+        self._evaluating = False
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         net = self._network
@@ -381,7 +385,7 @@ class Trainer:
         Returns
         -------
         dict
-            "loss" and one entry per metric.
+            "loss" and one entry per metric; NaN when an output is, say of a row that holds one.
         """
         net = self._network
         table = _evaluate.metric_table(metrics)
@@ -397,8 +401,16 @@ class Trainer:
         """Class indices `(n,)` for losses of classification, values for losses of regression (`(n,)` for one column).
 
         Losses of one output with a sigmoid or sign give 0 and 1; a Poisson loss gives `exp(output)`, a Gaussian one its mean.
+
+        Raises
+        ------
+        ValueError
+            When a row to classify gives NaN; values of regression are NaN then.
         """
-        return _links.predictions(self._loss, self._outputs(X))
+        outputs = self._outputs(X)
+        if _links.is_classifier(self._loss):
+            _links.check_numbers(outputs)
+        return _links.predictions(self._loss, outputs)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Probabilities: `(n, classes)` for softmax losses, that of class 1 for the binary cross-entropy.
@@ -444,6 +456,15 @@ class Trainer:
             When names, shapes, dtypes or counters do not fit, or within `evaluation_weights`; nothing is changed then.
         """
         _state.restore(self, state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return _state.whole(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        network = Network(**state["network"])
+        self.__init__(network, state["loss"], state["optimizer"], **state["options"], seed=state["seed"])  # type: ignore[misc]
+        self.load_state_dict(state["state"])
+        self.epoch, self.history = state["epoch"], state["history"]
 
     def _set_counters(self, updates: int, training_step: int) -> None:
         """Restore the counters; micro-batches that wait for their update are dropped, unless they are put back afterwards."""

@@ -57,7 +57,7 @@ def standardize_fit(x):
 
 
 def standardize_forward(x, mean, variance, eps=1e-8):
-    return (x - mean) / np.sqrt(variance + eps)
+    return np.where(variance > 0, (x - mean) / np.sqrt(variance + eps), 0.0)
 
 
 LAYERS = {
