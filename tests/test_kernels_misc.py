@@ -40,6 +40,15 @@ def test_column_sums(dtype):
         close(out, x.astype(np.float64).sum(axis=0), 1e-5 if dtype == "float32" else 1e-13, f"column_sums {x.shape}", floor=rows**0.5)
 
 
+@pytest.mark.parametrize("rows", [1023, 1024, 1025, 3000, 1_000_000])
+def test_sums_of_long_columns(rows):
+    """Along a tree: one after the other, a million rows of one sign would lose four digits."""
+    x = np.random.default_rng(12).uniform(0.5, 1.0, (rows, 3)).astype(np.float32)
+    out = np.empty(3, np.float32)
+    core.column_sums(x, out)
+    close(out, x.sum(axis=0, dtype=np.float64), 1e-5 if rows < 3000 else 2e-6, f"{rows} rows")
+
+
 def test_uniforms_are_those_of_philox():
     for (seed, step, layer), n in itertools.product(STREAMS, (0, 1, 3, 4, 17, 64, 65, 1027)):
         np.testing.assert_array_equal(

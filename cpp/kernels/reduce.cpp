@@ -14,22 +14,52 @@ namespace {
 
 using namespace simd;
 
-// One column group of up to `Vecs` cache lines.
+// Rows that are added one after the other; the sums of longer columns meet along a tree, or a million rows of float32 lose four digits.
+constexpr Index rows_in_line = 1024;
+
 template <class T, int Vecs>
-void sum_group(In<T> x, Index j, T* out, Index cols) {
+FASTOPT_INLINE void sum_rows(In<T> x, Range rows, Index j, Index cols, Vec<T> (&sum)[Vecs]) {
     constexpr Index lanes = Vec<T>::lanes;
     const bool whole = x.padded || cols == Vecs * lanes;
-    Vec<T> sum[Vecs];
     for (auto& s : sum) {
         s = zero<T>();
     }
-    for (Index i = 0; i < x.rows; ++i) {
+    for (Index i = rows.begin; i < rows.end; ++i) {
         const T* row = x.row(i) + j;
 #pragma GCC unroll 8
         for (int v = 0; v < Vecs; ++v) {
             const Index left = cols - v * lanes;
             sum[v] = sum[v] + (whole || left >= lanes ? load(row + v * lanes) : load_partial(row + v * lanes, left));
         }
+    }
+}
+
+template <class T, int Vecs>
+void sum_tree(In<T> x, Range rows, Index j, Index cols, Vec<T> (&sum)[Vecs]) {
+    if (rows.size() <= rows_in_line) {
+        Vec<T> line[Vecs];
+        sum_rows<T, Vecs>(x, rows, j, cols, line);
+        std::copy(line, line + Vecs, sum);
+        return;
+    }
+    const Index half = rows.begin + round_up(rows.size() / 2, rows_in_line);
+    Vec<T> right[Vecs];
+    sum_tree<T, Vecs>(x, {rows.begin, half}, j, cols, sum);
+    sum_tree<T, Vecs>(x, {half, rows.end}, j, cols, right);
+    for (int v = 0; v < Vecs; ++v) {
+        sum[v] = sum[v] + right[v];
+    }
+}
+
+// One column group of up to `Vecs` cache lines.
+template <class T, int Vecs>
+void sum_group(In<T> x, Index j, T* out, Index cols) {
+    constexpr Index lanes = Vec<T>::lanes;
+    Vec<T> sum[Vecs];
+    if (x.rows <= rows_in_line) {
+        sum_rows<T, Vecs>(x, {0, x.rows}, j, cols, sum);
+    } else {
+        sum_tree<T, Vecs>(x, {0, x.rows}, j, cols, sum);
     }
     for (int v = 0; v < Vecs; ++v) {
         store_partial(out + j + v * lanes, sum[v], std::min(lanes, cols - v * lanes));
