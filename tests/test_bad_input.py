@@ -5,7 +5,7 @@ import decimal
 import fastopt as fo
 import numpy as np
 import pytest
-from fastopt import _validate
+from fastopt import _evaluate, _validate
 from helpers import refuses
 
 X, Y = np.ones((6, 4)), np.array([0, 1, 2, 0, 1, 2])
@@ -243,15 +243,21 @@ def test_weights_that_vanish(trainer):
     refuses("too large for float32", trainer.fit, X, Y, sample_weight=np.full(6, 1e50), match=r"fit into float32; got 1e\+50 at row 0")
 
 
-def test_statistics_of_broken_data():
+@pytest.mark.parametrize("blocks", [False, True])
+def test_statistics_of_broken_data(blocks, monkeypatch):
     """A Standardize layer takes none that are not finite, and keeps none of a fit whose first epoch fails."""
+    share = {}
+    if blocks:  # rows of a share that do not fit into memory
+        monkeypatch.setattr(_evaluate, "MATERIALIZE_BYTES", 0)
+        share = {"validation": 0.1}
     x = np.random.default_rng(3).standard_normal((40, 4))
     y = x[:, 0]
     trainer = fo.Trainer(fo.mlp(4, [5], 1, standardize=True, seed=1), "mse")
     for value, dtype in ((1e300, np.float64), (np.finfo(np.float32).min, np.float32)):
         bad = x.astype(dtype)
         bad[7, 2] = value
-        refuses(f"{value}", trainer.fit, bad, y, match="column 2 are too large")
+        with np.errstate(over="ignore", invalid="ignore"):
+            refuses(f"{value}", trainer.fit, bad[7:] if blocks else bad, y[7:] if blocks else y, match="column 2 are too large", **share)
         refuses(f"{value}, by hand", trainer.network.adapt, bad, match="column 2 are too large")
     with pytest.raises(fo.NonFiniteLossError):
         trainer.fit(x * 100 + 7, y * 1e30)

@@ -177,8 +177,10 @@ def test_the_direction_of_a_column_of_ones_own():
 
     for mode in ("min", "max"):
         trainer_of().fit(x, y, metrics=[share], callbacks=[fo.callbacks.EarlyStopping(monitor="share", mode=mode)])
-    with pytest.warns(UserWarning, match="small values of 'share'.*mode='max'"):
-        trainer_of().fit(x, y, metrics=[share], callbacks=[fo.callbacks.EarlyStopping(monitor="share")])
+    for callback in (fo.callbacks.EarlyStopping, fo.callbacks.ModelCheckpoint):
+        with pytest.warns(UserWarning, match="small values of 'share'.*mode='max'") as said:
+            trainer_of().fit(x, y, metrics=[share], callbacks=[callback(monitor="share")])
+        assert [warning.filename for warning in said] == [__file__], "it points to the call of fit"
 
 
 def test_a_log_can_be_read_whatever_it_holds(tmp_path):

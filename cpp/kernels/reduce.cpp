@@ -37,7 +37,7 @@ FASTOPT_INLINE void sum_rows(In<T> x, Range rows, Index j, Index cols, Vec<T> (&
 template <class T, int Vecs>
 void sum_tree(In<T> x, Range rows, Index j, Index cols, Vec<T> (&sum)[Vecs]) {
     if (rows.size() <= rows_in_line) {
-        Vec<T> line[Vecs];
+        Vec<T> line[Vecs];  // in registers, which `sum` is not
         sum_rows<T, Vecs>(x, rows, j, cols, line);
         std::copy(line, line + Vecs, sum);
         return;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,12 @@ def check_monitor(monitor: str, columns: Iterable[str]) -> None:
 
 def check_monitors(callbacks: Iterable[Callback], columns: Iterable[str]) -> None:
     """Do it before the first epoch, up to a callback of the user's own: it may add to the row, and those behind it see what it added."""
+    callbacks = list(callbacks)
     for callback in callbacks:
         if isinstance(callback, _Function) or type(callback).__module__.partition(".")[0] != "fastopt":
-            return
+            break
         if hasattr(callback, "monitor"):
             check_monitor(callback.monitor, columns)
+    for callback in callbacks:
+        if doubt := getattr(callback, "doubt", ""):
+            warnings.warn(doubt, UserWarning, stacklevel=4)  # of the call of fit

@@ -170,7 +170,7 @@ def _adapt_in_blocks(trainer: Trainer, x: Array, rows: NDArray[np.int64]) -> Non
         mean += delta * (len(block) / total)
         count = total
     variance = squares / count
-    for j in np.flatnonzero(variance > np.finfo(trainer.network.dtype).max).tolist():
+    for j in np.flatnonzero(~(variance <= np.finfo(trainer.network.dtype).max)).tolist():  # NaN too
         raise ValueError(f"Standardize: the values of column {j} are too large (mean {first[j] + mean[j]:g}, variance {variance[j]:g})")
     buffers = trainer.network.buffers
     buffers["0.mean"][...] = first + mean

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -47,14 +46,15 @@ class _Monitor(Callback):
         metric = self.monitor.removeprefix("val_")
         return metric in metrics.names() and bool(getattr(metrics.get(metric), "larger_is_better", False))
 
-    def _direction_is_known(self) -> bool:
-        return self.mode != "auto" or self.monitor.removeprefix("val_") in {"loss", *_OF_EVERY_FIT, *metrics.names()}
+    @property
+    def doubt(self) -> str:
+        """What the user should say, when it is not known which values of the column are better."""
+        if self.mode != "auto" or self.monitor.removeprefix("val_") in {"loss", *_OF_EVERY_FIT, *metrics.names()}:
+            return ""
+        return f"{type(self).__name__} takes small values of {self.monitor!r} for better; say mode='max' or mode='min'"
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         self.best, self.best_epoch = math.nan, -1
-        if not self._direction_is_known():
-            text = f"{type(self).__name__} takes small values of {self.monitor!r} for better; say mode='max' or mode='min'"
-            warnings.warn(text, UserWarning, stacklevel=4)
 
     def _improved(self, row: Row) -> bool:
         check_monitor(self.monitor, row)
