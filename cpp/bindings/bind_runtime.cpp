@@ -53,12 +53,20 @@ py::dict build_info() {
 }
 
 template <class I>
-py::array permutation_array(Index n, std::uint64_t seed, std::uint64_t epoch) {
-    py::array_t<I> out(n);
+py::array permutations_array(Index n, std::uint64_t seed, std::uint64_t epoch, Index count) {
+    py::array_t<I> out({count, n});
     I* data = out.mutable_data();
     const py::gil_scoped_release release;
-    permutation(n, seed, epoch, data);
+    for (Index i = 0; i < count; ++i) {
+        permutation(n, seed, epoch + static_cast<std::uint64_t>(i), data + i * n);
+    }
     return out;
+}
+py::array permutations(Index n, std::uint64_t seed, std::uint64_t epoch, Index count) {
+    check(n >= 0, "n must not be negative; got ", n);
+    check(count >= 0, "count must not be negative; got ", count);
+    return n <= std::numeric_limits<std::int32_t>::max() ? permutations_array<std::int32_t>(n, seed, epoch, count)
+                                                         : permutations_array<Index>(n, seed, epoch, count);
 }
 
 // A rate of the machine for float32 or float64.
@@ -138,11 +146,8 @@ void bind_runtime(py::module_& m) {
     m.def("get_num_threads", &get_num_threads);
     m.def("set_work_per_thread", &set_work_per_thread);
     bind_balance(m);
-    m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) {
-        check(n >= 0, "n must not be negative; got ", n);
-        return n <= std::numeric_limits<std::int32_t>::max() ? permutation_array<std::int32_t>(n, seed, epoch)
-                                                             : permutation_array<Index>(n, seed, epoch);
-    });
+    m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) { return permutations(n, seed, epoch, 1).reshape({n}); });
+    m.def("permutations", &permutations);
     m.def("activation_names", &activation_names);
     m.def("loss_names", [] { return loss_registry<float>().names(); });
     m.def("optimizer_names", [] { return optimizer_registry<float>().names(); });

@@ -71,22 +71,48 @@ bool labels_below(const std::int32_t* labels, const Flat<I>& order, Index limit)
     return outside == 0;
 }
 
+// How the batches of one or more epochs lie one behind the other in an order; the last one of each epoch may be short.
+class Batches {
+   public:
+    Batches(Index rows, Index epoch_rows, Index batch_size)
+        : rows_(rows), epoch_rows_(epoch_rows), size_(batch_size), each_(ceil_div(epoch_rows, batch_size)) {}
+
+    Index epochs() const { return epoch_rows_ == 0 ? 0 : rows_ / epoch_rows_; }
+    Index count() const { return epochs() * each_; }
+    bool ends_epoch(Index batch) const { return (batch + 1) % each_ == 0; }
+    Index epoch_of(Index batch) const { return batch / each_; }
+    // The row of the order that a batch begins with, and the batch behind the last one with the end of all.
+    Index begin(Index batch) const { return each_ == 0 ? 0 : batch / each_ * epoch_rows_ + batch % each_ * size_; }
+    Range rows(Index batch) const { return {begin(batch), begin(batch + 1)}; }
+
+   private:
+    Index rows_;
+    Index epoch_rows_;
+    Index size_;
+    Index each_;
+};
+
 // Steps [first, stop) of those that `all_rows`, rates, losses and weights are of.
 template <class T, class I>
 Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows, Index batch_size, const py::object& rates,
-                const py::object& losses, const py::object& weights, Index first_step, Index stop) {
+                const py::object& losses, const py::object& weights, Index first_step, Index stop, Index epoch_rows,
+                const py::object& penalties) {
     const Flat<double> all_rates = input_flat<double>(rates, "rates");
     const Index steps = all_rates.size;
     check(batch_size >= 1, "batch_size must be at least 1; got ", batch_size);
-    check(steps <= ceil_div(all_rows.size, batch_size), "order has ", all_rows.size, " rows: too few for ", steps, " batches of ",
-          batch_size);
+    epoch_rows = epoch_rows < 0 ? all_rows.size : epoch_rows;
+    check(epoch_rows > 0 ? all_rows.size % epoch_rows == 0 : all_rows.size == 0, "order must hold epochs of ", epoch_rows, " rows; it has ",
+          all_rows.size);
+    const Batches batches(all_rows.size, epoch_rows, batch_size);
+    check(steps <= batches.count(), "order has ", all_rows.size, " rows: too few for ", steps, " batches of ", batch_size);
     stop = stop < 0 ? steps : stop;
     check(first_step >= 0 && first_step <= stop && stop <= steps, "steps must be in 0..", steps, "; got ", first_step, " to ", stop);
     const Flat<double> rate{all_rates.data + first_step, stop - first_step};
-    const Index before = std::min(first_step * batch_size, all_rows.size);
-    const Flat<I> rows{all_rows.data + before, std::min(stop * batch_size, all_rows.size) - before};
+    const Index before = batches.begin(first_step);
+    const Flat<I> rows{all_rows.data + before, batches.begin(stop) - before};
     const Flat<double> loss_out{output_flat<double>(losses, "losses", steps).data + first_step, rate.size};
     const Flat<double> weight_out{output_flat<double>(weights, "weights", steps).data + first_step, rate.size};
+    double* const penalty_out = penalties.is_none() ? nullptr : output_flat<double>(penalties, "penalties", batches.epochs()).data;
     check(all_below(rows.data, rows.size, data.x.rows), "order must hold rows 0..", data.x.rows - 1);
     check(data.labels == nullptr || labels_below(data.labels, rows, self.network().outputs()), "labels must be in 0..",
           self.network().outputs() - 1);
@@ -96,15 +122,18 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     lap(self.network().profile(), Phase::python);
     self.begin_order();
     const HasErrand meanwhile(self.errand());
+    Range now = batches.rows(first_step);
     return self.thread_choice().run(rate.size, self.network().training_work(batch_size), [&](Index s) {
-        const Index first = s * batch_size;
-        const Index count = std::min(batch_size, rows.size - first);
-        const Index* batch = self.batch_order(rows.data, rows.size, first, count);
-        const Index after = first + count;
-        const Rows next(rows.data + after, std::min(batch_size, rows.size - after));
-        const LossValue loss = self.step(data, batch, count, rate.data[s], next);
+        const Range after = s + 1 < rate.size ? batches.rows(first_step + s + 1) : Range{now.end, now.end};
+        const Index* batch = self.batch_order(rows.data, rows.size, now.begin - before, now.size());
+        const Rows next(rows.data + (after.begin - before), after.size());
+        const LossValue loss = self.step(data, batch, now.size(), rate.data[s], next);
         loss_out.data[s] = loss.value;
         weight_out.data[s] = loss.weight;
+        now = after;
+        if (penalty_out != nullptr && batches.ends_epoch(first_step + s)) {
+            penalty_out[batches.epoch_of(first_step + s)] = self.penalty();
+        }
         return std::isfinite(loss.value);
     });
 }
@@ -112,12 +141,13 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
 template <class T>
 Index run_steps_in_order(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, const py::object& order,
                          Index batch_size, const py::object& rates, const py::object& losses, const py::object& weights, Index first,
-                         Index stop) {
+                         Index stop, Index epoch_rows, const py::object& penalties) {
     const Data<T> data = data_from(self, x, y, weight, false);
     if (py::isinstance<py::array_t<std::int32_t>>(order)) {
-        return run_steps(self, data, input_flat<std::int32_t>(order, "order"), batch_size, rates, losses, weights, first, stop);
+        return run_steps(self, data, input_flat<std::int32_t>(order, "order"), batch_size, rates, losses, weights, first, stop, epoch_rows,
+                         penalties);
     }
-    return run_steps(self, data, input_flat<Index>(order, "order"), batch_size, rates, losses, weights, first, stop);
+    return run_steps(self, data, input_flat<Index>(order, "order"), batch_size, rates, losses, weights, first, stop, epoch_rows, penalties);
 }
 
 template <class T>
@@ -173,7 +203,8 @@ void bind_train_step_of(py::module_& m) {
              })
         .def("step", &step<T>)
         .def("run_steps", &run_steps_in_order<T>, py::arg("x"), py::arg("y"), py::arg("weight").none(true), py::arg("order"),
-             py::arg("batch_size"), py::arg("rates"), py::arg("losses"), py::arg("weights"), py::arg("first") = 0, py::arg("stop") = -1)
+             py::arg("batch_size"), py::arg("rates"), py::arg("losses"), py::arg("weights"), py::arg("first") = 0, py::arg("stop") = -1,
+             py::arg("epoch_rows") = -1, py::arg("penalties") = py::none())
         .def("flush",
              [](Step& self, double learning_rate) {
                  check_rate(learning_rate);

@@ -38,6 +38,9 @@ def weighted_mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> 
 def permutation(n: int, seed: int, epoch: int) -> Rows:
     """A permutation of 0..n-1, a function of (n, seed, epoch) only; int32 where that holds n."""
 
+def permutations(n: int, seed: int, epoch: int, count: int) -> Rows:
+    """Those of `count` epochs from `epoch` on, a row each."""
+
 def activation_names() -> list[str]: ...
 def loss_names() -> list[str]: ...
 def optimizer_names() -> list[str]: ...
@@ -232,11 +235,15 @@ class TrainStep_float32:
         weights: NDArray[np.float64],
         first: int = 0,
         stop: int = -1,
+        epoch_rows: int = -1,
+        penalties: NDArray[np.float64] | None = None,
     ) -> int:
-        """Steps `first` to `stop` (-1: the end) of one per entry of `rates`, over consecutive batches of `order` (the last may be short).
+        """Steps `first` to `stop` (-1: the end) of one per entry of `rates`, over consecutive batches of `order`.
 
-        Writes each batch's data loss and total sample weight; returns the number of steps done, fewer when a loss was not finite
-        (that step is not applied). Releases the GIL.
+        `order` holds epochs of `epoch_rows` rows each (-1: all are one epoch); the last batch of each may be short.
+
+        Writes each batch's data loss and total sample weight, and `penalty()` at the end of each epoch where asked to. Returns the
+        number of steps done, fewer when a loss was not finite (that step is not applied). Releases the GIL.
         """
     def flush(self, learning_rate: float) -> bool:
         """Update with the micro-batches that wait for more to come (`accumulate`); False when none do."""

@@ -35,9 +35,9 @@ class Pace:
     """How many steps make a piece, from the time that steps took so far."""
 
     steps: int  # of the next piece
+    measured = False
 
     def __init__(self, trainer: Trainer, batch_size: int) -> None:
-        self._measured = False
         self._take(max(6.0 * trainer.network.num_parameters * batch_size / ASSUMED_FLOPS, 1e-6))
 
     def _take(self, seconds: float) -> None:
@@ -47,8 +47,8 @@ class Pace:
     def saw(self, steps: int, seconds: float) -> None:
         """Learn from a piece that was run."""
         each = seconds / steps
-        self._take(0.5 * (self._seconds + each) if self._measured else max(each, 1e-7))
-        self._measured = True
+        self._take(0.5 * (self._seconds + each) if self.measured else max(each, 1e-7))
+        self.measured = True
 
 
 class Epochs:
@@ -80,6 +80,14 @@ class Epochs:
         """Train on all data once and return the mean loss."""
         raise NotImplementedError
 
+    def at_once(self, most: int) -> int:
+        """How many of the next epochs are one native run."""
+        return 1
+
+    def epochs(self, count: int, history: History, snapshot: Snapshot) -> None:
+        """Train and record them, or nothing."""
+        raise NotImplementedError
+
     def run(self) -> History:
         """Train, and leave a usable trainer whatever happens."""
         trainer, history = self.trainer, History()
@@ -89,47 +97,26 @@ class Epochs:
         trainer.history.message = ""
         if self._progress:
             self.bar = _progress.Bar(trainer.epoch, self._epochs, self.rows)
-        row: dict[str, Any] | None = None
         try:
             for callback in self._callbacks:
                 callback.on_fit_begin(trainer)
-            for _ in range(self._epochs):
-                start = time.perf_counter()
+            while len(history.rows) < self._epochs:
                 if self.bar is not None:
                     self.bar.epoch(trainer.epoch)
                 self._lap("python")
                 snapshot.take()
                 self._lap("snapshot")
+                count = self.at_once(self._epochs - len(history.rows))
                 try:
-                    try:
-                        loss = self.one_epoch()
-                    except FinishedError as end:
-                        history.message = trainer.history.message = str(end)
-                        break
-                    self._lap("python")
-                    finite = snapshot.finite()
-                    self._lap("snapshot")
-                    if not finite:
-                        raise NonFiniteLossError(f"a weight is not finite after step {trainer.steps}", step=trainer.steps)
-                except NonFiniteLossError as error:
-                    snapshot.restore()
-                    if self.adapted:
-                        _prepare.forget_statistics(trainer)
-                    text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
-                    raise NonFiniteLossError(text, step=error.step, epoch=trainer.epoch) from None
-                row = self._row(loss)
-                seconds = time.perf_counter() - start
-                self.adapted = False
-                trainer.epoch += 1
-                trainer.history.append(row, seconds)
-                history.append(row, seconds)
-                for callback in self._callbacks:
-                    if callback.on_epoch_end(trainer, row):
-                        trainer.stop_training = True
-                if self._callbacks:
-                    self._lap("callbacks")
-                if self.bar is not None:
-                    self.bar.row(row)
+                    if count > 1:
+                        self.epochs(count, history, snapshot)
+                    else:
+                        self._epoch(history, snapshot)
+                except FinishedError as end:
+                    history.message = trainer.history.message = str(end)
+                    break
+                if self.bar is not None and history:
+                    self.bar.row(history.rows[-1])
                 if trainer.stop_training:
                     break
         finally:
@@ -137,10 +124,41 @@ class Epochs:
             if not evaluating:
                 trainer._settle()
             if self.bar is not None:
-                self.bar.close(row)
+                self.bar.close(history.rows[-1] if history else None)
         for callback in self._callbacks:
             callback.on_fit_end(trainer)
         return history
+
+    def _epoch(self, history: History, snapshot: Snapshot) -> None:
+        """One epoch, what is measured after it, and the callbacks."""
+        trainer, start = self.trainer, time.perf_counter()
+        try:
+            loss = self.one_epoch()
+            self._lap("python")
+            finite = snapshot.finite()
+            self._lap("snapshot")
+            if not finite:
+                raise NonFiniteLossError(f"a weight is not finite after step {trainer.steps}", step=trainer.steps)
+        except NonFiniteLossError as error:
+            snapshot.restore()
+            if self.adapted:
+                _prepare.forget_statistics(trainer)
+            text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
+            raise NonFiniteLossError(text, step=error.step, epoch=trainer.epoch) from None
+        row = self._row(loss)
+        self._record(row, time.perf_counter() - start, history)
+        for callback in self._callbacks:
+            if callback.on_epoch_end(trainer, row):
+                trainer.stop_training = True
+        if self._callbacks:
+            self._lap("callbacks")
+
+    def _record(self, row: dict[str, Any], seconds: float, history: History) -> None:
+        trainer = self.trainer
+        self.adapted = False
+        trainer.epoch += 1
+        trainer.history.append(row, seconds)
+        history.append(row, seconds)
 
     def columns(self, metrics: Iterable[str]) -> list[str]:
         """Names of what `_row` will give."""
@@ -194,18 +212,28 @@ class ArrayEpochs(Epochs):
         """Allocate once what every epoch needs."""
         self.rows, self._data, self._batch, self._shuffle = data.count, data, batch_size, shuffle
         self._steps = -(-data.count // batch_size)
-        self._losses, self._weights = np.zeros(self._steps), np.zeros(self._steps)
+        self._reserve(1)
         self._pace = Pace(self.trainer, batch_size)
         self._native = isinstance(self.trainer.loss, Loss)
+        looks_between = self._callbacks or self._validation or self._training or self.trainer._options["accumulate"] > 1
+        self._joins = self._native and not looks_between and self.trainer._rates.known_ahead
 
-    def _order(self) -> NDArray[np.integer[Any]]:
+    def _reserve(self, epochs: int) -> None:
+        self._losses, self._weights = np.zeros((epochs, self._steps)), np.zeros((epochs, self._steps))
+        self._penalties = np.zeros(epochs) if self._penalty else None
+
+    def _order(self, epochs: int) -> NDArray[np.integer[Any]]:
+        """Rows of the next epochs, one below the other."""
         n, rows = self._data.count, self._data.rows
-        order = core.permutation(n, self.trainer.seed, self.trainer.epoch) if self._shuffle else np.arange(n, dtype=np.int64)
+        if self._shuffle:
+            order = core.permutations(n, self.trainer.seed, self.trainer.epoch, epochs)
+        else:
+            order = np.tile(np.arange(n, dtype=np.int64), (epochs, 1))
         return order if rows is None else rows[order]
 
     def one_epoch(self) -> float:
         """Train on all data once and return the mean loss."""
-        order, rates = self._order(), self.trainer._rates.block(self.trainer._native.micro_steps, self._steps)
+        order, rates = self._order(1), self.trainer._rates.block(self.trainer._native.micro_steps, self._steps)
         self._lap("order")
         run = self._native_steps if self._native else self._python_steps
         done = 0
@@ -215,24 +243,69 @@ class ArrayEpochs(Epochs):
             count = run(order, rates, done, stop)
             self._pace.saw(stop - done, time.perf_counter() - start)
             if count < stop - done:
-                raise self.not_finite(float(self._losses[done + count]))
+                raise self.not_finite(float(self._losses[0, done + count]))
             if self.bar is not None:
                 self.bar.update(min(stop * self._batch, self._data.count) - done * self._batch)
             done = stop
         self.rate = float(rates[-1])
         self._flush()
-        return core.weighted_mean(self._losses, self._weights)
+        return self._mean(0)
+
+    def _mean(self, epoch: int) -> float:
+        return core.weighted_mean(self._losses[epoch], self._weights[epoch])
+
+    def at_once(self, most: int) -> int:
+        """As many as make a piece, when nobody looks between them: Python then costs an epoch of few rows no more than its steps."""
+        return min(most, self._pace.steps // self._steps) if self._joins and self._pace.measured else 1
+
+    def epochs(self, count: int, history: History, snapshot: Snapshot) -> None:
+        """Train and record them; where one of them fails, nothing, and from then on they are run one by one, to the same end."""
+        trainer, steps = self.trainer, self._steps
+        order, rates = self._order(count), trainer._rates.block(trainer._native.micro_steps, count * steps)
+        self._lap("order")
+        if len(self._losses) < count:
+            self._reserve(count)
+        first, start = trainer._native.micro_steps, time.perf_counter()
+        try:
+            done = self._native_steps(order, rates, 0, count * steps)
+            seconds = time.perf_counter() - start
+            self._pace.saw(count * steps, seconds)
+            self._lap("python")
+            finite = done == count * steps and snapshot.finite()
+            self._lap("snapshot")
+        except KeyboardInterrupt:
+            self._record_all((trainer._native.micro_steps - first) // steps, rates, time.perf_counter() - start, history)
+            raise
+        if finite:
+            self._record_all(count, rates, seconds, history)
+            if self.bar is not None:
+                self.bar.update(count * self._data.count)
+        else:
+            snapshot.restore()
+            self._joins = False
+
+    def _record_all(self, epochs: int, rates: NDArray[np.float64], seconds: float, history: History) -> None:
+        for i in range(epochs):
+            self.rate = float(rates[(i + 1) * self._steps - 1])
+            row = {"epoch": self.trainer.epoch, "loss": self._mean(i)}
+            if self._penalties is not None:
+                row["penalty"] = float(self._penalties[i])
+            row["learning_rate"] = self.rate
+            self._record(row, seconds / epochs, history)
 
     def _native_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
-        d = self._data
-        return self.trainer._native.run_steps(d.x, d.y, d.weight, order, self._batch, rates, self._losses, self._weights, first, stop)
+        d, epochs = self._data, len(order)
+        penalties = None if self._penalties is None or epochs == 1 else self._penalties[:epochs]
+        return self.trainer._native.run_steps(
+            d.x, d.y, d.weight, order, self._batch, rates, self._losses[:epochs], self._weights[:epochs], first, stop, d.count, penalties
+        )
 
     def _python_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d = self._data
         for step in range(first, stop):
-            rows = order[step * self._batch : (step + 1) * self._batch]
+            rows = order[0, step * self._batch : (step + 1) * self._batch]
             value = self.trainer._python_step(d.x[rows], d.y[rows], None, float(rates[step]))
-            self._losses[step], self._weights[step] = value, len(rows)
+            self._losses[0, step], self._weights[0, step] = value, len(rows)
             if not math.isfinite(value):
                 return step - first
         return stop - first

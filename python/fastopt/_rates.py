@@ -26,6 +26,15 @@ class Rates:
         rate = self._learning_rate
         self.fixed: float | None = None if callable(rate) else float(rate) * scale
 
+    @property
+    def known_ahead(self) -> bool:
+        """Whether the rates of later steps may be asked for now; a plain function may look at the clock."""
+        if self.fixed is not None:
+            return True
+        from fastopt import schedules
+
+        return isinstance(self._learning_rate, schedules.Schedule)
+
     def next(self, micro_step: int) -> float:
         """Rate of one micro-batch."""
         if self.fixed is not None:
@@ -35,7 +44,7 @@ class Rates:
         if not 0 <= ahead < len(self._ahead):
             from fastopt import schedules
 
-            count = AHEAD if isinstance(self._learning_rate, schedules.Schedule) else 1  # a plain function may look at the clock
+            count = AHEAD if self.known_ahead else 1
             rates = schedules.values(self._learning_rate, update, count) * self.scale
             self._ahead, self._start, ahead = [float(rate) for rate in rates], update, 0
         return self._ahead[ahead]

@@ -16,7 +16,8 @@ class History(Mapping[str, list[Any]]):
     rows : list of dict
         One per epoch: "epoch" (from 0), "loss", "penalty" (with l1 or l2), "val_loss", metrics, "learning_rate".
     seconds : list of float
-        Wall time of each epoch, validation included; kept apart because it is not repeatable.
+        Wall time of each epoch, validation included; kept apart because it is not repeatable. Short epochs that nothing looks
+        between are run together and share their time evenly.
     message : str
         Why a solver ended the last fit before its epochs were over; empty when it did not.
 

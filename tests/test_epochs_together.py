@@ -1,0 +1,130 @@
+"""Short epochs that nothing looks between are one native run: the same bits, errors and records as one by one."""
+
+import fastopt as fo
+import numpy as np
+import pytest
+from fastopt import _fit
+from numpy.testing import assert_array_equal
+
+ROWS, BATCH = 50, 16
+STEPS = 4  # an epoch, the last one short
+
+
+def data():
+    rng = np.random.default_rng(3)
+    x = 100 * rng.standard_normal((ROWS, 5)).astype(np.float32)  # so that the gradients exceed 1
+    return x, rng.integers(0, 3, ROWS).astype(np.int32)
+
+
+def plain(trainer, **options):
+    return trainer.fit(*data(), batch_size=BATCH, **options)
+
+
+def one_by_one(trainer, **options):
+    return plain(trainer, callbacks=lambda trainer, row: None, **options)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Steps of every native run."""
+    lengths, original = [], _fit.ArrayEpochs._native_steps
+
+    def counted(self, order, rates, first, stop):
+        lengths.append(stop - first)
+        return original(self, order, rates, first, stop)
+
+    monkeypatch.setattr(_fit.ArrayEpochs, "_native_steps", counted)
+    return lengths
+
+
+def network(seed=1):
+    layers = [fo.layers.Dense(7, activation="relu"), fo.layers.BatchNorm(), fo.layers.Dropout(0.2), fo.layers.Dense(3)]
+    return fo.Network(5, layers, seed=seed)
+
+
+def same_state(a, b):
+    assert (a.epoch, a.steps) == (b.epoch, b.steps)
+    assert a.history.rows == b.history.rows
+    others = b.state_dict()
+    for name, value in a.state_dict().items():
+        if not name.endswith("seconds"):
+            assert_array_equal(value, others[name], err_msg=name)
+
+
+SCHEDULE = fo.schedules.cosine_decay(0.01, 50)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "fit"),
+    [
+        (fo.optimizers.Adam(), {}, {}),
+        (fo.optimizers.NAdam(learning_rate=SCHEDULE), {}, {}),
+        (fo.optimizers.SGD(), {"l1": 1e-3, "l2": 1e-2}, {}),
+        (fo.optimizers.RMSProp(), {"ema": 0.9, "clip_norm": 1.0}, {"shuffle": False}),
+    ],
+    ids=["adam", "schedule", "penalty", "average"],
+)
+def test_the_same_bits_as_one_by_one(runs, optimizer, options, fit):
+    together, single = (fo.Trainer(network(), "cross_entropy", optimizer, seed=4, **options) for _ in range(2))
+    history = plain(together, epochs=30, **fit)
+    joined = list(runs)
+    assert max(joined) > STEPS
+    assert sum(joined) == 30 * STEPS
+    assert history.rows == one_by_one(single, epochs=30, **fit).rows
+    assert runs[len(joined) :] == [STEPS] * 30
+    same_state(together, single)
+    assert len(history.seconds) == 30
+    assert min(history.seconds) > 0
+    plain(together, epochs=3, **fit)
+    one_by_one(single, epochs=3, **fit)
+    same_state(together, single)
+
+
+@pytest.mark.parametrize("step", [29, 31], ids=["within an epoch", "at the end of one"])
+@pytest.mark.parametrize("epochs", [8, 20], ids=["the last epoch", "with epochs to come"])
+def test_a_failure_is_that_of_its_epoch(runs, step, epochs):
+    """The rate explodes at a step of the eighth epoch; its loss or that of the next step, or only the weights, are not finite."""
+    rate = fo.schedules.piecewise((step, step + 1), (0.01, 3e38, 0.01))
+    together, single = (fo.Trainer(fo.mlp(5, [7], 3, seed=1), "cross_entropy", fo.optimizers.SGD(learning_rate=rate)) for _ in range(2))
+    errors = []
+    for train, trainer in ((plain, together), (one_by_one, single)):
+        with pytest.raises(fo.NonFiniteLossError) as caught:
+            train(trainer, epochs=epochs)
+        errors.append((str(caught.value), caught.value.step, caught.value.epoch))
+    assert errors[0] == errors[1]
+    assert errors[0][2] == together.epoch == 7
+    assert max(runs) > STEPS
+    same_state(together, single)
+
+
+def test_epochs_that_ended_before_an_interrupt_are_recorded(monkeypatch):
+    original = _fit.ArrayEpochs._native_steps
+
+    def interrupted(self, order, rates, first, stop):
+        if len(order) == 1:
+            return original(self, order, rates, first, stop)
+        original(self, order, rates, first, 5 * STEPS + 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_fit.ArrayEpochs, "_native_steps", interrupted)
+    trainer, single = (fo.Trainer(network(), "cross_entropy", "adam") for _ in range(2))
+    with pytest.raises(KeyboardInterrupt):
+        plain(trainer, epochs=30)
+    assert (trainer.epoch, trainer.steps) == (6, 6 * STEPS + 1)
+    one_by_one(single, epochs=6)
+    assert trainer.history.rows == single.history.rows
+
+
+def test_what_is_looked_at_between_epochs_is_there(runs):
+    """An evaluation, a callback, a schedule of the user's own: epochs one by one."""
+    x, y = data()
+    cases = {
+        "validation": (fo.Trainer(network(), "cross_entropy", "adam"), {"validation": (x, y)}),
+        "metrics": (fo.Trainer(network(), "cross_entropy", "adam"), {"metrics": ["accuracy"]}),
+        "own schedule": (fo.Trainer(network(), "cross_entropy", fo.optimizers.SGD(learning_rate=lambda t: 0.1 / (1 + t))), {}),
+        "micro-batches": (fo.Trainer(network(), "cross_entropy", "adam", accumulate=2), {}),
+    }
+    for name, (trainer, options) in cases.items():
+        runs.clear()
+        plain(trainer, epochs=5, **options)
+        assert runs == [STEPS] * 5, name
