@@ -168,6 +168,10 @@ HasErrand::HasErrand(Errand& mine) : before_(errand) { errand = &mine; }
 HasErrand::~HasErrand() {
     errand->withdraw();
     errand = before_;
+    if (leads_team()) {  // a signal handler trained in the middle of a step: the threads of that step wait with this errand, which goes
+        detail::run_region(
+            Team::most, [](void*, int, int) {}, nullptr);
+    }
 }
 
 namespace detail {

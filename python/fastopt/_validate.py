@@ -141,9 +141,12 @@ def features(x: Any, inputs: int, dtype: np.dtype[Any], name: str, *, finite: bo
         raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
     if finite:
         check_finite(array, name)
-    if array.dtype in READABLE and rows_contiguous(array):
+    native = array.dtype.newbyteorder("=")
+    if native not in READABLE:
+        return np.ascontiguousarray(array, dtype=dtype)
+    if rows_contiguous(array):
         return array.view(np.ndarray)
-    return np.ascontiguousarray(array, dtype=dtype)
+    return np.ascontiguousarray(array, dtype=native)  # the dtype stays, so that the layout changes no bit
 
 
 def labels(y: Any, classes: int, name: str) -> NDArray[np.int32]:
