@@ -104,6 +104,24 @@ def test_options_are_keyword_only():
             assert parameter.kind is parameter.KEYWORD_ONLY, f"{function.__qualname__}: {parameter.name} can be given by position"
 
 
+def test_texts_of_layers_networks_and_trainers():
+    """Layers show what differs from the defaults, enough to give the network back; a trainer what it is made of and how far it is."""
+    net = fo.mlp(3, [4], 2, dropout=0.1, batch_norm=True, seed=1)
+    again = eval(repr(net), {**vars(fo), **vars(fo.layers)})
+    assert again.layers == net.layers
+    assert repr(fo.layers.Dense(4)) == "Dense(units=4)"
+    assert repr(fo.layers.Dropout(0.5)) in ("Dropout(rate=0.5)", "Dropout()")
+    trainer = fo.Trainer(net, "cross_entropy", "sgd", l2=1e-3)
+    for said in (f"{net.num_parameters} parameters", "SoftmaxCrossEntropy(", "SGD(", "l2=0.001", "0 epochs", "0 steps"):
+        assert said in repr(trainer), said
+    assert "accumulate" not in repr(trainer)
+    assert "own_loss" in repr(fo.Trainer(fo.mlp(3, [4], 2), own_loss))
+
+
+def own_loss(outputs, targets):
+    return 0.0, outputs * 0
+
+
 def test_specs_are_frozen_values():
     for module in (fo.losses, fo.optimizers, fo.solvers):
         for name in module.names():

@@ -49,8 +49,12 @@ class Spec:
     def _values(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
+    def _shown(self) -> dict[str, Any]:
+        """What the text says, enough to give the spec back."""
+        return self._values()
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._values().items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._shown().items())})"
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._values() == other._values()

@@ -3,6 +3,7 @@
 A list of these describes a network (`fastopt.Network`); the computing is native. Shapes: a batch is `(n, features)`.
 """
 
+import dataclasses
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
@@ -28,6 +29,11 @@ class Layer(Spec):
     def config(self) -> dict[str, ConfigValue]:
         """Options for the native core, with the layer's kind."""
         return {"kind": self.kind, **super().config()}
+
+    def _shown(self) -> dict[str, Any]:
+        """What differs from the defaults: the text of a network holds many layers."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in self._values().items() if value != defaults[name]}
 
 
 @positional_spec
@@ -143,7 +149,7 @@ class BatchNorm(Layer):
     --------
     >>> import fastopt as fo
     >>> fo.layers.BatchNorm(momentum=0.05)
-    BatchNorm(momentum=0.05, eps=1e-05, trainable=True, learning_rate_multiplier=1.0)
+    BatchNorm(momentum=0.05)
 
     References
     ----------
@@ -206,8 +212,8 @@ class Standardize(Layer):
     Examples
     --------
     >>> import fastopt as fo
-    >>> fo.layers.Standardize()
-    Standardize(eps=1e-08)
+    >>> fo.layers.Standardize().eps
+    1e-08
     """
 
     kind: ClassVar[str] = "standardize"

@@ -122,6 +122,13 @@ class Trainer:
         self._fixed_rate = self._rates.fixed
         self._evaluating = False
 
+    def __repr__(self) -> str:
+        loss = self._loss if isinstance(self._loss, Loss) else getattr(self._loss, "__name__", type(self._loss).__name__)
+        off = {"accumulate": 1}
+        options = "".join(f", {name}={value:g}" for name, value in self._options.items() if value != off.get(name, 0))
+        made_of = f"{self._network.num_parameters:,} parameters, {loss}, {self._optimizer}{options}"
+        return f"<Trainer of {made_of}; {self.epoch} epochs, {self.steps} steps done>"
+
     # What it is made of
 
     @property
