@@ -5,6 +5,7 @@ fields and `Spec.config` turns a spec into the plain mapping that the native cor
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
@@ -23,13 +24,33 @@ def spec(cls: type[C]) -> type[C]:
 
     Equality, hash and text come from `Spec`: generating them for fifty classes took half of the time of `import fastopt`.
     """
-    return dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False, match_args=False)(cls)
+    return _names_options(dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False, match_args=False)(cls))
 
 
 @dataclass_transform(frozen_default=True)
 def positional_spec(cls: type[C]) -> type[C]:
     """As `spec`, with fields that may be given by position."""
-    return dataclasses.dataclass(frozen=True, eq=False, repr=False, match_args=False)(cls)
+    return _names_options(dataclasses.dataclass(frozen=True, eq=False, repr=False, match_args=False)(cls))
+
+
+_ELSEWHERE = {"lr": "learning_rate", "eta": "learning_rate", "betas": "beta1 and beta2", "epsilon": "eps", "p": "rate"}
+
+
+def _names_options(cls: type[C]) -> type[C]:
+    """Let a call with an option that there is not say which ones there are."""
+    init, known = cls.__init__, [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+
+    @functools.wraps(init)
+    def checked(self: C, *args: Any, **options: Any) -> None:
+        for name in options:
+            if name not in known:
+                meant = _ELSEWHERE.get(name, "")
+                hint = f"; it is called {meant} here" if meant.split(" ")[0] in known else ""
+                raise TypeError(f"{cls.__name__} has no option {name!r}{hint}; its options are: {', '.join(known) or 'none'}")
+        init(self, *args, **options)
+
+    setattr(cls, "__init__", checked)  # noqa: B010 - mypy takes the assignment for another signature
+    return cls
 
 
 class Spec:
