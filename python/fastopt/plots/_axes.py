@@ -26,7 +26,7 @@ def new_axes(ax: Axes | None, width: float = 7.0, height: float = 4.2) -> Axes:
 
 
 def finish(ax: Axes, *, fontsize: str = "medium", ncols: int = 1, beside: bool = False, title: str | None = None) -> Axes:
-    """Grid, frame and legend (inside, or beside the axes) as every picture here has them."""
+    """Grid, frame and legend as every picture here has them; beside the axes only where the figure makes room for it."""
     ax.grid(True, which="major", alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     if ax.get_legend_handles_labels()[0]:

@@ -196,7 +196,7 @@ def convergence(
     axes.set_yscale("log")
     wanted = "epochs" if against == "steps" and all(isinstance(each, History) for each in named.values()) else against
     axes.set(xlabel=wanted, ylabel="value" if optimum is None else "value above the minimum", title=title)
-    return finish(axes, fontsize="small")
+    return finish(axes, fontsize="small", beside=ax is None and len(named) > 3)
 
 
 def _recorded(array: Array | None, result: MinimizeResult) -> Array:

@@ -166,4 +166,4 @@ def optimizer_comparison(
     count_along(axes, "epoch")
     axes.set_ylabel(column.replace("_", " "))
     axes.set_title(title)
-    return finish(axes, fontsize="small", beside=True, title=f"last {column.replace('_', ' ')}")
+    return finish(axes, fontsize="small", beside=ax is None, title=f"last {column.replace('_', ' ')}")
