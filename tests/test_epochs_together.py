@@ -115,6 +115,72 @@ def test_epochs_that_ended_before_an_interrupt_are_recorded(monkeypatch):
     assert trainer.history.rows == single.history.rows
 
 
+def test_epochs_that_ended_before_another_exception_are_recorded(monkeypatch):
+    """What a signal handler raises comes when the native run is over; so does Ctrl-C while the epochs are written down."""
+    trainer = fo.Trainer(network(), "cross_entropy", "adam")
+    original = _fit.ArrayEpochs._rows
+
+    def late(self, epochs, rates):
+        monkeypatch.setattr(_fit.ArrayEpochs, "_rows", original)
+        raise TimeoutError
+
+    monkeypatch.setattr(_fit.ArrayEpochs, "_rows", late)
+    with pytest.raises(TimeoutError):
+        plain(trainer, epochs=30)
+    assert len(trainer.history.rows) == trainer.epoch == trainer.steps / STEPS > 1
+
+
+def test_weights_that_are_not_finite_are_not_kept_after_an_interrupt(monkeypatch):
+    original = _fit.ArrayEpochs._native_steps
+
+    def interrupted(self, order, *rest):
+        done = original(self, order, *rest)
+        if len(order) > 1:
+            self.trainer.network.parameters["0.bias"][:] = np.inf
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(_fit.ArrayEpochs, "_native_steps", interrupted)
+    trainer, single = (fo.Trainer(network(), "cross_entropy", "adam") for _ in range(2))
+    with pytest.raises(KeyboardInterrupt):
+        plain(trainer, epochs=30)
+    one_by_one(single, epochs=1)
+    same_state(trainer, single)
+
+
+def test_a_rate_that_fails_later_stops_the_fit_where_it_fails():
+    x, y = np.zeros((ROWS, 5), np.float32), np.zeros(ROWS)  # no gradient, so that any finite rate does
+    rate = fo.schedules.exponential_decay(1.0, 10.0)
+    together, single = (fo.Trainer(fo.mlp(5, [4], 1, dtype="float64"), "mse", fo.optimizers.SGD(learning_rate=rate)) for _ in range(2))
+    for options, trainer in (({}, together), ({"callbacks": lambda trainer, row: None}, single)):
+        with pytest.raises(ValueError, match="step 309"), np.errstate(over="ignore"):
+            trainer.fit(x, y, epochs=200, batch_size=BATCH, **options)
+    assert together.steps == 309 // STEPS * STEPS
+    same_state(together, single)
+
+
+@pytest.mark.parametrize("inside", ["alone", "warmup", "join"])
+def test_rates_of_a_function_are_asked_for_epoch_by_epoch(inside):
+    """It may look at the trainer; also inside a schedule."""
+    asked, trainers = [], []
+
+    def rate(t):
+        asked.append(trainers[0].epoch)
+        return 0.01
+
+    schedules = {"alone": rate, "warmup": fo.schedules.warmup(rate, 4), "join": fo.schedules.join((0.1, rate), (8,))}
+    trainers.append(fo.Trainer(network(), "cross_entropy", fo.optimizers.SGD(learning_rate=schedules[inside])))
+    plain(trainers[0], epochs=20)
+    assert set(range(4, 20)) <= set(asked)
+    assert max(map(asked.count, asked)) <= STEPS + 1
+
+
+def test_the_bar_ends_with_the_last_epoch(capsys):
+    pytest.importorskip("tqdm")
+    plain(fo.Trainer(network(), "cross_entropy", "adam"), epochs=7, progress=True)
+    assert "epoch 7/7" in capsys.readouterr().err.rsplit("\r", 1)[-1]
+
+
 def test_what_is_looked_at_between_epochs_is_there(runs):
     """An evaluation, a callback, a schedule of the user's own: epochs one by one."""
     x, y = data()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ Row = dict[str, Any]
 
 class Callback:
     """Base of callbacks; override what is wanted."""
+
+    def __repr__(self) -> str:
+        shown = {k: v for k, v in vars(self).items() if k[0] != "_" and isinstance(v, int | float | str | os.PathLike | None)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Before the first epoch of a fit."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fastopt.training import Trainer
 
 PIECE_SECONDS = 0.04  # of native work between two looks at Ctrl-C; the promise is 0.1
+MOST_EPOCHS = 1024  # in one native run: Python has to write down each,
+MOST_ROWS = 1 << 20  # and their order is in memory
 PROBE_ROWS = 256
 ASSUMED_FLOPS = 2e10  # before the first measurement
 
@@ -84,7 +86,7 @@ class Epochs:
         """How many of the next epochs are one native run."""
         return 1
 
-    def epochs(self, count: int, history: History, snapshot: Snapshot) -> None:
+    def epochs(self, count: int, start: float, history: History, snapshot: Snapshot) -> None:
         """Train and record them, or nothing."""
         raise NotImplementedError
 
@@ -101,6 +103,7 @@ class Epochs:
             for callback in self._callbacks:
                 callback.on_fit_begin(trainer)
             while len(history.rows) < self._epochs:
+                start = time.perf_counter()
                 if self.bar is not None:
                     self.bar.epoch(trainer.epoch)
                 self._lap("python")
@@ -109,9 +112,9 @@ class Epochs:
                 count = self.at_once(self._epochs - len(history.rows))
                 try:
                     if count > 1:
-                        self.epochs(count, history, snapshot)
+                        self.epochs(count, start, history, snapshot)
                     else:
-                        self._epoch(history, snapshot)
+                        self._epoch(start, history, snapshot)
                 except FinishedError as end:
                     history.message = trainer.history.message = str(end)
                     break
@@ -129,9 +132,9 @@ class Epochs:
             callback.on_fit_end(trainer)
         return history
 
-    def _epoch(self, history: History, snapshot: Snapshot) -> None:
+    def _epoch(self, start: float, history: History, snapshot: Snapshot) -> None:
         """One epoch, what is measured after it, and the callbacks."""
-        trainer, start = self.trainer, time.perf_counter()
+        trainer = self.trainer
         try:
             loss = self.one_epoch()
             self._lap("python")
@@ -146,19 +149,20 @@ class Epochs:
             text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
             raise NonFiniteLossError(text, step=error.step, epoch=trainer.epoch) from None
         row = self._row(loss)
-        self._record(row, time.perf_counter() - start, history)
+        self._record([row], time.perf_counter() - start, history)
         for callback in self._callbacks:
             if callback.on_epoch_end(trainer, row):
                 trainer.stop_training = True
         if self._callbacks:
             self._lap("callbacks")
 
-    def _record(self, row: dict[str, Any], seconds: float, history: History) -> None:
-        trainer = self.trainer
-        self.adapted = False
-        trainer.epoch += 1
-        trainer.history.append(row, seconds)
-        history.append(row, seconds)
+    def _record(self, rows: list[dict[str, Any]], seconds: float, history: History) -> None:
+        """Epochs that ended, which share the time; all at once, for Ctrl-C to come before or after."""
+        trainer, each = self.trainer, [seconds / max(1, len(rows))] * len(rows)
+        self.adapted = self.adapted and not rows
+        trainer.epoch += len(rows)
+        trainer.history.extend(rows, each)
+        history.extend(rows, each)
 
     def columns(self, metrics: Iterable[str]) -> list[str]:
         """Names of what `_row` will give."""
@@ -225,10 +229,11 @@ class ArrayEpochs(Epochs):
     def _order(self, epochs: int) -> NDArray[np.integer[Any]]:
         """Rows of the next epochs, one below the other."""
         n, rows = self._data.count, self._data.rows
+        order: NDArray[np.integer[Any]]
         if self._shuffle:
             order = core.permutations(n, self.trainer.seed, self.trainer.epoch, epochs)
         else:
-            order = np.tile(np.arange(n, dtype=np.int64), (epochs, 1))
+            order = np.tile(np.arange(n, dtype=np.int32 if n < 1 << 31 else np.int64), (epochs, 1))
         return order if rows is None else rows[order]
 
     def one_epoch(self) -> float:
@@ -256,42 +261,55 @@ class ArrayEpochs(Epochs):
 
     def at_once(self, most: int) -> int:
         """As many as make a piece, when nobody looks between them: Python then costs an epoch of few rows no more than its steps."""
-        return min(most, self._pace.steps // self._steps) if self._joins and self._pace.measured else 1
+        if not (self._joins and self._pace.measured):
+            return 1
+        return max(1, min(most, self._pace.steps // self._steps, MOST_EPOCHS, MOST_ROWS // self._data.count))
 
-    def epochs(self, count: int, history: History, snapshot: Snapshot) -> None:
+    def epochs(self, count: int, start: float, history: History, snapshot: Snapshot) -> None:
         """Train and record them; where one of them fails, nothing, and from then on they are run one by one, to the same end."""
         trainer, steps = self.trainer, self._steps
-        order, rates = self._order(count), trainer._rates.block(trainer._native.micro_steps, count * steps)
-        self._lap("order")
-        if len(self._losses) < count:
-            self._reserve(count)
-        first, start = trainer._native.micro_steps, time.perf_counter()
+        epoch, first = trainer.epoch, trainer._native.micro_steps
+        rates: NDArray[np.float64] = np.empty(0)
         try:
+            rates = trainer._rates.block(first, count * steps)
+            order = self._order(count)
+            self._lap("order")
+            if len(self._losses) < count:
+                self._reserve(count)
+            begin = time.perf_counter()
             done = self._native_steps(order, rates, 0, count * steps)
-            seconds = time.perf_counter() - start
-            self._pace.saw(count * steps, seconds)
+            self._pace.saw(count * steps, time.perf_counter() - begin)
             self._lap("python")
             finite = done == count * steps and snapshot.finite()
             self._lap("snapshot")
-        except KeyboardInterrupt:
-            self._record_all((trainer._native.micro_steps - first) // steps, rates, time.perf_counter() - start, history)
-            raise
-        if finite:
-            self._record_all(count, rates, seconds, history)
-            if self.bar is not None:
-                self.bar.update(count * self._data.count)
-        else:
+            if finite:
+                self._record(self._rows(count, rates), time.perf_counter() - start, history)
+        except BaseException as error:  # Ctrl-C, or what another signal handler raised, comes when the native steps are done
+            ended = (trainer._native.micro_steps - first) // steps
+            if isinstance(error, ValueError) and ended == 0:  # a rate of a later epoch, say
+                finite = False
+            else:
+                if not snapshot.finite():
+                    snapshot.restore()
+                elif trainer.epoch == epoch:
+                    self._record(self._rows(ended, rates), time.perf_counter() - start, history)
+                raise
+        if not finite:
             snapshot.restore()
             self._joins = False
+        elif self.bar is not None:
+            self.bar.epoch(trainer.epoch - 1)
+            self.bar.update(count * self._data.count)
 
-    def _record_all(self, epochs: int, rates: NDArray[np.float64], seconds: float, history: History) -> None:
+    def _rows(self, epochs: int, rates: NDArray[np.float64]) -> list[dict[str, Any]]:
+        rows = []
         for i in range(epochs):
-            self.rate = float(rates[(i + 1) * self._steps - 1])
-            row = {"epoch": self.trainer.epoch, "loss": self._mean(i)}
+            row = {"epoch": self.trainer.epoch + i, "loss": self._mean(i)}
             if self._penalties is not None:
                 row["penalty"] = float(self._penalties[i])
-            row["learning_rate"] = self.rate
-            self._record(row, seconds / epochs, history)
+            self.rate = row["learning_rate"] = float(rates[(i + 1) * self._steps - 1])
+            rows.append(row)
+        return rows
 
     def _native_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d, epochs = self._data, len(order)

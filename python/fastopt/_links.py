@@ -34,7 +34,8 @@ def call(loss: AnyLoss, outputs: Array, target: Array) -> tuple[float, Array]:
         raise TypeError(f"the loss must return (value, gradient); got {type(result).__name__}")
     gradient = np.ascontiguousarray(result[1], dtype=outputs.dtype)
     if gradient.shape != outputs.shape:
-        raise ValueError(f"the loss must return a gradient of the prediction's shape {outputs.shape}; got {gradient.shape}")
+        shapes = f"the target had shape {target.shape}, as it was given"
+        raise ValueError(f"the loss must return a gradient of the prediction's shape {outputs.shape}; got {gradient.shape} ({shapes})")
     return float(result[0]), gradient
 
 

@@ -283,7 +283,7 @@ def _resolve(method: str | Method) -> Method:
         name = method.lower().replace("-", "_")
         known: dict[str, type[Method]] = {**solvers.table(), **optimizers.table()}
         if name not in known:
-            raise ValueError(f"method {method!r} is not known; known are: {', '.join(sorted(known))}")
+            raise ValueError(_specs.unknown("method", method, sorted(known)))
         return known[name]()
     if isinstance(method, type) and issubclass(method, Method):
         raise TypeError(f"method must be an instance; got the class {method.__name__}: write {method.__name__}()")

@@ -28,12 +28,12 @@ class Rates:
 
     @property
     def known_ahead(self) -> bool:
-        """Whether the rates of later steps may be asked for now; a plain function may look at the clock."""
+        """Whether the rates of later steps may be asked for now."""
         if self.fixed is not None:
             return True
         from fastopt import schedules
 
-        return isinstance(self._learning_rate, schedules.Schedule)
+        return schedules.depends_on_step_alone(self._learning_rate)
 
     def next(self, micro_step: int) -> float:
         """Rate of one micro-batch."""

@@ -41,7 +41,7 @@ def _names_options(cls: type[C]) -> type[C]:
     init, known = cls.__init__, [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
 
     @functools.wraps(init)
-    def checked(self: C, *args: Any, **options: Any) -> None:
+    def _checked(self: C, *args: Any, **options: Any) -> None:
         for name in options:
             if name not in known:
                 meant = _ELSEWHERE.get(name, "")
@@ -49,7 +49,7 @@ def _names_options(cls: type[C]) -> type[C]:
                 raise TypeError(f"{cls.__name__} has no option {name!r}{hint}; its options are: {', '.join(known) or 'none'}")
         init(self, *args, **options)
 
-    setattr(cls, "__init__", checked)  # noqa: B010 - mypy takes the assignment for another signature
+    setattr(cls, "__init__", _checked)  # noqa: B010 - mypy takes the assignment for another signature
     return cls
 
 
@@ -255,6 +255,22 @@ def learning_rate(default: float) -> Any:
     return _field(default, check)
 
 
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """What to say to a name that there is not."""
+    import difflib
+
+    bare = {each.replace("_", ""): each for each in known}
+    wanted = "".join(c for c in name.lower() if c.isalnum())
+    ends = [b for b in bare if min(len(b), len(wanted)) > 2 and (_ends(b, wanted) or _ends(wanted, b))]
+    near = sorted(ends, key=len)[-1:] or difflib.get_close_matches(wanted, bare, 1)
+    hint = f" (did you mean {bare[near[0]]!r}?)" if near else ""
+    return f"{kind} {name!r} is not known; known are: {', '.join(bare.values())}{hint}"
+
+
+def _ends(whole: str, part: str) -> bool:
+    return whole.startswith(part) or whole.endswith(part)
+
+
 T = TypeVar("T", bound=NamedSpec)
 
 
@@ -276,7 +292,7 @@ def lookup(kind: str, table: Mapping[str, type[T]], base: type[T], value: object
     if isinstance(value, str):
         cls = table.get(value.lower().replace("-", "_"))
         if cls is None:
-            raise ValueError(f"{kind} {value!r} is not known; known are: {', '.join(sorted(table))}")
+            raise ValueError(unknown(kind, value, sorted(table)))
         try:
             return cls()
         except TypeError:

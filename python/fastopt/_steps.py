@@ -125,7 +125,7 @@ def lbfgs_steps(
             pairs.clear()
             found = _wolfe(method, fun_and_grad, point, -point.grad, _first_length(point.grad, fresh=found is None), rounding)
             if not found.accepted:
-                raise StepFailedError("the line search failed along steepest descent" + _why(found))
+                raise StepFailedError("the line search failed along steepest descent" + _why(found, point))
         new = Point(found.x if settle is None else settle(found.x), found.value, found.grad)
         pairs.add(new.x - point.x, new.grad - point.grad)
         point = new
@@ -162,7 +162,7 @@ def _search(method: GradientDescent | Newton, function: Function, point: Point, 
             step=step, c1=method.c1, c2=method.c2, max_evaluations=method.max_evaluations,
         )  # fmt: skip
     if not found.accepted:
-        raise StepFailedError("the line search failed" + _why(found))
+        raise StepFailedError("the line search failed" + _why(found, point))
     return found
 
 
@@ -181,12 +181,12 @@ def _unseen_step(function: Function, point: Point, direction: Vector, step: floa
     return None
 
 
-def _why(found: Step) -> str:
+def _why(found: Step, start: Point) -> str:
     if found.evaluations == 0:
         return ": the direction does not descend"
-    if found.t > 0.0:
+    if found.value < start.value - ROUNDING * abs(start.value):
         return ": the function still falls where it ended, perhaps without bound"
-    return ": no step decreases the function, by what its rounding can show"
+    return ": no step decreases the function, by what its rounding can show; away from a minimum this means that the gradient is wrong"
 
 
 def _at(function: Function, x: Vector) -> Point:

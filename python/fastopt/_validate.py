@@ -146,7 +146,7 @@ def features(x: Any, inputs: int, dtype: np.dtype[Any], name: str, *, finite: bo
         return np.ascontiguousarray(array, dtype=dtype)
     if rows_contiguous(array):
         return array.view(np.ndarray)
-    return np.ascontiguousarray(array, dtype=native)  # the dtype stays, so that the layout changes no bit
+    return np.array(array, dtype=native, order="C")  # the dtype stays, so that the layout changes no bit
 
 
 def labels(y: Any, classes: int, name: str) -> NDArray[np.int32]:

@@ -27,9 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-_OF_EVERY_FIT = ("epoch", "penalty", "learning_rate", "damping")
-
-
 class _Monitor(Callback):
     """Follows one column of the history and knows when it got better."""
 
@@ -43,13 +40,12 @@ class _Monitor(Callback):
     def _largest(self) -> bool:
         if self.mode != "auto":
             return self.mode == "max"
-        metric = self.monitor.removeprefix("val_")
-        return metric in metrics.names() and bool(getattr(metrics.get(metric), "larger_is_better", False))
+        return metrics.larger_is_better(self.monitor) is True
 
     @property
     def doubt(self) -> str:
         """What the user should say, when it is not known which values of the column are better."""
-        if self.mode != "auto" or self.monitor.removeprefix("val_") in {"loss", *_OF_EVERY_FIT, *metrics.names()}:
+        if self.mode != "auto" or metrics.larger_is_better(self.monitor) is not None:
             return ""
         return f"{type(self).__name__} takes small values of {self.monitor!r} for better; say mode='max' or mode='min'"
 
@@ -189,6 +185,7 @@ class ReduceOnPlateau(_Monitor):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Start counting anew."""
+        trainer._needs_rates("ReduceOnPlateau")
         super().on_fit_begin(trainer)
         self._waited = 0
 
@@ -228,6 +225,11 @@ class ModelCheckpoint(_Monitor):
         super().__init__(monitor, mode, min_delta)
         self.path = path
         self.state: dict[str, NDArray[Any]] | None = None
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Start anew: what was kept may be of another network."""
+        super().on_fit_begin(trainer)
+        self.state = None
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
         """Keep the state when it is the best so far."""

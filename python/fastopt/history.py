@@ -8,6 +8,9 @@ from typing import Any
 __all__ = ["History"]
 
 
+SHOWN = 25  # rows at either end of a long history that is printed
+
+
 class History(Mapping[str, list[Any]]):
     """Rows of a training run, as a mapping of columns; a value that a row lacks is NaN.
 
@@ -55,13 +58,22 @@ class History(Mapping[str, list[Any]]):
 
     def append(self, row: dict[str, Any], seconds: float) -> None:
         """Add the row of an epoch."""
-        self.rows.append(row)
-        self.seconds.append(seconds)
+        self.extend([row], [seconds])
 
-    def best(self, column: str = "val_loss", *, largest: bool = False) -> dict[str, Any]:
-        """The row with the smallest (or largest) value of a column; NaN never wins."""
+    def extend(self, rows: list[dict[str, Any]], seconds: list[float]) -> None:
+        """Add the rows of several epochs."""
+        self.rows += rows
+        self.seconds += seconds
+
+    def best(self, column: str = "val_loss", *, largest: bool | None = None) -> dict[str, Any]:
+        """The row with the best value of a column; NaN never wins.
+
+        `largest` says whether larger values are better; by default they are for metrics of this library of which that is true.
+        """
+        from fastopt import metrics
+
         values = self[column]
-        sign = -1.0 if largest else 1.0
+        sign = -1.0 if (metrics.larger_is_better(column) if largest is None else largest) else 1.0
         ranked = [(v != v, sign * v if v == v else 0.0) for v in values]
         return self.rows[ranked.index(min(ranked))]
 
@@ -77,7 +89,8 @@ class History(Mapping[str, list[Any]]):
 
     def __str__(self) -> str:
         names = list(self)
-        table = [names, *([_short(row.get(name, float("nan"))) for name in names] for row in self.rows)]
+        rows = self.rows if len(self.rows) <= 2 * SHOWN else [*self.rows[:SHOWN], dict.fromkeys(names, "..."), *self.rows[-SHOWN:]]
+        table = [names, *([_short(row.get(name, float("nan"))) for name in names] for row in rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(names))]
         return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in table)
 

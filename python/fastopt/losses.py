@@ -294,6 +294,8 @@ class KLDivergence(Loss):
 class Hinge(Loss):
     """`max(0, 1 - y p)`; target +1 or -1 ({0, 1} is mapped), `(n, outputs)`.
 
+    `Trainer.predict` gives 0 and 1.
+
     Examples
     --------
     >>> import fastopt as fo
@@ -312,6 +314,8 @@ class Hinge(Loss):
 @spec
 class SquaredHinge(Loss):
     """`max(0, 1 - y p)^2`; target +1 or -1 ({0, 1} is mapped), `(n, outputs)`.
+
+    `Trainer.predict` gives 0 and 1.
 
     Examples
     --------
@@ -360,6 +364,8 @@ class MulticlassHinge(Loss):
 @spec
 class Perceptron(Loss):
     """`max(0, -y p)` for one output and target +1 or -1; with more outputs `max_k p_k - p_c` and class indices `(n,)`.
+
+    `Trainer.predict` gives 0 and 1, or class indices.
 
     Examples
     --------

@@ -13,13 +13,14 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastopt import _validate
+from fastopt import _specs, _validate
 
-__all__ = ["accuracy", "auc", "balanced_accuracy", "get", "log_loss", "mae", "mse", "names", "r2", "rmse", "top_k"]
+__all__ = ["accuracy", "auc", "balanced_accuracy", "get", "larger_is_better", "log_loss", "mae", "mse", "names", "r2", "rmse", "top_k"]
 
 Metric: TypeAlias = Callable[..., float]
 F = TypeVar("F", bound=Metric)
 _TABLE: dict[str, Metric] = {}
+_OF_EVERY_FIT = ("epoch", "loss", "penalty", "learning_rate", "damping")
 _ROUNDING = 1e-3  # by which probabilities may leave [0, 1], as their sums may leave 1
 
 
@@ -55,11 +56,26 @@ def get(metric: str | Metric) -> Metric:
     if isinstance(metric, str):
         found = _TABLE.get(metric)
         if found is None:
-            raise ValueError(f"metric {metric!r} is not known; known are: {', '.join(_TABLE)}")
+            raise ValueError(_specs.unknown("metric", metric, _TABLE))
         return found
     if not callable(metric):
         raise TypeError(f"a metric must be a name or a callable (target, prediction) -> float; got {metric!r}")
     return metric
+
+
+def larger_is_better(column: str) -> bool | None:
+    """Whether larger values of a column of a history are better; None when nobody said so.
+
+    Examples
+    --------
+    >>> import fastopt as fo
+    >>> fo.metrics.larger_is_better("val_accuracy"), fo.metrics.larger_is_better("val_loss")
+    (True, False)
+    """
+    name = column.removeprefix("val_")
+    if name in _OF_EVERY_FIT:
+        return False
+    return getattr(_TABLE.get(name), "larger_is_better", None)
 
 
 def _pair(target: NDArray[Any], prediction: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -202,7 +218,7 @@ def auc(target: ArrayLike, score: ArrayLike, sample_weight: ArrayLike | None = N
         with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is refused below
             s = s[:, 1] - s[:, 0]
     if s.ndim == 2 and s.shape[1] > 2:
-        raise ValueError(f"auc is for two classes; got scores of {s.shape[1]}: take 'log_loss' or 'accuracy'")
+        raise ValueError(f"auc is for two classes; got scores of {s.shape[1]}: take 'accuracy', or auc of one column after the other")
     y, s = _values(target, s)
     if y.ndim != 1:
         raise ValueError(f"target must have shape (rows,); got {y.shape}")

@@ -141,9 +141,12 @@ class GradientMonitor(Callback):
         return "\n".join(lines + (last or ["no vanishing or exploding gradient in the last epoch"]))
 
 
+FEWEST = 10  # losses that tell something
+
+
 @dataclass(frozen=True)
 class LearningRateRange:
-    """Result of a range test: rates tried, losses seen (raw and smoothed), and a suggestion."""
+    """Result of a range test: rates tried, losses seen (raw and smoothed), and a suggestion; NaN when training diverged too early."""
 
     rates: NDArray[np.float64] = field(repr=False)
     losses: NDArray[np.float64] = field(repr=False)
@@ -153,9 +156,9 @@ class LearningRateRange:
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateFinder:
-    """Range test: train with a rate that grows geometrically from `low` to `high`, and see where the loss falls fastest.
+    """Range test: train with a rate that grows geometrically from `low` to `high`, and see where the loss is smallest.
 
-    The trainer is left exactly as it was.
+    What is suggested is a tenth of that rate: far enough from where training diverges. The trainer is left exactly as it was.
 
     Parameters
     ----------
@@ -171,7 +174,7 @@ class LearningRateFinder:
     Raises
     ------
     ValueError
-        For rates in the wrong order.
+        For rates in the wrong order, and for a trainer with a solver, which chooses its own steps.
 
     Examples
     --------
@@ -202,6 +205,7 @@ class LearningRateFinder:
 
     def run(self, trainer: Trainer, X: ArrayLike, y: ArrayLike, *, batch_size: int = 32) -> LearningRateRange:
         """Make the test on batches of these data."""
+        trainer._needs_rates("LearningRateFinder")
         train = _prepare.arrays(trainer, X, y, None)
         size = min(_validate.positive_int(batch_size, "batch_size"), train.count)
         state = trainer.state_dict()
@@ -213,7 +217,8 @@ class LearningRateFinder:
         finally:
             trainer.load_state_dict(state)
         smoothed = _smooth(losses, self.smoothing)
-        return LearningRateRange(rates[: len(losses)], np.array(losses), smoothed, _steepest(rates, losses, self.smoothing))
+        suggestion = float(rates[int(np.argmin(smoothed))]) / 10 if len(losses) >= FEWEST else math.nan
+        return LearningRateRange(rates[: len(losses)], np.array(losses), smoothed, suggestion)
 
     def _train(self, trainer: Trainer, train: _prepare.ArrayData, size: int, rates: NDArray[np.float64], losses: list[float]) -> None:
         per_epoch = -(-train.count // size)
@@ -245,19 +250,9 @@ def _average(values: list[float], smoothing: float) -> NDArray[np.float64]:
 
 
 def _smooth(losses: list[float], smoothing: float) -> NDArray[np.float64]:
-    """Averages from both ends, averaged, so that the curve does not lag behind the rate."""
-    return 0.5 * (_average(losses, smoothing) + _average(losses[::-1], smoothing)[::-1])
+    """Averages from both ends, averaged, so that the curve does not lag behind the rate.
 
-
-def _steepest(rates: NDArray[np.float64], losses: list[float], smoothing: float) -> float:
-    """The rate at which the loss falls fastest per decade, in the two decades before its minimum (below it is noise).
-
-    What comes after the minimum is left out before smoothing: a loss that diverges would otherwise lift the curve to its left.
+    Losses above the first ones only say that training diverged, not how far: uncut, a few of them would lift the curve far to their left.
     """
-    if len(losses) < 10:
-        return math.nan
-    stop = max(int(np.argmin(_average(losses, smoothing))) + 1, 10)
-    curve = _smooth(losses[:stop], smoothing)
-    slope = np.gradient(curve, np.log(rates[:stop]))
-    first = min(int(np.searchsorted(rates, rates[stop - 1] / 100)), stop - 2)
-    return float(rates[first + int(np.argmin(slope[first:stop]))])
+    bounded = np.minimum(losses, max(losses[:FEWEST], default=0.0)).tolist()
+    return 0.5 * (_average(bounded, smoothing) + _average(bounded[::-1], smoothing)[::-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -31,8 +32,9 @@ class Network:
         From `fastopt.layers`.
     dtype : str or dtype
         "float32" or "float64".
-    seed : int
-        Of the initial weights, the dropout masks and (by default) the shuffling.
+    seed : int or None
+        Of the initial weights, the dropout masks and (by default) the shuffling. None draws one from the operating system, which
+        `Network.seed` tells.
     precision : str
         Of the products of the dense layers, in training and inference. "full": in the dtype. "bf16": float32 weights and activations are
         rounded to bfloat16 (8 bits of significand, to nearest, ties to even) on their way into each product and summed in float32, about
@@ -60,12 +62,12 @@ class Network:
     """
 
     def __init__(
-        self, inputs: int, layers: Sequence[Layer], *, dtype: DTypeLike = "float32", seed: int = 0, precision: str = "full"
+        self, inputs: int, layers: Sequence[Layer], *, dtype: DTypeLike = "float32", seed: int | None = 0, precision: str = "full"
     ) -> None:
         self._inputs = _validate.positive_int(inputs, "inputs")
         self._layers = _check_layers(layers)
         self._dtype = _validate.dtype_of(dtype)
-        self._seed = _specs.check_seed(seed)
+        self._seed = int.from_bytes(os.urandom(8), "little") >> 1 if seed is None else _specs.check_seed(seed)
         if not isinstance(precision, str):
             raise TypeError(f"precision must be one of {', '.join(core.precision_names())}; got {precision!r}")
         self._precision = precision
@@ -395,7 +397,7 @@ def mlp(
     init: str = "auto",
     standardize: bool = False,
     dtype: DTypeLike = "float32",
-    seed: int = 0,
+    seed: int | None = 0,
     precision: str = "full",
 ) -> Network:
     """A multi-layer perceptron; each hidden layer is Dense, BatchNorm, Activation, Dropout (those asked for), the last one Dense.

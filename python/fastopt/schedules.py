@@ -69,6 +69,16 @@ def values(schedule: ScheduleLike, t0: int, n: int) -> Floats:
     return rates
 
 
+def depends_on_step_alone(schedule: ScheduleLike) -> bool:
+    """Whether all of it is of this library; a function of somebody else's may look at the clock, or at the trainer."""
+    if not callable(schedule):
+        return True
+    if not isinstance(schedule, Schedule) or type(schedule).__module__ != __name__:
+        return False
+    values = [getattr(schedule, field.name) for field in fields(schedule)]  # type: ignore[arg-type]
+    return all(depends_on_step_alone(part) for value in values for part in (value if isinstance(value, tuple) else (value,)))
+
+
 def _at(schedule: ScheduleLike, t: Floats) -> Floats:
     if isinstance(schedule, Schedule):
         return schedule.rates(t)

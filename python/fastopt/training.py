@@ -38,7 +38,9 @@ class Trainer:
     ----------
     network : Network
     loss : str, Loss or callable
-        A name, a spec, or a function `(prediction, target) -> (value, gradient)`.
+        A name, a spec, or a function `(prediction, target) -> (value, gradient)`: raw outputs `(n, outputs)` in the network's dtype, rows
+        of y in their own shape and dtype, the mean loss, and its gradient in the shape of the prediction. Give y as `(n, 1)` for one
+        output, or the two broadcast to `(n, n)`.
     optimizer : str, Optimizer or Solver
         A name or a spec. A solver (LBFGS, NewtonCG, Newton, LevenbergMarquardt) takes the full batch, `fit(..., batch_size=None)`, one
         step per epoch, batch normalization with fixed statistics, and says in `history.message` why it ended a fit before its time.
@@ -47,7 +49,8 @@ class Trainer:
     clip_norm, clip_value : float, optional
         Bounds on the global norm and on each element of the gradient.
     ema : float
-        Decay in [0, 1) of an exponential average of the weights, which evaluation and prediction use; 0 for none.
+        Decay in [0, 1) of an exponential average of the weights, which evaluation and prediction use; 0 for none. It begins with the
+        weights after the first update and reaches back over some `1 / (1 - ema)` updates, so train for many more than that.
     accumulate : int
         Micro-batches per update, each weighing as much as its rows; those left at the end of an epoch make an update of their own.
     seed : int, optional
@@ -121,6 +124,11 @@ class Trainer:
         self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
         self._fixed_rate = self._rates.fixed
         self._evaluating = False
+
+    def _needs_rates(self, who: str) -> None:
+        """Raise for a solver, on behalf of what turns learning rates."""
+        if self._memory is not None:
+            raise ValueError(f"{who} needs a learning rate; {type(self._optimizer).__name__} chooses its own steps")
 
     def __repr__(self) -> str:
         loss = self._loss if isinstance(self._loss, Loss) else getattr(self._loss, "__name__", type(self._loss).__name__)

@@ -23,6 +23,7 @@ Paths: TypeAlias = MinimizeResult | Mapping[str, MinimizeResult]
 Array: TypeAlias = NDArray[np.float64]
 
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8c564b", "#e377c2")
+DIVERGED = 1e3  # what rose by this much above its start is not followed further up
 GRID, LINE = 161, 401  # evaluations along each side of a contour picture, and along a curve
 
 
@@ -177,7 +178,7 @@ def convergence(
     named = results if isinstance(results, Mapping) and not isinstance(results, History) else {"": results}
     if not named:
         raise ValueError("results must not be empty")
-    axes = new_axes(ax)
+    axes, highest = new_axes(ax), 0.0
     for i, (label, result) in enumerate(named.items()):
         if isinstance(result, History):  # the row of an epoch is written when it ends
             values, seconds, steps = np.array(result[column]), np.cumsum(result.seconds), np.arange(1, len(result.rows) + 1)
@@ -189,11 +190,13 @@ def convergence(
         if not shown.any():
             raise ValueError(f"{label or 'the run'} has no positive value to draw on a logarithmic axis; give the optimum")
         x = (seconds if against == "seconds" else steps)[shown]
-        style = ("-", "--", ":")[i // len(COLOURS) % 3]
         colour = COLOURS[i % len(COLOURS)]
-        axes.plot(x, height[shown], style, color=colour, linewidth=1.8, label=label or None)
+        highest = max(highest, DIVERGED * height[shown][0])
+        axes.plot(x, height[shown], _style(i), color=colour, linewidth=1.8, label=label or None)
         axes.plot(x[-1:], height[shown][-1:], "o", color=colour, markersize=5)
     axes.set_yscale("log")
+    if axes.get_ylim()[1] > highest:
+        axes.set_ylim(top=highest)  # a run that diverged would leave the others a line at the bottom
     wanted = "epochs" if against == "steps" and all(isinstance(each, History) for each in named.values()) else against
     axes.set(xlabel=wanted, ylabel="value" if optimum is None else "value above the minimum", title=title)
     return finish(axes, fontsize="small", beside=ax is None and len(named) > 3)
@@ -245,11 +248,16 @@ def _marked(fun: Any, optimum: ArrayLike | None, variables: int) -> Array:
     return np.asarray(optimum, dtype=np.float64).reshape(-1, variables)
 
 
+def _style(i: int) -> str:
+    return ("-", "--", ":")[i // len(COLOURS) % 3]
+
+
 def _path(axes: Axes, i: int, label: str, points: Array) -> _Path:
-    colour, marker = COLOURS[i % len(COLOURS)], 4.0 if len(points) <= 60 else 2.0
+    colour, style, marker = COLOURS[i % len(COLOURS)], _style(i), 4.0 if len(points) <= 60 else 2.0
     (line,) = axes.plot(
-        points[:, 0], points[:, 1], "o-", color=colour, linewidth=1.7, markersize=marker, markeredgewidth=0, zorder=3 + 0.1 * i, label=label
-    )
+        points[:, 0], points[:, 1], "o" + style, color=colour, linewidth=1.7, markersize=marker, markeredgewidth=0,
+        zorder=3 + 0.1 * i, label=label,
+    )  # fmt: skip
     (end,) = axes.plot(points[-1:, 0], points[-1:, 1], "o", color=colour, markersize=7.5, markeredgecolor="white", zorder=5)
     axes.plot(points[:1, 0], points[:1, 1], "o", color="white", markersize=7, markeredgecolor="black", markeredgewidth=1.3, zorder=5.5)
     return _Path(points, line, end)

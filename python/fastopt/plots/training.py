@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastopt import metrics
 from fastopt.history import History
 from fastopt.plots._axes import count_along, finish, new_axes
 
@@ -48,7 +49,7 @@ def learning_curves(history: History, *, columns: Sequence[str] | None = None, a
         axes.plot(epochs, history[column], label=names.get(column, column), linewidth=1.8)
     monitored = "val_loss" if "val_loss" in chosen else chosen[0]
     best = history.best(monitored)
-    if "loss" in monitored:
+    if metrics.larger_is_better(monitored) is not None:
         axes.axvline(best["epoch"] + 1, color="0.5", linestyle=":", linewidth=1.2)
         text = f"best: epoch {best['epoch'] + 1}, {best[monitored]:.4g}"
         axes.plot([best["epoch"] + 1], [best[monitored]], "o", color="0.25", markersize=5, label=text)
@@ -122,7 +123,7 @@ def learning_rate_range(found: LearningRateRange, *, ax: Axes | None = None, tit
 
 
 def optimizer_comparison(
-    histories: Mapping[str, History], *, column: str = "loss", ax: Axes | None = None, title: str = "", log: bool = True
+    histories: Mapping[str, History], *, column: str = "loss", ax: Axes | None = None, title: str = "", log: bool | None = None
 ) -> Axes:
     """One column of several runs against the epoch; runs are listed from the best last value to the worst.
 
@@ -132,8 +133,8 @@ def optimizer_comparison(
         One run per label.
     column : str
         What to draw.
-    log : bool
-        Logarithmic axis.
+    log : bool, optional
+        Logarithmic axis; by default for what is better the smaller it is.
     ax : Axes, optional
     title : str
 
@@ -149,19 +150,24 @@ def optimizer_comparison(
         raise ValueError("histories must not be empty")
     axes = new_axes(ax, 8.0, 4.8)
 
+    upwards = metrics.larger_is_better(column) is True
+
     def last(name: str) -> float:
-        value = float(histories[name][column][-1])
-        return value if math.isfinite(value) else math.inf
+        return float(histories[name][column][-1])
+
+    def rank(name: str) -> float:
+        value = last(name)
+        return (-value if upwards else value) if math.isfinite(value) else math.inf
 
     from matplotlib import colormaps
 
-    order = sorted(histories, key=last)
+    order = sorted(histories, key=rank)
     for i, name in enumerate(order):
         run = histories[name]
         style = ("-", "--", ":")[i // 10 % 3]
         label = f"{name}  {last(name):.3g}"
         axes.plot(np.array(run["epoch"]) + 1, run[column], style, color=colormaps["tab10"](i % 10), linewidth=1.6, label=label)
-    if log:
+    if not upwards if log is None else log:
         axes.set_yscale("log")
     count_along(axes, "epoch")
     axes.set_ylabel(column.replace("_", " "))
