@@ -152,6 +152,8 @@ def test_networks():
     refuses("Standardize in the middle", fo.Network, 3, [dense, layers.Standardize()], match="Standardize")
     refuses("no units", layers.Dense, 0, match="units")
     refuses("unknown activation", layers.Dense, 3, activation="rellu", match="leaky_relu")
+    refuses("a loss of elsewhere", fo.losses.get, "categorical_crossentropy", match=r"known are: bce.*did you mean 'cross_entropy'\?")
+    refuses("a short name", fo.metrics.get, "acc", match=r"did you mean 'accuracy'\?")
     refuses("unknown initialiser", layers.Dense, 3, init="he", match="he_uniform")
     refuses("rate 1", layers.Dropout, 1.0, match="rate")
     refuses("a name of elsewhere", fo.optimizers.Adam, lr=0.1, match="has no option 'lr'; it is called learning_rate here; its options")

@@ -85,6 +85,31 @@ def test_classification_metrics():
     close(m.log_loss(y, q, w), -(w @ np.log(q[np.arange(60), y])) / w.sum(), 1e-12, "log loss")
 
 
+def test_log_loss_of_shares():
+    rng = np.random.default_rng(154)
+    y, q, w = rng.dirichlet([1, 1, 1], 40), rng.dirichlet([2, 1, 1], 40), rng.random(40)
+    close(m.log_loss(y, q), -np.sum(y * np.log(q), axis=1).mean(), 1e-12, "shares")
+    close(m.log_loss(y, q, w), -(w @ np.sum(y * np.log(q), axis=1)) / w.sum(), 1e-12, "weighted shares")
+    close(m.log_loss(np.eye(3)[[0, 2]], q[:2]), m.log_loss([0, 2], q[:2]), 0.0, "one-hot")
+    refuses("shares that do not sum to 1", m.log_loss, 2 * y, q, errors=ValueError, match="sum to 1")
+
+
+@pytest.mark.parametrize(("loss", "outputs"), [("cross_entropy", 3), ("bce", 1)])
+def test_log_loss_of_a_trainer_is_its_loss_for_shares_too(loss, outputs):
+    rng = np.random.default_rng(155)
+    x, y = rng.standard_normal((30, 2)), rng.dirichlet([1, 1, 1], 30)[:, :outputs]
+    result = fo.Trainer(fo.mlp(2, [], outputs, dtype="float64", seed=1), loss).evaluate(x, y, metrics=["log_loss"])
+    close(result["log_loss"], result["loss"], 1e-12, loss)
+
+
+def test_which_way_a_column_is_better():
+    known = {"loss": False, "val_loss": False, "penalty": False, "val_accuracy": True, "r2": True, "val_rmse": False, "mine": None}
+    assert {column: m.larger_is_better(column) for column in known} == known
+    history = fo.History([{"epoch": e, "val_accuracy": v, "val_loss": v, "mine": v} for e, v in enumerate([0.5, 0.9, float("nan"), 0.7])])
+    assert history.best("val_accuracy")["epoch"] == 1
+    assert history.best()["epoch"] == history.best("mine")["epoch"] == history.best("val_accuracy", largest=False)["epoch"] == 0
+
+
 def test_area_under_the_curve():
     rng = np.random.default_rng(153)
     y, s, w = rng.integers(0, 2, 80), rng.integers(0, 15, 80) / 7, rng.random(80)  # with ties

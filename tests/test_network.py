@@ -326,3 +326,10 @@ def test_native_network_checks_its_calls():
     ]:
         refuses(what, function, argument)
     refuses("unknown kind of layer", native, "Network", "float32", 3, [{"kind": "convolution"}], 0, match="dense")
+
+
+def test_a_seed_may_be_drawn():
+    nets = [fo.mlp(3, [4], 2, seed=None) for _ in range(2)]
+    assert nets[0].seed != nets[1].seed
+    again = fo.mlp(3, [4], 2, seed=nets[0].seed)
+    np.testing.assert_array_equal(again.parameters["0.weight"], nets[0].parameters["0.weight"])

@@ -216,6 +216,7 @@ def test_statistics_do_not_depend_on_the_layout():
         "Fortran order": np.asfortranarray(x),
         "big-endian": x.astype(">f8"),
         "every second": np.repeat(x, 2, 1)[:, ::2],
+        "unaligned": np.frombuffer(b"x" + x.tobytes(), np.uint8)[1:].view(np.float64).reshape(x.shape),
     }.items():
         for name, value in reference.buffers.items():
             np.testing.assert_array_equal(trained(given).buffers[name], value, err_msg=f"{name}, {kind}")

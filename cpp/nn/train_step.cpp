@@ -442,7 +442,7 @@ double TrainStep<T>::penalty() const {
             absolute += std::abs(value);
             square += value * value;
         }
-        sum += run.l1 * absolute + run.l2 * square;
+        sum += (run.l1 > 0 ? run.l1 * absolute : 0) + (run.l2 > 0 ? run.l2 * square : 0);  // the other may be infinite
     }
     return sum;
 }

@@ -136,12 +136,22 @@ def target_labels(loss: AnyLoss, target: Array) -> Array:
     return _squeeze((target > (0.5 if link == "sigmoid" else 0.0)).astype(np.int64))
 
 
+def _class_shares(loss: AnyLoss, target: Array) -> Array:
+    """A prepared target as class indices, or as the share of each class where it says so."""
+    link = link_of(loss, target.shape[1]) if target.ndim == 2 else ""
+    if link == "softmax":
+        return target
+    if link == "sigmoid" and target.shape[1] == 1:
+        return np.concatenate([1.0 - target, target], axis=1)
+    return target_labels(loss, target)
+
+
 def metric_inputs(loss: AnyLoss, needs: str | None, target: Array, outputs: Array) -> tuple[Array, Array]:
     """(target, prediction) as a metric reads them; `needs` is None for a callable of the user."""
     if needs == "labels" or (needs is None and is_classifier(loss)):
         return target_labels(loss, target), labels(loss, outputs)
     if needs == "probabilities":
-        return target_labels(loss, target), probabilities(loss, outputs)
+        return _class_shares(loss, target), probabilities(loss, outputs)
     if needs == "scores":
         labels(loss, outputs[:1])  # refuses a loss of regression
         return target_labels(loss, target), _squeeze(outputs)

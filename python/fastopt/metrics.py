@@ -131,6 +131,15 @@ def _own(target: ArrayLike, table: NDArray[Any], name: str) -> NDArray[Any]:
     return picked
 
 
+def _shares(target: ArrayLike, table: NDArray[Any]) -> NDArray[Any] | None:
+    """Shares of the classes, (rows, classes) like the probabilities; None when the target holds class indices."""
+    y = np.asarray(target)
+    if y.ndim != 2 or y.shape != table.shape:
+        return None
+    _validate.check_probabilities(y, "target")
+    return y
+
+
 @_metric("labels", larger_is_better=True)
 def accuracy(target: ArrayLike, prediction: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
     """Share of labels that are right.
@@ -237,12 +246,12 @@ def auc(target: ArrayLike, score: ArrayLike, sample_weight: ArrayLike | None = N
 
 @_metric("probabilities", larger_is_better=False)
 def log_loss(target: ArrayLike, probability: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-    """Mean of `-log p` of the right class; probabilities are kept away from 0 by the smallest float64 step.
+    """Mean of `-log p` of the right class, or of `-sum_k y_k log p_k`; probabilities are kept away from 0 by the smallest float64 step.
 
     Parameters
     ----------
     target : array_like
-        Class indices `(n,)`.
+        Class indices `(n,)`, or shares of the classes: `(n, classes)` with rows that sum to 1.
     probability : array_like
         `(n, classes)` with rows that sum to 1, or `(n,)` of class 1.
     sample_weight : array_like, optional
@@ -258,13 +267,15 @@ def log_loss(target: ArrayLike, probability: ArrayLike, sample_weight: ArrayLike
     if p.ndim == 2 and p.shape[1] == 1:
         p = p[:, 0]
     table = np.stack([1.0 - p, p], axis=1) if p.ndim == 1 else p
-    own = _own(target, table, "probability")
+    shares = _shares(target, table)
+    own = _own(target, table, "probability") if shares is None else table
     if not (p.min() >= -_ROUNDING and p.max() <= 1.0 + _ROUNDING):  # also for NaN
         _validate.check_finite(p, "probability")
         _refuse((p < -_ROUNDING) | (p > 1.0 + _ROUNDING), p, "probability must lie in [0, 1]")
     if np.abs(table @ np.ones(table.shape[1]) - 1.0).max() > _ROUNDING:
         _validate.check_probabilities(table, "probability")
-    return _mean(-np.log(np.clip(own, np.finfo(np.float64).eps, 1.0)), sample_weight)
+    cost = -np.log(np.clip(own, np.finfo(np.float64).eps, 1.0))
+    return _mean(cost if shares is None else np.sum(shares * cost, axis=1), sample_weight)
 
 
 @_metric("values", larger_is_better=False)
