@@ -1,7 +1,9 @@
 """Trainer.fit: what it reads, in which order, what it records, and what happens when it is stopped."""
 
+import pickle
 import re
 import time
+import warnings
 from itertools import chain
 
 import fastopt as fo
@@ -222,6 +224,23 @@ def test_statistics_do_not_depend_on_the_layout():
             np.testing.assert_array_equal(trained(given).buffers[name], value, err_msg=f"{name}, {kind}")
 
 
+def test_columns_in_small_units_are_warned_of():
+    """Where eps is not small beside the variance; a constant column is no such case."""
+    x, y = np.random.default_rng(3).normal(size=(200, 4)), np.arange(200) % 3
+    x[:, 1] *= 1e-5
+    x[:, 2] = 7.0
+    net = fo.mlp(4, [], 3, standardize=True)
+    with pytest.warns(UserWarning, match=r"column 1 has a standard deviation of 1e-05.* instead of 1; give") as caught:
+        fo.Trainer(net, "cross_entropy").fit(x, y)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="column 0 and 2 more"):
+        fo.mlp(4, [], 3, standardize=True).adapt(1e-5 * np.delete(x, 1, 1)[:, [0, 0, 1, 2]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fo.Network(4, [fo.layers.Standardize(eps=1e-14), fo.layers.Dense(3)]).adapt(x)
+        fo.mlp(4, [], 3, standardize=True).adapt(np.delete(x, 1, 1)[:, [0, 0, 1, 2]])
+
+
 def test_pandas_frames():
     pandas = pytest.importorskip("pandas")
     x, y = data()
@@ -233,6 +252,30 @@ def test_pandas_frames():
     mixed.fit(frame.astype({"a": "int32", "b": "float32"}), pandas.Series(y), epochs=2)
     np.testing.assert_array_equal(weights(mixed), weights(reference))
     np.testing.assert_array_equal(trainer.predict(frame), reference.predict(x))
+
+
+def test_frames_with_other_columns_are_refused(tmp_path):
+    """A trainer remembers the columns of the frame it was fitted on; arrays and frames without names have none."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("safetensors")
+    x, y = data()
+    frame = pandas.DataFrame(x, columns=list("abcd"))
+    turned = frame[list("dcba")]
+    trainer = trainer_of()
+    refuses("validation", trainer.fit, frame, y, validation=(turned, y), match="validation X.*column 0 is 'd', not 'a'")
+    assert trainer.columns is None
+    trainer.fit(frame, y, epochs=1)
+    trainer.save(tmp_path / "t.safetensors")
+    for each in (trainer, pickle.loads(pickle.dumps(trainer)), fo.Trainer.load(tmp_path / "t.safetensors")):
+        assert each.columns == list("abcd")
+        for what, call in {"fit": each.fit, "evaluate": each.evaluate}.items():
+            refuses(what, call, turned, y, errors=ValueError, match=r"column 0 is 'd', not 'a'; give X\[trainer.columns\]")
+        refuses("predict", each.predict, frame.rename(columns={"c": "e"}), errors=ValueError, match="column 2 is 'e', not 'c'")
+        np.testing.assert_array_equal(each.predict(turned[each.columns]), each.predict(x))
+        np.testing.assert_array_equal(each.predict(pandas.DataFrame(x)), each.predict(x))
+    trainer.reset()
+    trainer.fit(turned, y, epochs=1)
+    assert trainer.columns == list("dcba")
 
 
 def test_weights_of_samples_and_classes():

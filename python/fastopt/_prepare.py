@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,8 @@ def adapt(trainer: Trainer, train: ArrayData | None) -> bool:
         net._native.adapt(train.x[train.rows])
     else:
         _adapt_in_blocks(trainer, train.x, train.rows)
+    if doubt := net._small_units():
+        warnings.warn(doubt, UserWarning, stacklevel=4)  # of the call of fit
     return True
 
 

@@ -73,7 +73,7 @@ def whole(trainer: Trainer) -> dict[str, Any]:
     return {
         "network": trainer.network.__getstate__()["spec"], "loss": trainer.loss, "optimizer": trainer.optimizer,
         "options": given_options(trainer.options), "seed": trainer.seed,
-        "state": copies(trainer), "epoch": trainer.epoch, "history": history,
+        "state": copies(trainer), "epoch": trainer.epoch, "history": history, "columns": trainer.columns,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import decimal
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -78,6 +78,25 @@ def _check_columns(x: Any, name: str) -> None:
         if kind not in tuple("fiub") and not (kind == "O" and all(map(_is_number_or_missing, values))):
             where = f"column {label!r} of {name}" if label is not None else name
             raise TypeError(f"{where} must hold real numbers; got dtype {dtype}; encode dates, categories and text as numbers first")
+
+
+def column_names(x: Any) -> list[str] | None:
+    """Of a frame whose columns are called by text; None for anything else."""
+    columns = getattr(x, "columns", None)
+    names = list(columns) if isinstance(columns, Iterable) else []
+    return names if names and all(isinstance(name, str) for name in names) else None
+
+
+def same_columns(known: list[str] | None, given: list[str] | None, name: str) -> None:
+    """Raise ValueError for a frame with other columns, or another order of them, than a frame before."""
+    if known is None or given is None or known == given:
+        return
+    wrong = next((i for i, (a, b) in enumerate(zip(known, given, strict=False)) if a != b), min(len(known), len(given)))
+    expected, got = (repr(names[wrong]) if wrong < len(names) else "none" for names in (known, given))
+    raise ValueError(
+        f"{name} has other columns than the frame that the trainer was fitted on, or another order: column {wrong} is {got}, "
+        f"not {expected}; give {name}[trainer.columns], or {name}.to_numpy() to go without names"
+    )
 
 
 def row_blocks(x: AnyArray) -> Iterator[tuple[int, AnyArray]]:

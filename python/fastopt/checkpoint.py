@@ -52,6 +52,7 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
         "epoch": trainer.epoch,
         "history": trainer.history.rows,
         "seconds": trainer.history.seconds,
+        "columns": trainer.columns,
     }
 
 
@@ -136,6 +137,7 @@ def _read(file: Any, path: str | os.PathLike[str], learning_rate: Callable[[int]
     trainer.load_state_dict(_Tensors(file))
     trainer.epoch = int(spec["epoch"])
     trainer.history = History(spec["history"], spec["seconds"])
+    trainer.columns = spec.get("columns")
     return trainer
 
 

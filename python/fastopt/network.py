@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +20,7 @@ from fastopt.losses import Loss
 
 __all__ = ["Network", "mlp"]
 
+SMALL = 10.0  # a variance of so many eps comes out 5 % too small
 Views = Mapping[str, NDArray[Any]]
 
 
@@ -274,6 +277,24 @@ class Network:
     def adapt(self, x: ArrayLike) -> None:
         """Take mean and variance of a Standardize layer from data `(n, inputs)`."""
         self._native.adapt(_validate.features(x, self._inputs, self._dtype, "x"))
+        if doubt := self._small_units():
+            warnings.warn(doubt, UserWarning, stacklevel=2)
+
+    def _small_units(self) -> str:
+        """What to say when the eps of a Standardize layer is not small beside the variance of a column."""
+        eps = getattr(self._layers[0], "eps", 0.0)
+        variance = self.buffers["0.variance"]
+        small = np.flatnonzero((variance > 0.0) & (variance < SMALL * eps))
+        if len(small) == 0:
+            return ""
+        first = int(small[0])
+        which = f"column {first}" + (f" and {len(small) - 1} more" if len(small) > 1 else "")
+        deviation = math.sqrt(float(variance[first]))
+        left = deviation / math.sqrt(deviation**2 + eps)
+        return (
+            f"Standardize: {which} has a standard deviation of {deviation:.2g}, not large beside sqrt(eps) = {math.sqrt(eps):.2g}, "
+            f"and comes out with {left:.2g} instead of 1; give it in other units, or the layer a smaller eps"
+        )
 
     def initialize(self, seed: int) -> None:
         """Draw new weights and set statistics and the training step back to the start; a seed from 0 to 2**63 - 1."""

@@ -97,6 +97,7 @@ class Trainer:
         self._seed = network.seed if seed is None else _specs.check_seed(seed)
         self.epoch = 0
         self.history = History()
+        self.columns: list[str] | None = None  # of the frame it was fitted on; frames with others are refused
         self.stop_training = False
         native = None
         if isinstance(self._loss, Loss):
@@ -313,10 +314,15 @@ class Trainer:
         NonFiniteLossError
             When the loss stops being finite; weights and optimizer are those of the last finite epoch then.
         """
+        columns = _validate.column_names(X)
+        _validate.same_columns(self.columns, columns, "X")
+        if isinstance(validation, tuple | list) and validation:
+            _validate.same_columns(columns or self.columns, _validate.column_names(validation[0]), "validation X")
         plan = _fit.plan(
             self, X, y, epochs=epochs, batch_size=batch_size, validation=validation, sample_weight=sample_weight,
             class_weight=class_weight, shuffle=shuffle, metrics=metrics, callbacks=callbacks, progress=progress,
         )  # fmt: skip
+        self.columns = columns or self.columns
         return plan.run()
 
     def profile(self) -> Profile:
@@ -379,6 +385,7 @@ class Trainer:
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         net = self._network
         rows = _validate.features(X, net.inputs, net.dtype, "X", finite=False)
+        _validate.same_columns(self.columns, _validate.column_names(X), "X")
         net._check_adapted()
         with self.evaluation_weights():
             return _evaluate.outputs_of(net, rows)
@@ -405,6 +412,7 @@ class Trainer:
         net = self._network
         table = _evaluate.metric_table(metrics)
         rows = _validate.features(X, net.inputs, net.dtype, "X", finite=False)
+        _validate.same_columns(self.columns, _validate.column_names(X), "X")
         target = _evaluate.target_of(self._loss, net.outputs, y, net.dtype, "y")
         _validate.same_rows(rows, target, "X", "y")
         weight = None if sample_weight is None else _validate.sample_weight(sample_weight, len(rows), net.dtype)
@@ -446,6 +454,7 @@ class Trainer:
             self._memory.forget()
         self.epoch = 0
         self.history = History()
+        self.columns = None
         self.rate_scale = 1.0
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
@@ -479,7 +488,7 @@ class Trainer:
         network = Network(**state["network"])
         self.__init__(network, state["loss"], state["optimizer"], **state["options"], seed=state["seed"])  # type: ignore[misc]
         self.load_state_dict(state["state"])
-        self.epoch, self.history = state["epoch"], state["history"]
+        self.epoch, self.history, self.columns = state["epoch"], state["history"], state["columns"]
 
     def _set_counters(self, updates: int, training_step: int) -> None:
         """Restore the counters; micro-batches that wait for their update are dropped, unless they are put back afterwards."""
