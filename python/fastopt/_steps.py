@@ -120,12 +120,13 @@ def lbfgs_steps(
             found = _wolfe(method, fun_and_grad, point, direction, 1.0, rounding)
         if found is None or not found.accepted:
             if found is not None and since_restart < method.history:
-                raise StepFailedError(f"the line search failed again {since_restart} steps after a restart from steepest descent")
+                again = f"the line search failed again {since_restart} steps after a restart from steepest descent"
+                raise StepFailedError(again + _why(found, point, rounding))
             since_restart = since_restart if found is None else 0
             pairs.clear()
             found = _wolfe(method, fun_and_grad, point, -point.grad, _first_length(point.grad, fresh=found is None), rounding)
             if not found.accepted:
-                raise StepFailedError("the line search failed along steepest descent" + _why(found, point))
+                raise StepFailedError("the line search failed along steepest descent" + _why(found, point, rounding))
         new = Point(found.x if settle is None else settle(found.x), found.value, found.grad)
         pairs.add(new.x - point.x, new.grad - point.grad)
         point = new
@@ -181,10 +182,10 @@ def _unseen_step(function: Function, point: Point, direction: Vector, step: floa
     return None
 
 
-def _why(found: Step, start: Point) -> str:
+def _why(found: Step, start: Point, rounding: float = ROUNDING) -> str:
     if found.evaluations == 0:
         return ": the direction does not descend"
-    if found.value < start.value - ROUNDING * abs(start.value):
+    if found.value < start.value - rounding * abs(start.value):
         return ": the function still falls where it ended, perhaps without bound"
     return ": no step decreases the function, by what its rounding can show; away from a minimum this means that the gradient is wrong"
 

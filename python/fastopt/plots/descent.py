@@ -178,7 +178,7 @@ def convergence(
     named = results if isinstance(results, Mapping) and not isinstance(results, History) else {"": results}
     if not named:
         raise ValueError("results must not be empty")
-    axes, highest = new_axes(ax), 0.0
+    axes, highest, lowest = new_axes(ax), 0.0, np.inf
     for i, (label, result) in enumerate(named.items()):
         if isinstance(result, History):  # the row of an epoch is written when it ends
             values, seconds, steps = np.array(result[column]), np.cumsum(result.seconds), np.arange(1, len(result.rows) + 1)
@@ -191,12 +191,13 @@ def convergence(
             raise ValueError(f"{label or 'the run'} has no positive value to draw on a logarithmic axis; give the optimum")
         x = (seconds if against == "seconds" else steps)[shown]
         colour = COLOURS[i % len(COLOURS)]
-        highest = max(highest, DIVERGED * height[shown][0])
+        highest, lowest = max(highest, DIVERGED * height[shown][0]), min(lowest, height[shown].min())
         axes.plot(x, height[shown], _style(i), color=colour, linewidth=1.8, label=label or None)
         axes.plot(x[-1:], height[shown][-1:], "o", color=colour, markersize=5)
     axes.set_yscale("log")
     if axes.get_ylim()[1] > highest:
-        axes.set_ylim(top=highest)  # a run that diverged would leave the others a line at the bottom
+        # A run that diverged would leave the others a line at the bottom.
+        axes.set_ylim(lowest * (lowest / highest) ** 0.05, highest)
     wanted = "epochs" if against == "steps" and all(isinstance(each, History) for each in named.values()) else against
     axes.set(xlabel=wanted, ylabel="value" if optimum is None else "value above the minimum", title=title)
     return finish(axes, fontsize="small", beside=ax is None and len(named) > 3)
