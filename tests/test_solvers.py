@@ -201,7 +201,7 @@ def test_lbfgs_restarts_once_then_says_so():
     assert not result.success
     assert result.status == 2
     assert "steepest descent" in result.message
-    assert "gradient is wrong" in result.message
+    assert "grad is wrong" in result.message
     assert np.isfinite(result.x).all()
 
 

@@ -265,7 +265,8 @@ def _descend(
         try:
             new = next(steps)
         except _steps.StepFailedError as failure:
-            return _End(point, n_steps, SEARCH, f"no further step after {n_steps}: {failure}; {now}")
+            hint = "; away from a minimum this means that grad is wrong" if failure.flat and problem.has_grad else ""
+            return _End(point, n_steps, SEARCH, f"no further step after {n_steps}: {failure}{hint}; {now}")
         if not new.finite():
             return _End(point, n_steps, NOT_FINITE, f"the value or gradient became not finite in step {n_steps + 1}; x is the best before")
         small = _small_change(point, new, relative_tol)

@@ -62,6 +62,11 @@ class Problem:
         self.fun_calls = self.grad_calls = self.hess_calls = 0
         self.best: Point | None = None
 
+    @property
+    def has_grad(self) -> bool:
+        """Whether the gradient is the user's own."""
+        return self._grad is not None
+
     def shaped(self, x: Vector) -> Any:
         """A copy in the shape of x0; a float when x0 was a number."""
         return float(x[0]) if self.shape == () else np.array(x).reshape(self.shape)

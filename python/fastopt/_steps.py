@@ -21,7 +21,12 @@ from fastopt.solvers import LBFGS, GradientDescent, Newton
 
 
 class StepFailedError(Exception):
-    """A method cannot find a next point; the text says why."""
+    """A method cannot find a next point; the text says why.
+
+    `flat` says that the function does not fall along its gradient, by what its rounding can show: a minimum, or a wrong gradient.
+    """
+
+    flat = False
 
 
 class Function(Protocol):
@@ -121,12 +126,12 @@ def lbfgs_steps(
         if found is None or not found.accepted:
             if found is not None and since_restart < method.history:
                 again = f"the line search failed again {since_restart} steps after a restart from steepest descent"
-                raise StepFailedError(again + _why(found, point, rounding))
+                raise _failed(again, found, point, rounding)
             since_restart = since_restart if found is None else 0
             pairs.clear()
             found = _wolfe(method, fun_and_grad, point, -point.grad, _first_length(point.grad, fresh=found is None), rounding)
             if not found.accepted:
-                raise StepFailedError("the line search failed along steepest descent" + _why(found, point, rounding))
+                raise _failed("the line search failed along steepest descent", found, point, rounding)
         new = Point(found.x if settle is None else settle(found.x), found.value, found.grad)
         pairs.add(new.x - point.x, new.grad - point.grad)
         point = new
@@ -163,7 +168,7 @@ def _search(method: GradientDescent | Newton, function: Function, point: Point, 
             step=step, c1=method.c1, c2=method.c2, max_evaluations=method.max_evaluations,
         )  # fmt: skip
     if not found.accepted:
-        raise StepFailedError("the line search failed" + _why(found, point))
+        raise _failed("the line search failed", found, point)
     return found
 
 
@@ -182,12 +187,14 @@ def _unseen_step(function: Function, point: Point, direction: Vector, step: floa
     return None
 
 
-def _why(found: Step, start: Point, rounding: float = ROUNDING) -> str:
+def _failed(what: str, found: Step, start: Point, rounding: float = ROUNDING) -> StepFailedError:
     if found.evaluations == 0:
-        return ": the direction does not descend"
+        return StepFailedError(f"{what}: the direction does not descend")
     if found.value < start.value - rounding * abs(start.value):
-        return ": the function still falls where it ended, perhaps without bound"
-    return ": no step decreases the function, by what its rounding can show; away from a minimum this means that the gradient is wrong"
+        return StepFailedError(f"{what}: the function still falls where it ended, perhaps without bound")
+    error = StepFailedError(f"{what}: no step decreases the function, by what its rounding can show")
+    error.flat = True
+    return error
 
 
 def _at(function: Function, x: Vector) -> Point:
