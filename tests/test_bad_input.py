@@ -153,6 +153,7 @@ def test_networks():
     refuses("no units", layers.Dense, 0, match="units")
     refuses("unknown activation", layers.Dense, 3, activation="rellu", match="leaky_relu")
     refuses("a loss of elsewhere", fo.losses.get, "categorical_crossentropy", match=r"known are: bce.*did you mean 'cross_entropy'\?")
+    refuses("an exact name but for a space", fo.optimizers.get, "adam w", match=r"did you mean 'adamw'\?")
     refuses("a short name", fo.metrics.get, "acc", match=r"did you mean 'accuracy'\?")
     refuses("unknown initialiser", layers.Dense, 3, init="he", match="he_uniform")
     refuses("rate 1", layers.Dropout, 1.0, match="rate")

@@ -91,7 +91,12 @@ def test_log_loss_of_shares():
     close(m.log_loss(y, q), -np.sum(y * np.log(q), axis=1).mean(), 1e-12, "shares")
     close(m.log_loss(y, q, w), -(w @ np.sum(y * np.log(q), axis=1)) / w.sum(), 1e-12, "weighted shares")
     close(m.log_loss(np.eye(3)[[0, 2]], q[:2]), m.log_loss([0, 2], q[:2]), 0.0, "one-hot")
-    refuses("shares that do not sum to 1", m.log_loss, 2 * y, q, errors=ValueError, match="sum to 1")
+    refuses("a share that is NaN", m.log_loss, np.where(y < 0.1, np.nan, y), q, errors=ValueError, match="finite")
+    refuses("shares beyond 1", m.log_loss, [[2.0, -1.0, 0.0]], q[:1], errors=ValueError, match=r"\[0, 1\]")
+    labels = fo.Trainer(fo.mlp(2, [], 2), "bce")
+    refuses("two labels", labels.fit, np.ones((4, 2)), np.eye(2)[[0, 1, 1, 0]], metrics=["log_loss"], match="2 independent labels")
+    assert labels.steps == 0
+    refuses("shares that do not sum to 1", m.log_loss, 0.5 * y, q, errors=ValueError, match="sum to 1")
 
 
 @pytest.mark.parametrize(("loss", "outputs"), [("cross_entropy", 3), ("bce", 1)])

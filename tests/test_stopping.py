@@ -45,7 +45,7 @@ def test_the_range_test_stays_below_the_rate_of_the_smallest_loss(optimizer):
 
 
 def test_texts_of_callbacks_and_long_histories():
-    assert repr(fo.callbacks.ReduceOnPlateau(factor=0.5)).startswith("ReduceOnPlateau(monitor='val_loss', mode='auto'")
+    assert repr(fo.callbacks.EarlyStopping()).startswith("EarlyStopping(patience=5, min_delta=0.0, monitor='val_loss', mode='auto'")
     assert repr(fo.callbacks.CSVLogger("log.csv")) == "CSVLogger(path='log.csv', append=False)"
     text = str(fo.History([{"epoch": e, "loss": 1.0 / (e + 1)} for e in range(1000)]))
     assert len(text.splitlines()) < 60

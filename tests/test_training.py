@@ -233,6 +233,11 @@ def test_columns_in_small_units_are_warned_of():
     with pytest.warns(UserWarning, match=r"column 1 has a standard deviation of 1e-05.* instead of 1; give") as caught:
         fo.Trainer(net, "cross_entropy").fit(x, y)
     assert caught[0].filename == __file__
+    trainer = fo.Trainer(fo.mlp(4, [], 3, standardize=True), "cross_entropy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refuses("as an error", trainer.fit, x, y, errors=UserWarning)
+    assert trainer.network.buffers["0.count"] == 0, "what failed has left no statistics"
     with pytest.warns(UserWarning, match="column 0 and 2 more"):
         fo.mlp(4, [], 3, standardize=True).adapt(1e-5 * np.delete(x, 1, 1)[:, [0, 0, 1, 2]])
     with warnings.catch_warnings():
@@ -269,13 +274,22 @@ def test_frames_with_other_columns_are_refused(tmp_path):
     for each in (trainer, pickle.loads(pickle.dumps(trainer)), fo.Trainer.load(tmp_path / "t.safetensors")):
         assert each.columns == list("abcd")
         for what, call in {"fit": each.fit, "evaluate": each.evaluate}.items():
-            refuses(what, call, turned, y, errors=ValueError, match=r"column 0 is 'd', not 'a'; give X\[trainer.columns\]")
+            refuses(what, call, turned, y, errors=ValueError, match=r"column 0 is 'd', not 'a'; give X\[\['a', 'b', 'c', 'd'\]\]")
+        refuses("step", each.step, turned, y, errors=ValueError, match="column 0")
+        refuses("batches", each.fit, [(turned, y)], errors=ValueError, match="batch 0 has other columns")
+        refuses("range test", fo.callbacks.LearningRateFinder().run, each, turned, y, errors=ValueError, match="column 0")
         refuses("predict", each.predict, frame.rename(columns={"c": "e"}), errors=ValueError, match="column 2 is 'e', not 'c'")
         np.testing.assert_array_equal(each.predict(turned[each.columns]), each.predict(x))
         np.testing.assert_array_equal(each.predict(pandas.DataFrame(x)), each.predict(x))
     trainer.reset()
+    failing = fo.Trainer(fo.mlp(4, [3], 3), "cross_entropy", fo.optimizers.SGD(learning_rate=1e30))
+    with pytest.raises(fo.NonFiniteLossError):
+        failing.fit(1e20 * frame, y, epochs=3, batch_size=10)
+    assert failing.columns is None, "nothing was learned of these"
     trainer.fit(turned, y, epochs=1)
     assert trainer.columns == list("dcba")
+    with pytest.raises(ValueError, match=r"is 'x', not 'd'; X\.to_numpy"):
+        trainer.predict(turned.set_axis(list("xcba"), axis=1))
 
 
 def test_weights_of_samples_and_classes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ class Callback:
     """Base of callbacks; override what is wanted."""
 
     def __repr__(self) -> str:
-        shown = {k: v for k, v in vars(self).items() if k[0] != "_" and isinstance(v, int | float | str | os.PathLike | None)}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        options = [name for name in inspect.signature(type(self)).parameters if name in vars(self)]
+        return f"{type(self).__name__}({', '.join(f'{name}={vars(self)[name]!r}' for name in options)})"
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Before the first epoch of a fit."""

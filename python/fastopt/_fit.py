@@ -157,12 +157,15 @@ class Epochs:
             self._lap("callbacks")
 
     def _record(self, rows: list[dict[str, Any]], seconds: float, history: History) -> None:
-        """Epochs that ended, which share the time; all at once, for Ctrl-C to come before or after."""
-        trainer, each = self.trainer, [seconds / max(1, len(rows))] * len(rows)
+        """Epochs that ended, which share the time; without a call in between, where Ctrl-C could come."""
+        trainer, count = self.trainer, len(rows)
+        each, whole = [seconds / max(1, count)] * count, trainer.history
         self.adapted = self.adapted and not rows
-        trainer.epoch += len(rows)
-        trainer.history.extend(rows, each)
-        history.extend(rows, each)
+        whole.rows += rows
+        whole.seconds += each
+        history.rows += rows
+        history.seconds += each
+        trainer.epoch += count
 
     def columns(self, metrics: Iterable[str]) -> list[str]:
         """Names of what `_row` will give."""
@@ -269,9 +272,14 @@ class ArrayEpochs(Epochs):
         """Train and record them; where one of them fails, nothing, and from then on they are run one by one, to the same end."""
         trainer, steps = self.trainer, self._steps
         epoch, first = trainer.epoch, trainer._native.micro_steps
-        rates: NDArray[np.float64] = np.empty(0)
         try:
             rates = trainer._rates.block(first, count * steps)
+        except (ValueError, ArithmeticError, Warning):
+            rates = np.full(1, np.nan)
+        if not np.isfinite(rates).all():
+            self._joins = False  # the epoch whose rates fail will say so
+            return
+        try:
             order = self._order(count)
             self._lap("order")
             if len(self._losses) < count:
@@ -284,16 +292,13 @@ class ArrayEpochs(Epochs):
             self._lap("snapshot")
             if finite:
                 self._record(self._rows(count, rates), time.perf_counter() - start, history)
-        except BaseException as error:  # Ctrl-C, or what another signal handler raised, comes when the native steps are done
-            ended = (trainer._native.micro_steps - first) // steps
-            if isinstance(error, ValueError) and ended == 0:  # a rate of a later epoch, say
-                finite = False
-            else:
-                if not snapshot.finite():
-                    snapshot.restore()
-                elif trainer.epoch == epoch:
-                    self._record(self._rows(ended, rates), time.perf_counter() - start, history)
-                raise
+        except BaseException:  # Ctrl-C, or what another signal handler raised, comes when the native steps are done
+            if not snapshot.finite():
+                snapshot.restore()
+            elif trainer.epoch == epoch:
+                ended = (trainer._native.micro_steps - first) // steps
+                self._record(self._rows(ended, rates), time.perf_counter() - start, history)
+            raise
         if not finite:
             snapshot.restore()
             self._joins = False
@@ -381,6 +386,9 @@ def plan(
     bar = _progress.wanted(progress)
     if trainer._memory is not None:
         _solver_fit().refuse_batches(trainer, X, y, size)
+    for hook in hooks:
+        if getattr(hook, "needs_rates", False):
+            trainer._needs_rates(type(hook).__name__)
     if y is None:
         if hasattr(X, "__array__") or not (callable(X) or isinstance(X, Iterable)):
             raise TypeError(f"y is missing: give X and y, or an iterable of (x, y) batches; got X of type {type(X).__name__} alone")

@@ -143,6 +143,8 @@ def _class_shares(loss: AnyLoss, target: Array) -> Array:
         return target
     if link == "sigmoid" and target.shape[1] == 1:
         return np.concatenate([1.0 - target, target], axis=1)
+    if link == "sigmoid":
+        raise ValueError(f"log_loss is for classes of which one is right; these are {target.shape[1]} independent labels")
     return target_labels(loss, target)
 
 

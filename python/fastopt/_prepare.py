@@ -137,8 +137,8 @@ def _classes_of_one_output(loss: Any, y: Array) -> set[float]:
     return {low for low in (-1, 0) if -1 - low not in held} | {1} | held  # -1 rules 0 out and 0 rules -1 out
 
 
-def adapt(trainer: Trainer, train: ArrayData | None) -> bool:
-    """Give a Standardize layer that still waits the statistics of the training rows; whether one waited."""
+def adapt(trainer: Trainer, train: ArrayData | None, *, stacklevel: int = 4) -> bool:
+    """Give a Standardize layer that still waits the statistics of the training rows; whether one waited. Warnings are of a call of fit."""
     net = trainer.network
     if net._native.adapted():
         return False
@@ -151,7 +151,11 @@ def adapt(trainer: Trainer, train: ArrayData | None) -> bool:
     else:
         _adapt_in_blocks(trainer, train.x, train.rows)
     if doubt := net._small_units():
-        warnings.warn(doubt, UserWarning, stacklevel=4)  # of the call of fit
+        try:
+            warnings.warn(doubt, UserWarning, stacklevel=stacklevel)
+        except UserWarning:
+            forget_statistics(trainer)
+            raise
     return True
 
 
@@ -194,6 +198,7 @@ class Stream:
             if not isinstance(item, tuple | list) or len(item) not in (2, 3):
                 raise TypeError(f"batch {i} must be (x, y) or (x, y, sample_weight); got {type(item).__name__}")
             x = _validate.features(item[0], net.inputs, net.dtype, f"x of batch {i}")
+            _validate.same_columns(self._trainer.columns, _validate.column_names(item[0]), f"x of batch {i}")
             y = _evaluate.target_of(loss, net.outputs, item[1], net.dtype, f"y of batch {i}")
             _validate.same_rows(x, y, f"x of batch {i}", "y")
             weight = None

@@ -191,7 +191,9 @@ def _failed(what: str, found: Step, start: Point, rounding: float = ROUNDING) ->
     if found.evaluations == 0:
         return StepFailedError(f"{what}: the direction does not descend")
     if found.value < start.value - rounding * abs(start.value):
-        return StepFailedError(f"{what}: the function still falls where it ended, perhaps without bound")
+        if found.grad is None or float(found.grad @ (found.x - start.x)) < 0.0:
+            return StepFailedError(f"{what}: the function still falls where it ended, perhaps without bound")
+        return StepFailedError(f"{what}: no step meets the condition on the slope; perhaps the function has a kink")
     error = StepFailedError(f"{what}: no step decreases the function, by what its rounding can show")
     error.flat = True
     return error

@@ -89,13 +89,13 @@ def column_names(x: Any) -> list[str] | None:
 
 def same_columns(known: list[str] | None, given: list[str] | None, name: str) -> None:
     """Raise ValueError for a frame with other columns, or another order of them, than a frame before."""
-    if known is None or given is None or known == given:
+    if known is None or given is None or list(known) == given or len(known) != len(given):  # their number is checked with the shape
         return
-    wrong = next((i for i, (a, b) in enumerate(zip(known, given, strict=False)) if a != b), min(len(known), len(given)))
-    expected, got = (repr(names[wrong]) if wrong < len(names) else "none" for names in (known, given))
+    wrong = next(i for i, (a, b) in enumerate(zip(known, given, strict=True)) if a != b)
+    order = f"; give {name}[{list(known)}]" if len(known) <= 8 and sorted(known) == sorted(set(given)) else ""
     raise ValueError(
-        f"{name} has other columns than the frame that the trainer was fitted on, or another order: column {wrong} is {got}, "
-        f"not {expected}; give {name}[trainer.columns], or {name}.to_numpy() to go without names"
+        f"{name} has other columns than the frame that the trainer is fitted on, or another order: column {wrong} is {given[wrong]!r}, "
+        f"not {known[wrong]!r}{order}; {name}.to_numpy() goes without names"
     )
 
 

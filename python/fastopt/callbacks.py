@@ -165,6 +165,8 @@ class ReduceOnPlateau(_Monitor):
     0.5
     """
 
+    needs_rates = True  # which a solver has not
+
     def __init__(
         self,
         *,
@@ -185,7 +187,6 @@ class ReduceOnPlateau(_Monitor):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Start counting anew."""
-        trainer._needs_rates("ReduceOnPlateau")
         super().on_fit_begin(trainer)
         self._waited = 0
 
@@ -225,16 +226,18 @@ class ModelCheckpoint(_Monitor):
         super().__init__(monitor, mode, min_delta)
         self.path = path
         self.state: dict[str, NDArray[Any]] | None = None
+        self._of_this_fit = False
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        """Start anew: what was kept may be of another network."""
+        """Start anew; what was kept, perhaps of another network, stays until there is something better of this fit."""
         super().on_fit_begin(trainer)
-        self.state = None
+        self._of_this_fit = False
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
         """Keep the state when it is the best so far."""
         if self._improved(row):
-            self.state = _keep(trainer, self.state)
+            self.state = _keep(trainer, self.state if self._of_this_fit else None)
+            self._of_this_fit = True
             if self.path is not None:
                 trainer.save(self.path)
         return None

@@ -58,12 +58,8 @@ class History(Mapping[str, list[Any]]):
 
     def append(self, row: dict[str, Any], seconds: float) -> None:
         """Add the row of an epoch."""
-        self.extend([row], [seconds])
-
-    def extend(self, rows: list[dict[str, Any]], seconds: list[float]) -> None:
-        """Add the rows of several epochs."""
-        self.rows += rows
-        self.seconds += seconds
+        self.rows.append(row)
+        self.seconds.append(seconds)
 
     def best(self, column: str = "val_loss", *, largest: bool | None = None) -> dict[str, Any]:
         """The row with the best value of a column; NaN never wins.

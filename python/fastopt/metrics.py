@@ -72,7 +72,7 @@ def larger_is_better(column: str) -> bool | None:
     >>> fo.metrics.larger_is_better("val_accuracy"), fo.metrics.larger_is_better("val_loss")
     (True, False)
     """
-    name = column.removeprefix("val_")
+    name = str(column).removeprefix("val_")
     if name in _OF_EVERY_FIT:
         return False
     return getattr(_TABLE.get(name), "larger_is_better", None)
@@ -133,9 +133,11 @@ def _own(target: ArrayLike, table: NDArray[Any], name: str) -> NDArray[Any]:
 
 def _shares(target: ArrayLike, table: NDArray[Any]) -> NDArray[Any] | None:
     """Shares of the classes, (rows, classes) like the probabilities; None when the target holds class indices."""
-    y = np.asarray(target)
-    if y.ndim != 2 or y.shape != table.shape:
+    if np.ndim(target) != 2 or np.shape(target) != table.shape:
         return None
+    y = _validate.numeric(target, "target")
+    _validate.check_finite(y, "target")
+    _refuse((y < 0) | (y > 1), y, "target must lie in [0, 1]")
     _validate.check_probabilities(y, "target")
     return y
 

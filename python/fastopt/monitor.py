@@ -146,7 +146,7 @@ FEWEST = 10  # losses that tell something
 
 @dataclass(frozen=True)
 class LearningRateRange:
-    """Result of a range test: rates tried, losses seen (raw and smoothed), and a suggestion; NaN when training diverged too early."""
+    """Result of a range test: rates tried, losses seen (raw and smoothed), and a suggestion; NaN when no rate lowered the loss."""
 
     rates: NDArray[np.float64] = field(repr=False)
     losses: NDArray[np.float64] = field(repr=False)
@@ -158,7 +158,8 @@ class LearningRateRange:
 class LearningRateFinder:
     """Range test: train with a rate that grows geometrically from `low` to `high`, and see where the loss is smallest.
 
-    What is suggested is a tenth of that rate: far enough from where training diverges. The trainer is left exactly as it was.
+    What is suggested is a tenth of that rate: far enough from where training diverges. If that is a tenth of `high`, try higher ones. The
+    trainer is left exactly as it was.
 
     Parameters
     ----------
@@ -207,17 +208,19 @@ class LearningRateFinder:
         """Make the test on batches of these data."""
         trainer._needs_rates("LearningRateFinder")
         train = _prepare.arrays(trainer, X, y, None)
+        _validate.same_columns(trainer.columns, _validate.column_names(X), "X")
         size = min(_validate.positive_int(batch_size, "batch_size"), train.count)
         state = trainer.state_dict()
         rates = np.geomspace(self.low, self.high, self.steps)
         losses: list[float] = []
         try:
-            _prepare.adapt(trainer, train)
+            _prepare.adapt(trainer, train, stacklevel=3)
             self._train(trainer, train, size, rates, losses)
         finally:
             trainer.load_state_dict(state)
         smoothed = _smooth(losses, self.smoothing)
-        suggestion = float(rates[int(np.argmin(smoothed))]) / 10 if len(losses) >= FEWEST else math.nan
+        lowest = int(np.argmin(smoothed)) if len(losses) >= FEWEST else 0
+        suggestion = float(rates[lowest]) / 10 if lowest > 0 else math.nan
         return LearningRateRange(rates[: len(losses)], np.array(losses), smoothed, suggestion)
 
     def _train(self, trainer: Trainer, train: _prepare.ArrayData, size: int, rates: NDArray[np.float64], losses: list[float]) -> None:

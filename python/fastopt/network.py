@@ -276,9 +276,15 @@ class Network:
 
     def adapt(self, x: ArrayLike) -> None:
         """Take mean and variance of a Standardize layer from data `(n, inputs)`."""
+        before = {name: np.array(view) for name, view in self.buffers.items() if name.startswith("0.")}
         self._native.adapt(_validate.features(x, self._inputs, self._dtype, "x"))
         if doubt := self._small_units():
-            warnings.warn(doubt, UserWarning, stacklevel=2)
+            try:
+                warnings.warn(doubt, UserWarning, stacklevel=2)
+            except UserWarning:
+                for name, value in before.items():
+                    self.buffers[name][...] = value
+                raise
 
     def _small_units(self) -> str:
         """What to say when the eps of a Standardize layer is not small beside the variance of a column."""

@@ -1,7 +1,7 @@
 # ruff: noqa: N801 - schedules are read as functions
 """Learning rates as functions of the step t = 0, 1, 2, ...
 
-Every schedule is a frozen callable; `values(t0, n)` gives the rates of n steps at once, so a training loop calls Python once per epoch.
+Every schedule is a frozen callable; `values(t0, n)` gives the rates of n steps at once, so training asks at most once per epoch.
 They join and nest freely, and any callable of the step may stand in for one. Where the lectures' conditions for convergence of
 stochastic gradient descent hold (sum of rates infinite, sum of squared rates finite) the docstring says so.
 """

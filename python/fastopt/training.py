@@ -61,6 +61,17 @@ class Trainer:
     TypeError, ValueError
         For a wrong argument; an unknown name lists the known ones.
 
+    Attributes
+    ----------
+    epoch : int
+        Epochs that ended.
+    history : History
+        Their rows.
+    columns : list of str or None
+        Of the frame it was fitted on; frames with others, or in another order, are refused. Arrays have no names to compare.
+    stop_training : bool
+        Set it to end the fit after the present epoch.
+
     Examples
     --------
     >>> import numpy as np
@@ -231,6 +242,7 @@ class Trainer:
         if self._memory is not None:
             raise TypeError(f"{type(self._optimizer).__name__} takes no single steps; call fit(X, y, epochs=..., batch_size=None)")
         rows = _validate.features(x, net.inputs, net.dtype, "x")
+        _validate.same_columns(self.columns, _validate.column_names(x), "x")
         target = _evaluate.target_of(self._loss, net.outputs, y, net.dtype, "y")
         _validate.same_rows(rows, target, "x", "y")
         weight = None if sample_weight is None else _validate.sample_weight(sample_weight, len(rows), net.dtype)
@@ -314,16 +326,21 @@ class Trainer:
         NonFiniteLossError
             When the loss stops being finite; weights and optimizer are those of the last finite epoch then.
         """
-        columns = _validate.column_names(X)
+        columns = None if y is None else _validate.column_names(X)
         _validate.same_columns(self.columns, columns, "X")
         if isinstance(validation, tuple | list) and validation:
             _validate.same_columns(columns or self.columns, _validate.column_names(validation[0]), "validation X")
+        before, epoch = self.columns, self.epoch
         plan = _fit.plan(
             self, X, y, epochs=epochs, batch_size=batch_size, validation=validation, sample_weight=sample_weight,
             class_weight=class_weight, shuffle=shuffle, metrics=metrics, callbacks=callbacks, progress=progress,
         )  # fmt: skip
-        self.columns = columns or self.columns
-        return plan.run()
+        self.columns = columns or before
+        try:
+            return plan.run()
+        finally:
+            if self.epoch == epoch:  # nothing was learned of these
+                self.columns = before
 
     def profile(self) -> Profile:
         """A stopwatch for the stages of training, used as a context; nothing is measured, and nothing is spent, outside of it.
@@ -488,7 +505,7 @@ class Trainer:
         network = Network(**state["network"])
         self.__init__(network, state["loss"], state["optimizer"], **state["options"], seed=state["seed"])  # type: ignore[misc]
         self.load_state_dict(state["state"])
-        self.epoch, self.history, self.columns = state["epoch"], state["history"], state["columns"]
+        self.epoch, self.history, self.columns = state["epoch"], state["history"], state.get("columns")
 
     def _set_counters(self, updates: int, training_step: int) -> None:
         """Restore the counters; micro-batches that wait for their update are dropped, unless they are put back afterwards."""

@@ -191,11 +191,11 @@ def convergence(
             raise ValueError(f"{label or 'the run'} has no positive value to draw on a logarithmic axis; give the optimum")
         x = (seconds if against == "seconds" else steps)[shown]
         colour = COLOURS[i % len(COLOURS)]
-        highest, lowest = max(highest, DIVERGED * height[shown][0]), min(lowest, height[shown].min())
+        highest, lowest = max(highest, DIVERGED * height[shown][[0, -1]].min(), height[shown][0]), min(lowest, height[shown].min())
         axes.plot(x, height[shown], _style(i), color=colour, linewidth=1.8, label=label or None)
         axes.plot(x[-1:], height[shown][-1:], "o", color=colour, markersize=5)
     axes.set_yscale("log")
-    if axes.get_ylim()[1] > highest:
+    if ax is None and axes.get_ylim()[1] > highest:
         # A run that diverged would leave the others a line at the bottom.
         axes.set_ylim(lowest * (lowest / highest) ** 0.05, highest)
     wanted = "epochs" if against == "steps" and all(isinstance(each, History) for each in named.values()) else against

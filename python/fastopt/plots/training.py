@@ -21,7 +21,7 @@ __all__ = ["gradient_norms", "learning_curves", "learning_rate_range", "optimize
 
 
 def learning_curves(history: History, *, columns: Sequence[str] | None = None, ax: Axes | None = None, title: str = "") -> Axes:
-    """Loss of training and validation against the epoch, with the best epoch marked.
+    """Loss of training and validation against the epoch, with the best epoch of a loss or metric marked.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def learning_curves(history: History, *, columns: Sequence[str] | None = None, a
         axes.plot(epochs, history[column], label=names.get(column, column), linewidth=1.8)
     monitored = "val_loss" if "val_loss" in chosen else chosen[0]
     best = history.best(monitored)
-    if metrics.larger_is_better(monitored) is not None:
+    if "loss" in monitored or monitored.removeprefix("val_") in metrics.names():
         axes.axvline(best["epoch"] + 1, color="0.5", linestyle=":", linewidth=1.2)
         text = f"best: epoch {best['epoch'] + 1}, {best[monitored]:.4g}"
         axes.plot([best["epoch"] + 1], [best[monitored]], "o", color="0.25", markersize=5, label=text)
