@@ -118,6 +118,14 @@ def test_texts_of_layers_networks_and_trainers():
     assert "own_loss" in repr(fo.Trainer(fo.mlp(3, [4], 2), own_loss))
 
 
+def test_texts_of_callbacks_and_long_histories():
+    assert repr(fo.callbacks.EarlyStopping()).startswith("EarlyStopping(patience=5, min_delta=0.0, monitor='val_loss', mode='auto'")
+    assert repr(fo.callbacks.CSVLogger("log.csv")) == "CSVLogger(path='log.csv', append=False)"
+    text = str(fo.History([{"epoch": e, "loss": 1.0 / (e + 1)} for e in range(1000)]))
+    assert len(text.splitlines()) < 60
+    assert text.splitlines()[-1].split() == ["999", "0.001"]
+
+
 def own_loss(outputs, targets):
     return 0.0, outputs * 0
 

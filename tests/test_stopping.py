@@ -12,46 +12,6 @@ from fastopt import _snapshot
 from helpers import close, refuses
 
 
-def test_a_checkpoint_may_be_used_for_one_network_after_the_other():
-    x, y = data()
-    checkpoint, kept = fo.callbacks.ModelCheckpoint(monitor="loss"), []
-    for units in (4, 9):
-        trainer = fo.Trainer(fo.mlp(3, [units], 1, seed=1), "mse")
-        trainer.fit(x, y, epochs=3, callbacks=checkpoint)
-        kept.append(checkpoint.state)
-        checkpoint.restore(trainer)
-    assert [state["parameters/0.weight"].shape for state in kept] == [(3, 4), (3, 9)]
-
-
-@pytest.mark.parametrize("solver", ["lbfgs", "levenberg_marquardt", "newton_cg"])
-def test_what_turns_rates_refuses_a_solver(solver):
-    x, y = data()
-    trainer = fo.Trainer(fo.mlp(3, [4], 1, activation="tanh", seed=1), "mse", solver)
-    refuses("range test", fo.callbacks.LearningRateFinder().run, trainer, x, y, errors=ValueError, match="chooses its own steps")
-    plateau = fo.callbacks.ReduceOnPlateau(monitor="loss")
-    refuses("plateau", trainer.fit, x, y, callbacks=plateau, batch_size=None, errors=ValueError, match="chooses its own steps")
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamax", "lion", "rmsprop"])
-def test_the_range_test_stays_below_the_rate_of_the_smallest_loss(optimizer):
-    rng = np.random.default_rng(8)
-    x = rng.standard_normal((300, 4))
-    trainer = fo.Trainer(fo.mlp(4, [32], 1, seed=1), "mse", optimizer)
-    found = fo.callbacks.LearningRateFinder().run(trainer, x, np.sin(x[:, 0]))
-    assert found.suggestion == pytest.approx(found.rates[np.argmin(found.smoothed)] / 10)
-    optimizer = type(trainer.optimizer)(learning_rate=found.suggestion)
-    losses = fo.Trainer(fo.mlp(4, [32], 1, seed=1), "mse", optimizer).fit(x, np.sin(x[:, 0]), epochs=10)["loss"]
-    assert losses[-1] < 0.7 * losses[0]
-
-
-def test_texts_of_callbacks_and_long_histories():
-    assert repr(fo.callbacks.EarlyStopping()).startswith("EarlyStopping(patience=5, min_delta=0.0, monitor='val_loss', mode='auto'")
-    assert repr(fo.callbacks.CSVLogger("log.csv")) == "CSVLogger(path='log.csv', append=False)"
-    text = str(fo.History([{"epoch": e, "loss": 1.0 / (e + 1)} for e in range(1000)]))
-    assert len(text.splitlines()) < 60
-    assert text.splitlines()[-1].split() == ["999", "0.001"]
-
-
 def data(rows=40):
     rng = np.random.default_rng(141)
     return rng.standard_normal((rows, 3)), rng.standard_normal((rows, 1))
@@ -522,3 +482,35 @@ def test_save_and_load(tmp_path):
         assert_same_state(state(loaded), state(b), "resumed")
         assert loaded.history["loss"] == b.history["loss"]
         close(loaded.predict(x), b.predict(x), 0.0, "predictions")
+
+
+def test_a_checkpoint_may_be_used_for_one_network_after_the_other():
+    x, y = data()
+    checkpoint, kept = fo.callbacks.ModelCheckpoint(monitor="loss"), []
+    for units in (4, 9):
+        trainer = fo.Trainer(fo.mlp(3, [units], 1, seed=1), "mse")
+        trainer.fit(x, y, epochs=3, callbacks=checkpoint)
+        kept.append(checkpoint.state)
+        checkpoint.restore(trainer)
+    assert [state["parameters/0.weight"].shape for state in kept] == [(3, 4), (3, 9)]
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "levenberg_marquardt", "newton_cg"])
+def test_what_turns_rates_refuses_a_solver(solver):
+    x, y = data()
+    trainer = fo.Trainer(fo.mlp(3, [4], 1, activation="tanh", seed=1), "mse", solver)
+    refuses("range test", fo.callbacks.LearningRateFinder().run, trainer, x, y, errors=ValueError, match="chooses its own steps")
+    plateau = fo.callbacks.ReduceOnPlateau(monitor="loss")
+    refuses("plateau", trainer.fit, x, y, callbacks=plateau, batch_size=None, errors=ValueError, match="chooses its own steps")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamax", "lion", "rmsprop"])
+def test_the_range_test_stays_below_the_rate_of_the_smallest_loss(optimizer):
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((300, 4))
+    trainer = fo.Trainer(fo.mlp(4, [32], 1, seed=1), "mse", optimizer)
+    found = fo.callbacks.LearningRateFinder().run(trainer, x, np.sin(x[:, 0]))
+    assert found.suggestion == pytest.approx(found.rates[np.argmin(found.smoothed)] / 10)
+    optimizer = type(trainer.optimizer)(learning_rate=found.suggestion)
+    losses = fo.Trainer(fo.mlp(4, [32], 1, seed=1), "mse", optimizer).fit(x, np.sin(x[:, 0]), epochs=10)["loss"]
+    assert losses[-1] < 0.7 * losses[0]

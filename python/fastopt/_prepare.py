@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -144,19 +143,18 @@ def adapt(trainer: Trainer, train: ArrayData | None, *, stacklevel: int = 4) -> 
         return False
     if train is None:
         raise ValueError("the Standardize layer has not seen data yet; with an iterable of batches call network.adapt(x) first")
+    net._take_statistics(lambda: _take(trainer, train), stacklevel + 1)
+    return True
+
+
+def _take(trainer: Trainer, train: ArrayData) -> None:
+    native = trainer.network._native
     if train.rows is None:
-        net._native.adapt(train.x)
+        native.adapt(train.x)
     elif train.count * train.x.itemsize * train.x.shape[1] <= _evaluate.MATERIALIZE_BYTES:
-        net._native.adapt(train.x[train.rows])
+        native.adapt(train.x[train.rows])
     else:
         _adapt_in_blocks(trainer, train.x, train.rows)
-    if doubt := net._small_units():
-        try:
-            warnings.warn(doubt, UserWarning, stacklevel=stacklevel)
-        except UserWarning:
-            forget_statistics(trainer)
-            raise
-    return True
 
 
 def forget_statistics(trainer: Trainer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -276,11 +276,16 @@ class Network:
 
     def adapt(self, x: ArrayLike) -> None:
         """Take mean and variance of a Standardize layer from data `(n, inputs)`."""
+        rows = _validate.features(x, self._inputs, self._dtype, "x")
+        self._take_statistics(lambda: self._native.adapt(rows), stacklevel=3)
+
+    def _take_statistics(self, take: Callable[[], None], stacklevel: int) -> None:
+        """Let `take` fill the statistics of a Standardize layer; a warning about them that is an error leaves those from before."""
         before = {name: np.array(view) for name, view in self.buffers.items() if name.startswith("0.")}
-        self._native.adapt(_validate.features(x, self._inputs, self._dtype, "x"))
+        take()
         if doubt := self._small_units():
             try:
-                warnings.warn(doubt, UserWarning, stacklevel=2)
+                warnings.warn(doubt, UserWarning, stacklevel=stacklevel)
             except UserWarning:
                 for name, value in before.items():
                     self.buffers[name][...] = value

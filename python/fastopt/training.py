@@ -108,7 +108,7 @@ class Trainer:
         self._seed = network.seed if seed is None else _specs.check_seed(seed)
         self.epoch = 0
         self.history = History()
-        self.columns: list[str] | None = None  # of the frame it was fitted on; frames with others are refused
+        self.columns: list[str] | None = None
         self.stop_training = False
         native = None
         if isinstance(self._loss, Loss):
