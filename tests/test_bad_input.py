@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fastopt import _evaluate, _validate
 from helpers import refuses
+from native import core
 
 X, Y = np.ones((6, 4)), np.array([0, 1, 2, 0, 1, 2])
 
@@ -18,6 +19,36 @@ def trainer():
 
 def state(trainer):
     return {name: np.array(value) for name, value in trainer.state_dict().items()}
+
+
+def test_what_the_quick_look_at_arrays_takes():
+    """Everything else is looked at in Python, and converted or refused there."""
+    rows = np.arange(12.0).reshape(4, 3)
+    big = rows.nbytes
+    for dtype in (np.float32, np.float64, np.uint8, np.int16):
+        assert core.ready_rows(rows.astype(dtype), 3, big, True)
+    shifted = np.frombuffer(b"\0" * (big + 1), np.uint8, offset=1).view(np.float64).reshape(4, 3)
+    others = [
+        rows.astype(">f8"), rows.astype(np.int32), rows.astype(np.float16), rows.astype(bool), np.asfortranarray(rows), rows[:, :2],
+        rows[:0], rows[::2], shifted, rows[0], rows[None], rows.tolist(), rows.view(np.recarray), None,
+    ]  # fmt: skip
+    assert not any(core.ready_rows(x, 3, big, True) for x in others)
+    assert not core.ready_rows(rows, 4, big, True)
+    assert not core.ready_rows(rows, 3, big - 1, True)
+    for value in (np.nan, np.inf, -np.inf):
+        for dtype in (np.float32, np.float64):
+            bad = rows.astype(dtype)
+            bad[3, 2] = value
+            assert not core.ready_rows(bad, 3, big, True)
+            assert core.ready_rows(bad, 3, big, False)
+    for dtype in (np.int32, np.int64):
+        exact = core.class_indices(np.array([0, 2, 1], dtype), 3)
+        assert exact.dtype == np.int32
+        assert exact.tolist() == [0, 2, 1]
+        wrong = [np.array(y, dtype) for y in ([0, 3], [-1, 0], [[0], [1]], [])]
+        wrong += [np.arange(6, dtype=dtype)[::3], np.zeros(2, np.dtype(dtype).newbyteorder())]
+        assert all(core.class_indices(y, 3) is None for y in wrong)
+    assert all(core.class_indices(y, 3) is None for y in (np.array([0, 2**32]), np.zeros(2), np.zeros(2, np.uint8), [0, 1], 0, None))
 
 
 def nan_at(row):

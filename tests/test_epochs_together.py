@@ -90,6 +90,15 @@ def test_the_same_bits_as_one_by_one(runs, optimizer, options, fit):
     same_state(together, single)
 
 
+def test_a_later_fit_knows_how_long_steps_take(runs):
+    """Its first epoch is no run of its own, unless its batches have another size."""
+    trainer = fo.Trainer(network(), "cross_entropy")
+    plain(trainer, epochs=4)
+    plain(trainer, epochs=5)
+    trainer.fit(*data(), epochs=3, batch_size=25)
+    assert runs == [STEPS, 3 * STEPS, 5 * STEPS, 2, 4]
+
+
 @pytest.mark.parametrize("step", [29, 31], ids=["within an epoch", "at the end of one"])
 @pytest.mark.parametrize("epochs", [8, 20], ids=["the last epoch", "with epochs to come"])
 def test_a_failure_is_that_of_its_epoch(runs, step, epochs):

@@ -98,6 +98,13 @@ def test_dropout_keeps_the_mean():
     assert abs(out.mean() - 1) < 0.01
 
 
+def test_weighted_means():
+    values, weights = np.array([[1.0, 4.0], [5.0, 7.0], [2.0, 3.0]]), np.array([[1.0, 2.0], [0.0, 0.0], [4.0, 0.0]])
+    assert core.weighted_means(values, weights) == [3.0, 0.0, 2.0]
+    with pytest.raises(ValueError, match="weights"):
+        core.weighted_means(values, weights[:2])
+
+
 def test_permutations():
     for n in (0, 1, 2, 3, 17, 1000):
         order = core.permutation(n, 5, 0)

@@ -15,6 +15,7 @@ namespace py = pybind11;
 
 void bind_runtime(py::module_& m);
 void bind_copies(py::module_& m);
+void bind_checks(py::module_& m);
 void bind_kernels(py::module_& m);
 void bind_profile(py::module_& m);
 void bind_losses(py::module_& m);

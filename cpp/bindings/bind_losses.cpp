@@ -137,10 +137,15 @@ void bind_losses_of(py::module_& m) {
 }  // namespace
 
 void bind_losses(py::module_& m) {
-    m.def("weighted_mean", [](const py::object& values, const py::object& weights) {
-        const Flat<double> value = input_flat<double>(values, "values");
-        const Flat<double> weight = sized_flat<double>(weights, "weights", value.size);
-        return weighted_mean(value.data, weight.data, value.size);
+    m.def("weighted_means", [](const py::object& values, const py::object& weights) {
+        const ConstMatrix<double> value = input_matrix<double>(values, "values");
+        const ConstMatrix<double> weight = input_matrix<double>(weights, "weights");
+        check_shape(weight, value.rows, value.cols, "weights");
+        py::list means(value.rows);
+        for (Index i = 0; i < value.rows; ++i) {
+            means[i] = weighted_mean(value.row(i), weight.row(i), value.cols);
+        }
+        return means;
     });
     bind_losses_of<float>(m);
     bind_losses_of<double>(m);

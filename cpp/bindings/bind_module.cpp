@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
     m.doc() = "The native core of fastopt for one instruction set; use it through the fastopt package.";
     fastopt::bind_runtime(m);
     fastopt::bind_copies(m);
+    fastopt::bind_checks(m);
     fastopt::bind_kernels(m);
     fastopt::bind_losses(m);
     fastopt::bind_optimizers(m);

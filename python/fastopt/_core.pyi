@@ -32,8 +32,14 @@ def learn_thread_speeds(amounts: Sequence[float], seconds: Sequence[float]) -> l
 def shares(count: int, grain: int, rows: int, cols: int, work: float) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """For tests: [begin, end) of `count` items for each row and each column of a grid of threads."""
 
-def weighted_mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """sum(w v) / sum(w); 0.0 when nothing has weight."""
+def weighted_means(values: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:
+    """sum(w v) / sum(w) of each row; 0.0 when nothing in it has weight."""
+
+def ready_rows(x: object, columns: int, most_bytes: int, finite: bool) -> bool:
+    """Whether x is an ndarray that the native gather reads as it is: (rows, columns) with a row at least, no larger, finite if asked."""
+
+def class_indices(y: object, classes: int) -> NDArray[np.int32] | None:
+    """One-dimensional int64 or int32 labels below `classes` as int32; None for anything else."""
 
 def permutation(n: int, seed: int, epoch: int) -> Rows:
     """A permutation of 0..n-1, a function of (n, seed, epoch) only; int32 where that holds n."""

@@ -34,13 +34,14 @@ class FinishedError(Exception):
 
 
 class Pace:
-    """How many steps make a piece, from the time that steps took so far."""
+    """How many steps of `batch` rows make a piece, from the time that steps took so far."""
 
     steps: int  # of the next piece
     measured = False
 
-    def __init__(self, trainer: Trainer, batch_size: int) -> None:
-        self._take(max(6.0 * trainer.network.num_parameters * batch_size / ASSUMED_FLOPS, 1e-6))
+    def __init__(self, trainer: Trainer, batch: int) -> None:
+        self.batch = batch
+        self._take(max(6.0 * trainer.network.num_parameters * batch / ASSUMED_FLOPS, 1e-6))
 
     def _take(self, seconds: float) -> None:
         self._seconds = seconds
@@ -217,13 +218,14 @@ class ArrayEpochs(Epochs):
 
     def prepare(self, data: _prepare.ArrayData, batch_size: int, shuffle: bool) -> None:
         """Allocate once what every epoch needs."""
+        trainer = self.trainer
         self.rows, self._data, self._batch, self._shuffle = data.count, data, batch_size, shuffle
         self._steps = -(-data.count // batch_size)
         self._reserve(1)
-        self._pace = Pace(self.trainer, batch_size)
-        self._native = isinstance(self.trainer.loss, Loss)
-        looks_between = self._callbacks or self._validation or self._training or self.trainer._options["accumulate"] > 1
-        self._joins = self._native and not looks_between and self.trainer._rates.known_ahead
+        self._pace = trainer._pace = trainer._pace if trainer._pace and trainer._pace.batch == batch_size else Pace(trainer, batch_size)
+        self._native = isinstance(trainer.loss, Loss)
+        looks_between = self._callbacks or self._validation or self._training or trainer._options["accumulate"] > 1
+        self._joins = self._native and not looks_between and trainer._rates.known_ahead
 
     def _reserve(self, epochs: int) -> None:
         self._losses, self._weights = np.zeros((epochs, self._steps)), np.zeros((epochs, self._steps))
@@ -257,10 +259,7 @@ class ArrayEpochs(Epochs):
             done = stop
         self.rate = float(rates[-1])
         self._flush()
-        return self._mean(0)
-
-    def _mean(self, epoch: int) -> float:
-        return core.weighted_mean(self._losses[epoch], self._weights[epoch])
+        return core.weighted_means(self._losses[:1], self._weights[:1])[0]
 
     def at_once(self, most: int) -> int:
         """As many as make a piece, when nobody looks between them: Python then costs an epoch of few rows no more than its steps."""
@@ -308,8 +307,8 @@ class ArrayEpochs(Epochs):
 
     def _rows(self, epochs: int, rates: NDArray[np.float64]) -> list[dict[str, Any]]:
         rows = []
-        for i in range(epochs):
-            row = {"epoch": self.trainer.epoch + i, "loss": self._mean(i)}
+        for i, loss in enumerate(core.weighted_means(self._losses[:epochs], self._weights[:epochs])):
+            row: dict[str, Any] = {"epoch": self.trainer.epoch + i, "loss": loss}
             if self._penalties is not None:
                 row["penalty"] = float(self._penalties[i])
             self.rate = row["learning_rate"] = float(rates[(i + 1) * self._steps - 1])
@@ -353,7 +352,7 @@ class StreamEpochs(Epochs):
             if self.bar is not None:
                 self.bar.update(len(x))
         self._flush()
-        return core.weighted_mean(np.asarray(losses), np.asarray(weights))
+        return core.weighted_means(np.asarray([losses]), np.asarray([weights]))[0]
 
 
 def _solver_fit() -> Any:

@@ -155,6 +155,8 @@ def matrix(x: Any, columns: int, dtype: np.dtype[Any], name: str, *, rows: int |
 
 def features(x: Any, inputs: int, dtype: np.dtype[Any], name: str, *, finite: bool = True) -> AnyArray:
     """Inputs that the native gather can read: rows contiguous, of a dtype in READABLE; copied only when they are not."""
+    if core.ready_rows(x, inputs, BLOCK_BYTES, finite):
+        return x  # type: ignore[no-any-return]
     array = _matrix(x, inputs, name)
     if len(array) == 0:
         raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
@@ -170,6 +172,9 @@ def features(x: Any, inputs: int, dtype: np.dtype[Any], name: str, *, finite: bo
 
 def labels(y: Any, classes: int, name: str) -> NDArray[np.int32]:
     """Class indices 0..classes-1 as int32, from integers, bools or integral floats."""
+    exact = core.class_indices(y, classes)
+    if exact is not None:
+        return exact
     array = numeric(y, name)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

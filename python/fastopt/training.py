@@ -133,6 +133,7 @@ class Trainer:
         self._any_target = isinstance(self._loss, Loss) and _links.takes_any_number(self._loss)
         self._rates = Rates(1.0 if self._memory is not None else fused.learning_rate, self._options["accumulate"])
         self._copies: Copies | None = None  # what a fit puts back when it fails, see _snapshot.py
+        self._pace: _fit.Pace | None = None  # of the last fit on arrays
         self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
         self._fixed_rate = self._rates.fixed
         self._evaluating = False
