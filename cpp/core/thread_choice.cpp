@@ -22,6 +22,10 @@ constexpr double trial_work = 2e8;
 constexpr double block_seconds = 4e-3;   // between two looks at the clock
 constexpr double first_patience = 0.02;  // until the other way is tried again; doubles each time it loses
 constexpr double last_patience = 0.25;
+// After a pause everything is slow at first, caches and clocks: a step of 60 us took 150. Such times say nothing beside those of before it,
+// and whatever way was tried then lost. Steps of more work than together_first are as long as that themselves.
+constexpr double pause_seconds = 0.02;
+constexpr double warm_seconds = 5e-3;  // of work after it
 constexpr double never = std::numeric_limits<double>::infinity();
 constexpr double lost_share = 0.01;     // of all time may be lost in trials
 constexpr double margin = 0.97;         // what a team must reach of one thread's time
@@ -65,7 +69,16 @@ void ThreadChoice::scale_to(double work) {
     trial_.scale(factor);
 }
 
-bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && now >= next_trial_; }
+// A trial that a pause breaks off begins anew.
+void ThreadChoice::notice_pause(double now) {
+    if (work_ <= together_first && now - last_end_ > pause_seconds) {
+        warm_at_ = now + warm_seconds;
+        trial_left_ = 0;
+        block_ = {};
+    }
+}
+
+bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && now >= std::max(next_trial_, warm_at_); }
 
 // Whether the threads of a team did not get their cores in the present block.
 bool ThreadChoice::starved() const { return best_ == together && block_.cpu_seconds < fair_share * block_.seconds * threads_; }
@@ -81,6 +94,10 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, do
     block_.cpu_seconds += cpu_seconds;
     const bool enough = block_.steps >= block_steps() || block_.seconds >= 2 * block_seconds;
     if (!enough || block_.steps == 0) {  // a step that failed is none
+        return;
+    }
+    if (seconds_[best_] > 0 && now < warm_at_) {  // the first block counts, or nothing would be known
+        block_ = {};
         return;
     }
     const double each = block_.mean();
@@ -171,6 +188,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
     while (goes_on && done < steps) {
         const Index before = done;
         double begin = seconds_now();
+        notice_pause(begin);
         if (trial_left_ == 0 && trial_is_due(begin)) {
             trial_left_ = 1 + trial_steps(work_);
             trial_ = {};
@@ -190,6 +208,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
                     cpu = cpu_end;
                 } while (goes_on && done < steps && !trial_is_due(begin));
             });
+            last_end_ = begin;
             continue;
         }
         double last = begin;  // the time of a step includes getting the team, when each call has few
@@ -201,7 +220,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
                 last = now;
             }
         });
-        const double end = seconds_now();
+        const double end = last_end_ = seconds_now();
         trial_.steps += done - before;
         trial_.seconds += end - begin;
         if (trial_left_ == 0) {

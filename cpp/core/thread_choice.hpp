@@ -56,6 +56,7 @@ class ThreadChoice {
     void scale_to(double work);
     bool starved() const;
     Way other() const { return best_ == alone ? together : alone; }
+    void notice_pause(double now);
     bool trial_is_due(double now) const;
     Index block_steps() const;
     void saw_steps(Index steps, double seconds, double cpu_seconds, double now);
@@ -76,6 +77,8 @@ class ThreadChoice {
     double next_trial_ = 0;
     double earliest_trial_ = 0;
     double patience_ = 0;
+    double last_end_ = 0;  // of a call
+    double warm_at_ = 0;   // when what a pause has cost is over
 };
 
 }  // namespace fastopt
