@@ -25,7 +25,7 @@ constexpr double last_patience = 0.25;
 // After a pause everything is slow at first, caches and clocks: a step of 60 us took 150. Such times say nothing beside those of before it,
 // and whatever way was tried then lost. Steps of more work than together_first are as long as that themselves.
 constexpr double pause_seconds = 0.02;
-constexpr double warm_seconds = 5e-3;  // of work after it
+constexpr double warm_seconds = 0.01;  // of work after it
 constexpr double never = std::numeric_limits<double>::infinity();
 constexpr double lost_share = 0.01;     // of all time may be lost in trials
 constexpr double margin = 0.97;         // what a team must reach of one thread's time
