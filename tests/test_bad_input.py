@@ -185,6 +185,7 @@ def test_networks():
     refuses("unknown activation", layers.Dense, 3, activation="rellu", match="leaky_relu")
     refuses("a loss of elsewhere", fo.losses.get, "categorical_crossentropy", match=r"known are: bce.*did you mean 'cross_entropy'\?")
     refuses("an exact name but for a space", fo.optimizers.get, "adam w", match=r"did you mean 'adamw'\?")
+    refuses("two letters swapped", fo.optimizers.get, "adma", match=r"did you mean 'adam'\?")
     refuses("a short name", fo.metrics.get, "acc", match=r"did you mean 'accuracy'\?")
     refuses("unknown initialiser", layers.Dense, 3, init="he", match="he_uniform")
     refuses("rate 1", layers.Dropout, 1.0, match="rate")

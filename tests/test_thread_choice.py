@@ -8,6 +8,7 @@ import time
 import fastopt as fo
 import numpy as np
 import pytest
+from native import core
 from numpy.testing import assert_array_equal
 
 EPOCHS = 8
@@ -61,6 +62,24 @@ def trained_by_sizes(batch_norm):
     x, y, trainer = new_trainer(batch_norm, rows=600)
     losses = [trainer.step(x[:rows], y[:rows]) for rows in (60, 120, 240, 120, 45, 60, 600) * 15]
     return losses, trainer.network.state_dict()
+
+
+@pytest.mark.parametrize(("pause", "cold"), [(0.3, 2.5), (0.05, 2.5), (0.0, 1.0)], ids=["long pauses", "short pauses", "no pauses"])
+def test_the_way_that_became_faster_is_found(threads, pause, cold):
+    """On a clock of its own. What is tried just after a pause, when all is slow, would lose to times from before it again and again."""
+    threads(2)
+    slow, fast = 22 * [80e-6], 2 * [110e-6] + 20 * [50e-6]
+    bursts = {"work": 5e6, "cold": cold, "cold_seconds": 0.008, "pause": pause}
+    assert min(core.simulate_bursts(slow, fast, **bursts)[10:]) > 0.8
+    assert max(core.simulate_bursts(fast, slow, **bursts)[10:]) < 0.2
+
+
+@pytest.mark.parametrize("work", [1e6, 1e7])
+def test_a_second_core_must_be_worth_three_percent(threads, work):
+    """Trials of a team that is nearly as fast are long; beyond them one thread stays."""
+    threads(2)
+    assert core.simulate_bursts(8 * [1e-4], 8 * [9e-5], work)[-1] > 0.8
+    assert core.simulate_bursts(8 * [1e-4], 8 * [9.9e-5], work)[-1] < 0.5
 
 
 @pytest.mark.parametrize("train", [trained, trained_by_steps, trained_by_sizes])

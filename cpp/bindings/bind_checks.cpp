@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <type_traits>
 
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
@@ -48,27 +49,28 @@ bool ready_rows(const py::object& object, Index columns, Index most_bytes, bool 
     return is_dtype<std::uint8_t>(*x) || is_dtype<std::int16_t>(*x);
 }
 
+// None when one of them is not below `classes`.
 template <class I>
-py::object converted_labels(const py::array& y, Index classes) {
+py::object exact_labels(const py::array& y, Index classes) {
     const I* labels = data_of<I>(y);
     if (y.size() == 0 || !all_below(labels, y.size(), classes)) {
         return py::none();
     }
-    py::array_t<std::int32_t> out(y.size());
-    std::transform(labels, labels + y.size(), out.mutable_data(), [](I label) { return static_cast<std::int32_t>(label); });
-    return out;
+    if constexpr (std::is_same_v<I, std::int32_t>) {
+        return y;
+    } else {
+        py::array_t<std::int32_t> out(y.size());
+        std::transform(labels, labels + y.size(), out.mutable_data(), [](I label) { return static_cast<std::int32_t>(label); });
+        return out;
+    }
 }
 
 py::object class_indices(const py::object& object, Index classes) {
     const std::optional<py::array> y = plain_array(object, 1);
     if (y && is_dtype<std::int64_t>(*y)) {
-        return converted_labels<std::int64_t>(*y, classes);
+        return exact_labels<std::int64_t>(*y, classes);
     }
-    if (y && is_dtype<std::int32_t>(*y)) {
-        const bool known = y->size() > 0 && all_below(data_of<std::int32_t>(*y), y->size(), classes);
-        return known ? object : py::none();
-    }
-    return py::none();
+    return y && is_dtype<std::int32_t>(*y) ? exact_labels<std::int32_t>(*y, classes) : py::none();
 }
 
 }  // namespace

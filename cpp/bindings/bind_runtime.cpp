@@ -9,6 +9,7 @@
 #include "bindings/bind.hpp"
 #include "core/balance.hpp"
 #include "core/rng.hpp"
+#include "core/thread_choice.hpp"
 #include "core/threads.hpp"
 #include "kernels/activations.hpp"
 #include "kernels/build.hpp"
@@ -118,6 +119,38 @@ void bind_balance(py::module_& m) {
     });
 }
 
+thread_local double simulated_seconds;
+thread_local double simulated_cpu_seconds;
+
+// The part that a team has of the time of bursts of steps with pauses between them, on a clock of their own. A step takes alone[i] or
+// together[i] seconds in burst i, and `cold` times that in the first `cold_seconds` of it.
+std::vector<double> simulate_bursts(const std::vector<double>& alone, const std::vector<double>& together, double work, double cold,
+                                    double cold_seconds, double burst_seconds, double pause) {
+    check(alone.size() == together.size(), "a time alone and together for each burst");
+    simulated_seconds = simulated_cpu_seconds = 1;
+    ThreadChoice choice({[] { return simulated_seconds; }, [] { return simulated_cpu_seconds; }});
+    std::vector<double> parts;
+    for (std::size_t burst = 0; burst < alone.size(); ++burst) {
+        const double begin = simulated_seconds;
+        double of_team = 0;
+        const auto step = [&](Index) {
+            const int threads = threads_for(std::numeric_limits<double>::infinity());
+            const double slower = simulated_seconds - begin < cold_seconds ? cold : 1;
+            const double took = slower * (threads > 1 ? together : alone)[burst];
+            simulated_seconds += took;
+            simulated_cpu_seconds += took * threads;
+            of_team += threads > 1 ? took : 0;
+            return true;
+        };
+        while (simulated_seconds - begin < burst_seconds) {
+            choice.run(16, work, step);
+        }
+        parts.push_back(of_team / (simulated_seconds - begin));
+        simulated_seconds += pause;
+    }
+    return parts;
+}
+
 }  // namespace
 
 Config config_from(const py::handle& mapping) {
@@ -146,6 +179,8 @@ void bind_runtime(py::module_& m) {
     m.def("get_num_threads", &get_num_threads);
     m.def("set_work_per_thread", &set_work_per_thread);
     bind_balance(m);
+    m.def("simulate_bursts", &simulate_bursts, py::arg("alone"), py::arg("together"), py::arg("work"), py::arg("cold") = 1.0,
+          py::arg("cold_seconds") = 0.0, py::arg("burst_seconds") = 0.04, py::arg("pause") = 0.3);
     m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) { return permutations(n, seed, epoch, 1).reshape({n}); });
     m.def("permutations", &permutations);
     m.def("activation_names", &activation_names);

@@ -40,15 +40,15 @@ constexpr double start_seconds = 0.02;  // and that of the first trial for threa
 
 Index trial_steps(double work) { return std::clamp(static_cast<Index>(trial_work / work), Index{1}, most_trial_steps); }
 
-double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-// Of all threads of the process.
-double cpu_seconds_now() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
-
 }  // namespace
 
+Clock Clock::of_system() {
+    return {[] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); },
+            [] { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }};
+}
+
 void ThreadChoice::forget(double work, int threads) {
-    *this = ThreadChoice();
+    *this = ThreadChoice(clock_);
     work_ = first_work_ = work;
     threads_ = threads;
     patience_ = first_patience;
@@ -187,7 +187,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
     }
     while (goes_on && done < steps) {
         const Index before = done;
-        double begin = seconds_now();
+        double begin = clock_.seconds();
         notice_pause(begin);
         if (trial_left_ == 0 && trial_is_due(begin)) {
             trial_left_ = 1 + trial_steps(work_);
@@ -196,13 +196,13 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
             rounds_ = 0;
         }
         if (trial_left_ == 0) {
-            double cpu = cpu_seconds_now();
+            double cpu = clock_.cpu_seconds();
             by(best_, [&] {
                 do {
                     const Index first = done;
                     run(std::min(block_steps(), steps - done));
-                    const double end = seconds_now();
-                    const double cpu_end = cpu_seconds_now();
+                    const double end = clock_.seconds();
+                    const double cpu_end = clock_.cpu_seconds();
                     saw_steps(done - first, end - begin, cpu_end - cpu, end);
                     begin = end;
                     cpu = cpu_end;
@@ -215,12 +215,12 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
         by(other(), [&] {
             while (goes_on && trial_left_ > 0 && done < steps) {
                 run(1);
-                const double now = seconds_now();
+                const double now = clock_.seconds();
                 saw_trial_step(now - last);
                 last = now;
             }
         });
-        const double end = last_end_ = seconds_now();
+        const double end = last_end_ = clock_.seconds();
         trial_.steps += done - before;
         trial_.seconds += end - begin;
         if (trial_left_ == 0) {

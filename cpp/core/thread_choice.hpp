@@ -11,8 +11,17 @@
 
 namespace fastopt {
 
+// Where times come from; a test brings its own.
+struct Clock {
+    double (*seconds)();
+    double (*cpu_seconds)();  // of all threads of the process
+    static Clock of_system();
+};
+
 class ThreadChoice {
    public:
+    explicit ThreadChoice(Clock clock = Clock::of_system()) : clock_(clock) {}
+
     // Do step(0), step(1), ... until `steps` are done or one returns false; returns how many returned true. `work` of one step is in the
     // unit of threads_for.
     template <class F>
@@ -64,6 +73,7 @@ class ThreadChoice {
     bool still_warming() const;
     void end_trial(double now);
 
+    Clock clock_;
     double work_ = 0;        // of the steps that the times are of,
     double first_work_ = 0;  // of the first of them
     int threads_ = 0;

@@ -32,6 +32,18 @@ def learn_thread_speeds(amounts: Sequence[float], seconds: Sequence[float]) -> l
 def shares(count: int, grain: int, rows: int, cols: int, work: float) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """For tests: [begin, end) of `count` items for each row and each column of a grid of threads."""
 
+def simulate_bursts(
+    alone: Sequence[float],
+    together: Sequence[float],
+    work: float,
+    cold: float = 1.0,
+    cold_seconds: float = 0.0,
+    burst_seconds: float = 0.04,
+    pause: float = 0.3,
+) -> list[float]:
+    """For tests: the part that a team has of the time of bursts of steps. A step takes so many seconds on one thread and on a team, an
+    entry a burst, and `cold` times that at the start of each."""
+
 def weighted_means(values: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:
     """sum(w v) / sum(w) of each row; 0.0 when nothing in it has weight."""
 

@@ -222,7 +222,9 @@ class ArrayEpochs(Epochs):
         self.rows, self._data, self._batch, self._shuffle = data.count, data, batch_size, shuffle
         self._steps = -(-data.count // batch_size)
         self._reserve(1)
-        self._pace = trainer._pace = trainer._pace if trainer._pace and trainer._pace.batch == batch_size else Pace(trainer, batch_size)
+        if trainer._pace is None or trainer._pace.batch != batch_size:
+            trainer._pace = Pace(trainer, batch_size)
+        self._pace = trainer._pace
         self._native = isinstance(trainer.loss, Loss)
         looks_between = self._callbacks or self._validation or self._training or trainer._options["accumulate"] > 1
         self._joins = self._native and not looks_between and trainer._rates.known_ahead

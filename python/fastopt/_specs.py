@@ -263,7 +263,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     bare = {each.replace("_", ""): each for each in known}
     wanted = "".join(c for c in name.lower() if c.isalnum())
     ends = [b for b in bare if min(len(b), len(wanted)) > 2 and (_ends(b, wanted) or _ends(wanted, b))]
-    near = [wanted] if wanted in bare else sorted(ends, key=len)[-1:] or difflib.get_close_matches(wanted, bare, 1)
+    swapped = [b for b in bare if sorted(b) == sorted(wanted)]  # the name itself, too
+    near = swapped or sorted(ends, key=len)[-1:] or difflib.get_close_matches(wanted, bare, 1)
     hint = f" (did you mean {bare[near[0]]!r}?)" if near else ""
     return f"{kind} {name!r} is not known; known are: {', '.join(known)}{hint}"
 

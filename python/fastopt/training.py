@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastopt import _evaluate, _fit, _links, _options, _specs, _state, _validate
+from fastopt._backend import core
 from fastopt._links import AnyLoss
 from fastopt._native import TRAIN_STEP, native_loss, native_optimizer
 from fastopt._rates import Rates
@@ -222,7 +223,8 @@ class Trainer:
             When the loss is not finite; nothing is changed then.
         """
         if type(y) is np.ndarray and y.dtype == _INT64:
-            y = _as_labels(y)
+            labels = core.class_indices(y, self._network.outputs)
+            y = y if labels is None else labels
         rate = self._fixed_rate
         if rate is None:
             rate = self._rates.next(self._native.micro_steps)
@@ -548,12 +550,6 @@ class Trainer:
         from fastopt import checkpoint
 
         return checkpoint.load(path, learning_rate=learning_rate, precision=precision)
-
-
-def _as_labels(y: NDArray[np.int64]) -> NDArray[Any]:
-    """Class indices as the native step reads them; left alone when they do not fit, for the careful path to say so."""
-    short = y.astype(np.int32)
-    return short if y.ndim == 1 and bool((short == y).all()) else y
 
 
 def _refuse(*_: Any) -> float:
