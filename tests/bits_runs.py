@@ -171,6 +171,16 @@ def networks(dtype):
     train("train accumulated", net, entropy, opt.RMSProp(), 300, 4, 16, accumulate=3)
 
 
+def shared_by_units(dtype):
+    """Networks whose first two layers two threads share by units, even and uneven, with a short batch at the end."""
+    for units in ([96], [64, 40], [100, 33]):
+        for activation in ("relu", "gelu"):
+            for name in ("sgd", "adam", "rprop"):
+                net = fo.mlp(30, units, 3, activation=activation, dtype=dtype, seed=15)
+                case = f"train by units {units} {activation} {name}"
+                train(case, net, "softmax_cross_entropy", name, 200, 3, 48, weighted=name == "adam", l2=1e-3)
+
+
 def second_order(dtype):
     rng = np.random.default_rng(11)
     net = fo.mlp(20, [65, 33], 3, activation="silu", batch_norm=True, dtype=dtype, seed=11)
@@ -187,7 +197,10 @@ def second_order(dtype):
         record(f"train {name}", *net.parameters.values(), np.array(history["loss"]))
 
 
-PARTS = {AS_BUILT: (kernels, losses, optimizers, networks, second_order), CUT_EVERYTHING: (kernels, losses, optimizers, odd_networks)}
+PARTS = {
+    AS_BUILT: (kernels, losses, optimizers, networks, second_order),
+    CUT_EVERYTHING: (kernels, losses, optimizers, odd_networks, shared_by_units),
+}
 
 
 def run_all():

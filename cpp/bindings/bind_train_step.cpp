@@ -54,6 +54,7 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
     double loss = 0;
+    self.begin_run(1);
     self.thread_choice().run(1, self.network().training_work(data.x.rows), [&](Index) {
         loss = self.step(data, nullptr, data.x.rows, learning_rate).value;
         return true;
@@ -120,7 +121,7 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     const py::gil_scoped_release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
-    self.begin_order();
+    self.begin_run(rate.size);
     const HasErrand meanwhile(self.errand());
     Range now = batches.rows(first_step);
     return self.thread_choice().run(rate.size, self.network().training_work(batch_size), [&](Index s) {
@@ -162,6 +163,7 @@ void bind_train_step_of(py::module_& m) {
              py::arg("network"), py::arg("loss").none(true), py::arg("optimizer"), py::arg("options"))
         .def_property("t", &Step::t, &Step::set_t)
         .def_property_readonly("micro_steps", &Step::micro_steps)
+        .def_property_readonly("steps_in_halves", &Step::steps_in_halves)
         .def_property_readonly("slot_names", [](const Step& self) { return self.optimizer().slot_names(); })
         .def("slots",
              [](const py::object& object) {

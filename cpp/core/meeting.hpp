@@ -18,7 +18,9 @@ class Meeting {
     // Before a region that meets so many times, by the thread that starts it; its threads hand the number to `after`, and one more each
     // time.
     std::uint64_t begin(std::uint64_t times = 1) {
-        failed_.store(false, std::memory_order_relaxed);
+        if (failed_.load(std::memory_order_relaxed)) {  // else nothing to write: the others read it
+            failed_.store(false, std::memory_order_relaxed);
+        }
         const std::uint64_t first = turn_ + 1;
         turn_ += times;
         return first;
@@ -28,6 +30,17 @@ class Meeting {
     // had one.
     template <class F>
     bool after(std::uint64_t turn, int thread, int threads, F&& f) {
+        const std::exception_ptr error = arrive_after(turn, thread, f);
+        const bool whole = wait(turn, threads);
+        if (error) {
+            std::rethrow_exception(error);
+        }
+        return whole;
+    }
+
+    // The two halves of that, when there is something to do in between: f(), of which the others may know, and its exception; and the wait.
+    template <class F>
+    std::exception_ptr arrive_after(std::uint64_t turn, int thread, F&& f) {
         std::exception_ptr error;
         try {
             f();
@@ -36,13 +49,13 @@ class Meeting {
             failed_.store(true, std::memory_order_relaxed);
         }
         arrived_[static_cast<std::size_t>(thread)].turn.store(turn, std::memory_order_release);
+        return error;
+    }
+    bool wait(std::uint64_t turn, int threads) {
         for (int other = 0; other < threads; ++other) {
             const auto& there = arrived_[static_cast<std::size_t>(other)].turn;
             // One that is already on its way to the next meeting has been here.
             wait_until([&] { return there.load(std::memory_order_acquire) >= turn; }, [] {});
-        }
-        if (error) {
-            std::rethrow_exception(error);
         }
         return !failed_.load(std::memory_order_relaxed);
     }
@@ -53,8 +66,8 @@ class Meeting {
         std::atomic<std::uint64_t> turn{0};
     };
 
-    std::uint64_t turn_ = 0;
-    std::atomic<bool> failed_{false};
+    std::uint64_t turn_ = 0;  // by the thread that starts a region
+    alignas(2 * cache_line) std::atomic<bool> failed_{false};
     std::array<Arrived, most> arrived_;
 };
 

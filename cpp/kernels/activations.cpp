@@ -143,6 +143,24 @@ void activation_backward(Activation activation, In<T> source, Out<T> d) {
 }
 
 template <class T>
+void activation_of_sum(Activation activation, In<T> a, In<T> b, Out<T> h, Out<T> pre) {
+    const Index padded = round_up(a.cols, lanes<T>);
+    parallel_for(a.rows, 1, work_per_element * static_cast<double>(a.rows * a.cols), [=](Index begin, Index end) {
+        dispatch(activation, [=](auto rule) {
+            for (Index i = begin; i < end; ++i) {
+                for (Index at = 0; at < padded; at += lanes<T>) {
+                    const Vec<T> sum = load(a.row(i) + at) + load(b.row(i) + at);
+                    if (pre.data != nullptr) {
+                        store(pre.row(i) + at, sum);
+                    }
+                    store(h.row(i) + at, rule.value(sum));
+                }
+            }
+        });
+    });
+}
+
+template <class T>
 void activation_curvature(Activation activation, In<T> source, In<T> grad_h, In<T> tangent_a, Out<T> d) {
     const Index vecs = ceil_div(d.cols, lanes<T>);
     parallel_for(d.rows, 1, work_per_element * static_cast<double>(d.rows * d.cols), [=](Index begin, Index end) {
@@ -157,13 +175,14 @@ void activation_curvature(Activation activation, In<T> source, In<T> grad_h, In<
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                       \
-    template void activation_forward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index);  \
-    template void activation_backward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index); \
-    template void activation_forward<T>(Activation, const T*, T*, Index);                            \
-    template void activation_backward<T>(Activation, const T*, const T*, T*, Index);                 \
-    template void activation_forward<T>(Activation, ConstMatrix<T>, Matrix<T>);                      \
-    template void activation_backward<T>(Activation, ConstMatrix<T>, Matrix<T>);                     \
+#define FASTOPT_INSTANTIATE(T)                                                                            \
+    template void activation_forward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index);       \
+    template void activation_backward_tile<T>(Activation, const T*, Index, T*, Index, Index, Index);      \
+    template void activation_forward<T>(Activation, const T*, T*, Index);                                 \
+    template void activation_backward<T>(Activation, const T*, const T*, T*, Index);                      \
+    template void activation_forward<T>(Activation, ConstMatrix<T>, Matrix<T>);                           \
+    template void activation_backward<T>(Activation, ConstMatrix<T>, Matrix<T>);                          \
+    template void activation_of_sum<T>(Activation, ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Matrix<T>); \
     template void activation_curvature<T>(Activation, ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

@@ -37,6 +37,9 @@ template <class T>
 void activation_forward(Activation activation, In<T> a, Out<T> h);
 template <class T>
 void activation_backward(Activation activation, In<T> source, Out<T> d);
+// h = g(a + b), which may be either of them; `pre`, when given, keeps a + b.
+template <class T>
+void activation_of_sum(Activation activation, In<T> a, In<T> b, Out<T> h, Out<T> pre);
 
 // d += grad_h * g''(source) * tangent_a on padded matrices: what the bend of g adds to the tangent of a gradient. Kinks count as straight.
 template <class T>

@@ -29,9 +29,10 @@ Product<T> product_of(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index 
 
 template <class T>
 Index dense_scratch(Index rows, Index inputs, Index units, int threads) {
-    return std::max({product_scratch<T>(rows, units, inputs, threads), product_scratch<T>(inputs, units, rows, threads),
-                     product_scratch<T>(rows, inputs, units, threads),
-                     is_narrow<T>(units) ? thin_scratch<T>(rows, inputs, units, threads) : 0});
+    const Index sum = is_thin(units) ? rows * line_elements<T> : 0;  // of dense_forward_onto
+    return sum + std::max({product_scratch<T>(rows, units, inputs, threads), product_scratch<T>(inputs, units, rows, threads),
+                           product_scratch<T>(rows, inputs, units, threads),
+                           is_narrow<T>(units) ? thin_scratch<T>(rows, inputs, units, threads) : 0});
 }
 
 template <class T>
@@ -55,6 +56,21 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
     product.pre = pre;
     product.precision = precision;
     product.writes_next = writes_next;
+    multiply(product, scratch);
+}
+
+template <class T>
+void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, Activation activation, Out<T> y, Out<T> pre, T* scratch) {
+    if (is_thin(weight.cols)) {
+        const Matrix<T> sum{scratch, x.rows, weight.cols, line_elements<T>, true};
+        dense_forward<T>(x, weight, nullptr, Activation::identity, sum, {}, scratch + x.rows * line_elements<T>);
+        activation_of_sum<T>(activation, addend, sum, y, pre);
+        return;
+    }
+    Product<T> product = product_of<T>(operand(x), operand(weight), y, x.rows, weight.cols, weight.rows);
+    product.addend = addend;
+    product.activation = activation;
+    product.pre = pre;
     multiply(product, scratch);
 }
 
@@ -124,6 +140,7 @@ void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
 #define FASTOPT_INSTANTIATE(T)                                                                                                            \
     template Index dense_scratch<T>(Index, Index, Index, int);                                                                            \
     template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision, Matrix<T>); \
+    template void dense_forward_onto<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Activation, Matrix<T>, Matrix<T>, T*);            \
     template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>);                          \
     template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision);          \
     template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);                                 \

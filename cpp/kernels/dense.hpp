@@ -17,6 +17,9 @@ Index dense_scratch(Index rows, Index inputs, Index units, int threads);
 template <class T>
 void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
                    Precision precision = Precision::full, Out<T> writes_next = {});
+// y = g(x W + addend), where addend (padded) is y or no part of it; `pre` keeps the sum.
+template <class T>
+void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, Activation activation, Out<T> y, Out<T> pre, T* scratch);
 
 // grad_weight = x^T grad_a. The gradient of the bias is column_sums (kernels/reduce.hpp) of grad_a.
 template <class T>

@@ -410,11 +410,15 @@ class Block {
             args.end = TileEnd::relu_slope;
             args.slope = q_.slope_source.data + i0 * q_.slope_source.ld + j;
             args.lds = q_.slope_source.ld;
+        } else if (last && q_.addend.data != nullptr) {
+            args.end = q_.activation == Activation::relu && q_.pre.data == nullptr ? TileEnd::relu_of_sum : TileEnd::sum;
+            args.slope = q_.addend.data + i0 * q_.addend.ld + j;
+            args.lds = q_.addend.ld;
         } else if (last && q_.activation == Activation::relu && q_.pre.data == nullptr) {
             args.end = TileEnd::relu;
         }
         const TileFunction<T> tiles = Arithmetic::tile(height, vecs, unit_row, source);
-        const bool finishes = last && args.end == TileEnd::store &&
+        const bool finishes = last && (args.end == TileEnd::store || args.end == TileEnd::sum) &&
                               (q_.pre.data != nullptr || q_.activation != Activation::identity || q_.slope != Activation::identity);
         const bool takes = last && q_.writes_next.data != nullptr;
         if (!edge && !finishes && !takes) {

@@ -1,7 +1,7 @@
 // Matrix product C = start + A B with bias and activation fused into the tile. One driver for A B, A B^T and A^T B.
 //
 // Every element of C is one chain of fused multiply-adds over k in order, starting from the bias (or 0, or C): its bits do not depend on
-// threads, tiles, packing or the instruction set.
+// threads, tiles, packing or the instruction set. An addend is added to the end of it.
 #pragma once
 
 #include "core/types.hpp"
@@ -46,6 +46,8 @@ struct Product {
     // c *= g'(slope_source): the backward epilogue; slope_source is padded and has the shape of c.
     Activation slope = Activation::identity;
     ConstMatrix<T> slope_source = {};
+    // Of C's shape and padded, or empty: added to the finished sums, before the activation.
+    ConstMatrix<T> addend = {};
     // Of C's shape, or empty: what this thread writes soon. Its lines are taken from other cores behind the multiply-adds (take_lines.hpp).
     Matrix<T> writes_next = {};
 };

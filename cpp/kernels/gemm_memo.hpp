@@ -22,7 +22,7 @@ bool same(const Product<T>& p, const Product<T>& q) {
     return same(p.a, q.a) && same(p.b, q.b) && p.c.data == q.c.data && p.c.ld == q.c.ld && p.c.padded == q.c.padded && p.m == q.m &&
            p.n == q.n && p.k == q.k && p.bias == q.bias && p.accumulate == q.accumulate && p.activation == q.activation &&
            p.slope == q.slope && p.slope_source.data == q.slope_source.data && p.slope_source.ld == q.slope_source.ld &&
-           q.pre.data == nullptr && q.writes_next.data == nullptr;
+           p.addend.data == q.addend.data && p.addend.ld == q.addend.ld && q.pre.data == nullptr && q.writes_next.data == nullptr;
 }
 
 // The calls of one product by one thread, in order: panels of B that are packed, and tiles. Products that do more (packing of A, edges,

@@ -45,6 +45,8 @@ enum class TileEnd {
     store,
     relu,        // max(c, 0)
     relu_slope,  // c where the element of `slope` is positive, else 0
+    sum,         // c + that element
+    relu_of_sum,
 };
 
 // What tiles of one panel ask for on the way: each of the first `tiles` so many lines, into L2.
@@ -152,7 +154,16 @@ EIGEN_ALWAYS_INLINE void finish_tile(const TileArgs<T>& args, const simd::Vec<T>
             slope += args.lds;
         }
     };
+    if (__builtin_expect(args.end > TileEnd::relu_slope, 0)) {  // apart: five cases make a jump table
+        if (args.end == TileEnd::relu_of_sum) {
+            finish([](const Vec<T>& v, const T* at) FASTOPT_INLINE_LAMBDA { return simd::relu(v + simd::load(at)); });
+        } else {
+            finish([](const Vec<T>& v, const T* at) FASTOPT_INLINE_LAMBDA { return v + simd::load(at); });
+        }
+        return;
+    }
     switch (args.end) {
+        default:
         case TileEnd::store:
             finish([](const Vec<T>& v, const T*) FASTOPT_INLINE_LAMBDA { return v; });
             break;

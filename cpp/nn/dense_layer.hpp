@@ -85,6 +85,9 @@ class DenseLayer final : public Layer<T> {
         if (activation_needs_input(activation_)) {
             pre_.reserve(rows, units_);
         }
+        if (first_half_ > 0) {
+            first_sums_.reserve(rows, units_);
+        }
     }
     Index scratch(Index rows, int threads) const override { return dense_scratch<T>(rows, this->inputs_, units_, threads); }
 
@@ -92,8 +95,27 @@ class DenseLayer final : public Layer<T> {
     void forward_alone(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, Matrix<T> writes_next, T* scratch) override {
         const bool keeps = pass.training && activation_needs_input(activation_);
         const Matrix<T> kept = keeps ? pre(pass, x.rows) : Matrix<T>{};
+        if (pass.in_halves && first_half_ > 0) {
+            const Matrix<T> first = first_sums_.view(pass.first + x.rows).row_range(pass.first, x.rows);
+            forward_half(x.column_range(0, first_half_), {0, first_half_}, first, scratch);
+            const Index rest = this->inputs_ - first_half_;
+            dense_forward_onto<T>(first, x.column_range(first_half_, rest), weight_.row_range(first_half_, rest), activation_, y, kept,
+                                  scratch);
+            return;
+        }
         dense_forward<T>(x, weight_, bias_, activation_, y, kept, scratch, pass.precision, writes_next);
     }
+    // In passes in halves the sum over so many inputs, from the bias on, and that over the others are added at the end; 0: one sum.
+    void set_first_half(Index inputs) { first_half_ = inputs; }
+    // The sum over a range of the inputs, of which x has nothing else; the first one begins with the bias.
+    void forward_half(ConstMatrix<T> x, Range inputs, Matrix<T> y, T* scratch) const {
+        dense_forward<T>(x, weight_.row_range(inputs.begin, inputs.size()), inputs.begin == 0 ? bias_ : nullptr, Activation::identity, y,
+                         {}, scratch);
+    }
+    const Matrix<T>& weight() const { return weight_; }
+    const Matrix<T>& grad_weight() const { return grad_weight_; }
+    T* bias() const { return bias_; }  // null: none
+    T* grad_bias() const { return grad_bias_; }
     Activation activation() const override { return activation_; }
     Slope<T> slope(const Pass& pass, ConstMatrix<T>, ConstMatrix<T> y) const override {
         return {activation_, activation_needs_input(activation_) ? pre(pass, y.rows) : y};
@@ -186,6 +208,8 @@ class DenseLayer final : public Layer<T> {
     T* bias_ = nullptr;
     T* grad_bias_ = nullptr;
     PaddedMatrix<T> pre_;
+    Index first_half_ = 0;
+    PaddedMatrix<T> first_sums_;
 };
 
 }  // namespace fastopt

@@ -24,6 +24,7 @@ struct Pass {
     Precision precision = Precision::full;
     Profile* profile = nullptr;  // null: off
     Index first = 0;             // row of the batch at which the rows of a training pass begin
+    bool in_halves = false;      // sums over two halves of the inputs apart, where a layer has such (nn/halves.hpp)
 };
 
 // The activation that ends a layer and what its derivative is computed from. Whoever computes the gradient of that layer's output

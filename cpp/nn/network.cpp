@@ -7,6 +7,7 @@
 #include "core/threads.hpp"
 #include "kernels/copy_row.hpp"
 #include "kernels/take_lines.hpp"
+#include "nn/dense_layer.hpp"
 #include "nn/simple_layers.hpp"
 
 namespace fastopt {
@@ -19,6 +20,9 @@ constexpr Index inference_rows = 512;
 // else they share every product.
 constexpr Index cached_bytes = Index{1} << 20;
 constexpr Index rows_of_a_thread = 256;
+// Of the layers that two threads share by units; and of the rows of a batch that both gather then.
+constexpr Index fewest_in_halves = 2048;
+constexpr Index input_bytes_in_halves = Index{1} << 17;
 // Work of a training step that lasts so long, some 10 ms, that a user's interrupt is looked for in between.
 constexpr double long_work = 2e9;
 
@@ -65,7 +69,38 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
     for (const Stage& stage : stages_) {
         elements_of_row_ += stage.layer->outputs();
     }
+    plan_halves();
     rows_alone_ = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->rows_alone(); });
+}
+
+// What follows the second layer is computed by both threads, so it must be little. All of this is a matter of sizes, never of threads.
+template <class T>
+void Network<T>::plan_halves() {
+    const Index stages = this->stages();
+    if (precision_ != Precision::full || stages < 2 || stages > 3 || !weights_in_cache()) {
+        return;
+    }
+    DenseLayer<T>* dense[3] = {};
+    for (Index s = 0; s < stages; ++s) {
+        dense[s] = dynamic_cast<DenseLayer<T>*>(&stage(s));
+        if (dense[s] == nullptr || !dense[s]->trainable()) {
+            return;
+        }
+    }
+    const Index shared = dense[0]->parameters() + dense[1]->parameters();
+    const Index rest = stages > 2 ? dense[2]->parameters() : 0;
+    const Index units = dense[0]->outputs();
+    const Index half = (units / 2 + line_elements<T> / 2) / line_elements<T> * line_elements<T>;  // the nearest whole lines
+    const bool even = half > 0 && 10 * std::max(half, units - half) <= 6 * units;
+    if (even && shared >= fewest_in_halves && 8 * rest <= shared) {
+        half_units_ = half;
+        dense[1]->set_first_half(half);
+    }
+}
+
+template <class T>
+bool Network<T>::in_halves(Index rows) const {
+    return half_units_ > 0 && rows * padded_ld<T>(inputs_) * static_cast<Index>(sizeof(T)) <= input_bytes_in_halves;
 }
 
 template <class T>
@@ -169,6 +204,7 @@ void Network<T>::begin(Index rows, bool training, bool apart) {
         std::copy(buffers_.data(), buffers_.data() + buffers_.size(), buffers_before_.data());
     }
     pass_ = {training, seed_, training ? ++training_step_ : training_step_, precision_, training ? profile_.get() : nullptr};
+    pass_.in_halves = training && in_halves(rows);
     if (const Index trained = training ? rows : 0; trained != trained_rows_) {
         trained_rows_ = trained;
     }

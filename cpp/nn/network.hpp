@@ -76,6 +76,10 @@ class Network {
     // a row for the weight gradient, and a store to a line that another core has read waits.
     Range input_rows(Range mine) const { return own_inputs() ? Range{0, trained_rows_} : mine; }
     Matrix<T> input_of(int thread) const { return (thread > 0 && own_inputs() ? more_inputs_[thread - 1] : input_).view(trained_rows_); }
+    // Two threads may also share the first two layers by units (nn/halves.hpp): the first one owns so many of the first layer; 0: they may
+    // not. Training forwards of batches of such a network sum over both halves apart, whoever computes them.
+    Index half_units() const { return half_units_; }
+    bool in_halves(Index rows) const;
     void forward_rows(Range rows, int thread);
     void backward_rows(Range rows, int thread);
     // Stages are taken from the last one back; false for one without anything to train.
@@ -122,6 +126,7 @@ class Network {
     };
 
     void build(const std::vector<LayerSpec>& specs);
+    void plan_halves();
     void reserve(Index rows);
     Activation next_activation(std::size_t stage) const;
     void begin(Index rows, bool training, bool apart = false);
@@ -145,6 +150,7 @@ class Network {
     Index inputs_;
     Index outputs_;
     bool rows_alone_ = true;  // in every layer
+    Index half_units_ = 0;
     Precision precision_;
     std::vector<Stage> stages_;
     std::vector<LayerInfo> table_;

@@ -99,23 +99,28 @@ void TrainStep<T>::plan_parts(int threads) {
             for (Index s = own.begin; s < own.end; ++s) {
                 const SegmentInfo& info = segments[static_cast<std::size_t>(s)];
                 const Range rows = Part{thread, threads}.template of<T>(info.shape[0], info.turn);
-                if (!info.trainable || rows.empty()) {
-                    continue;
-                }
                 const Index each = info.size / info.shape[0];
-                const Range part{info.offset + rows.begin * each, info.offset + rows.end * each};
-                Run run = run_of(info);
-                run.offset = 0;  // parts count from the beginning of the flat buffer
-                const auto known = std::find_if(runs.begin(), runs.end(), [&](const PartRun& other) { return other.run.alike(run); });
-                if (known == runs.end()) {
-                    runs.push_back({run, {part}});
-                } else if (round_up(known->parts.back().end, line_elements<T>) == part.begin) {
-                    known->parts.back().end = part.end;
-                } else {
-                    known->parts.push_back(part);
+                if (info.trainable && !rows.empty()) {
+                    add_part(runs, info, {rows.begin * each, rows.end * each});
                 }
             }
         }
+    }
+}
+
+// Elements of a segment join the run of those that are treated alike.
+template <class T>
+void TrainStep<T>::add_part(std::vector<PartRun>& runs, const SegmentInfo& info, Range elements) const {
+    const Range part{info.offset + elements.begin, info.offset + elements.end};
+    Run run = run_of(info);
+    run.offset = 0;  // parts count from the beginning of the flat buffer
+    const auto known = std::find_if(runs.begin(), runs.end(), [&](const PartRun& other) { return other.run.alike(run); });
+    if (known == runs.end()) {
+        runs.push_back({run, {part}});
+    } else if (round_up(known->parts.back().end, line_elements<T>) == part.begin) {
+        known->parts.back().end = part.end;
+    } else {
+        known->parts.push_back(part);
     }
 }
 
@@ -136,10 +141,18 @@ template <class T>
 LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows, double learning_rate, const Rows& next) {
     check(loss_ != nullptr, "this trainer has a loss written in Python");
     check_training_point();
+    steps_left_ = std::max<Index>(steps_left_ - 1, 0);
     const Batch batch = prepare(data, order, rows, next);
     const int threads = network_->begin_step(rows);
-    const LossValue loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
+    LossValue loss;
+    if (takes_halves(rows)) {
+        loss = step_in_halves(batch, learning_rate);
+    } else {
+        bring_home();
+        loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
+    }
     if (!std::isfinite(loss.value)) {
+        bring_home();
         network_->undo_forward();
     }
     return loss;
@@ -187,7 +200,7 @@ LossValue TrainStep<T>::step_shared(const Batch& batch, double learning_rate) {
 // what that is of while both are in L1, unless the update depends on all of them.
 template <class T>
 LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learning_rate) {
-    const bool at_once = options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm();
+    const bool at_once = updates_at_once();
     Profile* profile = network_->profile();
     struct {
         LossValue loss{0, 0};
@@ -229,7 +242,7 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
                 continue;
             }
             if (verdict() == Verdict::update) {
-                update_part(shared.info, thread, stage);
+                update_parts(shared.info, parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(stage)]);
             }
             lap(laps, Phase::update);
         }
@@ -349,10 +362,15 @@ Segment<T> TrainStep<T>::segment(const Run& run) const {
         out.slots[s] = slots_[s].data() + run.offset;
     }
     out.size = run.size;
-    out.multiplier = run.multiplier;
-    out.decay = run.decay;
-    out.transform = {run.l1, run.l2, options_.clip_value, 1};
+    treat_as(run, out);
     return out;
+}
+
+template <class T>
+void TrainStep<T>::treat_as(const Run& run, Segment<T>& segment) const {
+    segment.multiplier = run.multiplier;
+    segment.decay = run.decay;
+    segment.transform = {run.l1, run.l2, options_.clip_value, 1};
 }
 
 template <class T>
@@ -401,8 +419,8 @@ void TrainStep<T>::apply(double learning_rate) {
 }
 
 template <class T>
-void TrainStep<T>::update_part(const StepInfo& info, int thread, Index stage) {
-    for (const PartRun& mine : parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(stage)]) {
+void TrainStep<T>::update_parts(const StepInfo& info, const std::vector<PartRun>& runs) {
+    for (const PartRun& mine : runs) {
         Segment<T> part = segment(mine.run);
         part.parts = mine.parts.data();
         part.part_count = static_cast<Index>(mine.parts.size());
@@ -428,7 +446,8 @@ void TrainStep<T>::move_averages() {
 }
 
 template <class T>
-double TrainStep<T>::penalty() const {
+double TrainStep<T>::penalty() {
+    bring_home();
     double sum = 0;
     for (const Run& run : runs_) {
         if (run.l1 == 0 && run.l2 == 0) {

@@ -10,6 +10,7 @@
 #include "core/thread_choice.hpp"
 #include "losses/loss.hpp"
 #include "nn/data.hpp"
+#include "nn/halves.hpp"
 #include "nn/network.hpp"
 #include "nn/next_batch.hpp"
 #include "optimizers/optimizer.hpp"
@@ -62,13 +63,19 @@ class TrainStep {
     // lasts until the next call.
     const Index* batch_order(const Index* rows, Index, Index first, Index) { return rows + first; }
     const Index* batch_order(const std::int32_t* rows, Index total, Index first, Index count);
-    // Before the first batch of other rows.
-    void begin_order() { widened_ = {0, 0}; }
+    // Before the first batch of other rows, and before so many steps.
+    void begin_run(Index steps) {
+        widened_ = {0, 0};
+        steps_left_ = steps;
+    }
     // Update with the micro-batches that wait for more to come; false when none do.
     bool flush(double learning_rate);
     // Penalties, clipping and the update with what is in the network's gradients.
     void update(double learning_rate);
-    double penalty() const;
+    double penalty();
+
+    // Steps so far in which two threads shared the first layers by units.
+    Index steps_in_halves() const { return steps_in_halves_; }
 
     // How many threads steps like these get.
     ThreadChoice& thread_choice() { return thread_choice_; }
@@ -120,14 +127,22 @@ class TrainStep {
     LossValue loss_of_batch(const Batch& batch);
     LossValue step_shared(const Batch& batch, double learning_rate);
     LossValue step_apart(const Batch& batch, int threads, double learning_rate);
+    bool takes_halves(Index rows);
+    LossValue step_in_halves(const Batch& batch, double learning_rate);
+    void bring_home();
+    bool updates_at_once() const { return options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm(); }
     Segment<T> segment(const Run& run) const;
+    void treat_as(const Run& run, Segment<T>& segment) const;
     double gradient_norm_squared();
     bool accumulate(double weight);
     void finish_accumulation();
     StepInfo begin_update(double learning_rate, double norm_squared);
     void apply(double learning_rate);
     void plan_parts(int threads);
-    void update_part(const StepInfo& info, int thread, Index stage);
+    void plan_halves();
+    void add_part(std::vector<PartRun>& runs, const SegmentInfo& info, Range elements) const;
+    void update_parts(const StepInfo& info, const std::vector<PartRun>& runs);
+    void update_half(const StepInfo& info, int thread, Index layer);
     void average();
     void move_averages();
     void check_training_point() const;
@@ -139,6 +154,9 @@ class TrainStep {
     std::vector<Run> runs_;
     using StageParts = std::vector<std::vector<PartRun>>;
     std::vector<StageParts> parts_;  // by thread, when each has rows of its own, and stage
+    std::unique_ptr<Halves<T>> halves_;
+    std::array<StageParts, 2> half_parts_;  // by thread, when they share the units, and layer
+    Run first_weight_{};                    // which is none of these
     std::vector<Buffer<T>> slots_;
     std::vector<double> scalars_;
     Buffer<T> average_parameters_;
@@ -157,6 +175,8 @@ class TrainStep {
     Meeting meeting_;
     // What every step writes, apart from what the other threads read (see Network).
     alignas(2 * cache_line) Index t_ = 0;
+    Index steps_left_ = 0;  // of a run, after the present one
+    Index steps_in_halves_ = 0;
     ThreadChoice thread_choice_;
 };
 

@@ -228,6 +228,9 @@ class TrainStep_float32:
     def micro_steps(self) -> int:
         """Micro-batches so far, those of updates and those that wait for one."""
     @property
+    def steps_in_halves(self) -> int:
+        """Steps so far in which two threads shared the first two layers by units, as they may in the runs of small networks."""
+    @property
     def slot_names(self) -> list[str]: ...
     def slots(self) -> list[Real]:
         """Flat zero-copy views laid out like `Network.parameters`."""

@@ -1,0 +1,243 @@
+#include "nn/halves.hpp"
+
+#include <algorithm>
+
+#include "kernels/gather.hpp"
+#include "kernels/reduce.hpp"
+
+namespace fastopt {
+
+template <class T>
+Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_units()) {
+    for (Index s = 0; s < network.stages(); ++s) {
+        layers_.push_back(static_cast<DenseLayer<T>*>(&network.stage(s)));
+    }
+    for (auto& mine : halves_) {
+        mine = std::make_unique<Half>();
+        mine->activations.resize(layers_.size());
+        mine->before.resize(layers_.size());
+        mine->gradients.resize(layers_.size());
+    }
+}
+
+template <class T>
+void Halves<T>::reserve(const Data<T>& data, Index rows) {
+    // What is as it was is not written: a store to a line that the other thread reads waits.
+    const bool has_labels = data.labels != nullptr;
+    if (rows <= capacity_ && rows == rows_ && has_labels == has_labels_ && data.y.cols == target_columns_) {
+        return;
+    }
+    rows_ = rows;
+    has_labels_ = has_labels;
+    target_columns_ = data.y.cols;
+    const bool grows = rows > capacity_;
+    if (grows) {
+        capacity_ = 0;  // should memory run out on the way
+    }
+    for (int t = 0; t < threads; ++t) {
+        Half& mine = half(t);
+        mine.target = mine.targets.reserve(data, rows);
+        if (!grows) {
+            continue;
+        }
+        mine.input.reserve(rows, network_.inputs());
+        Index scratch = 0;
+        for (Index l = 0; l < layers(); ++l) {
+            const auto at = static_cast<std::size_t>(l);
+            const Index width = l == 0 ? units(t).size() : layer(l).outputs();
+            mine.activations[at].reserve(rows, width);
+            mine.gradients[at].reserve(rows, width);
+            if (activation_needs_input(layer(l).activation())) {
+                mine.before[at].reserve(rows, width);
+            }
+            const Index inputs = l == 1 ? units(t).size() : layer(l).inputs();
+            scratch = std::max(scratch, dense_scratch<T>(rows, inputs, width, 1));
+        }
+        mine.sums.reserve(rows, layer(1).outputs());
+        mine.row_loss.reserve(rows);
+        mine.row_scratch.reserve(rows);
+        mine.scratch.reserve(scratch);
+    }
+    if (grows) {
+        capacity_ = rows;
+    }
+}
+
+// A matrix of the shape of this thread's part of the first layer's weight.
+template <class T>
+Matrix<T> Halves<T>::first(int thread, const Buffer<T>& memory) const {
+    const Index width = units(thread).size();
+    return {memory.data(), network_.inputs(), width, width, false, true};
+}
+
+// copy(part of a flat row, its owner, where it lies in the memory of a part) for all of the first layer's weight.
+template <class T>
+template <class F>
+void Halves<T>::copy_first(F&& copy) const {
+    const Index all = layer(0).outputs();
+    for (int t = 0; t < threads; ++t) {
+        const Range mine = units(t);
+        for (Index i = 0; i < network_.inputs(); ++i) {
+            copy(half(t), Range{i * all + mine.begin, i * all + mine.end}, i * mine.size());
+        }
+    }
+}
+
+template <class T>
+void Halves<T>::send(const std::vector<Buffer<T>>& slots) {
+    slots_ = slots.size();
+    for (int t = 0; t < threads; ++t) {
+        const Index size = network_.inputs() * units(t).size();
+        half(t).weight.reserve(size);
+        half(t).weight_gradient.reserve(size);
+        for (std::size_t s = 0; s < slots_; ++s) {
+            half(t).slots[s].reserve(size);
+        }
+    }
+    const Index offset = network_.parameter_layout().segments()[static_cast<std::size_t>(first_weight_segment())].offset;
+    copy_first([&](Half& mine, Range from, Index to) {
+        const auto part = [&](const T* flat, Buffer<T>& memory) {
+            std::copy_n(flat + offset + from.begin, from.size(), memory.data() + to);
+        };
+        part(network_.parameters(), mine.weight);
+        for (std::size_t s = 0; s < slots_; ++s) {
+            part(slots[s].data(), mine.slots[s]);
+        }
+    });
+    away_ = true;
+}
+
+template <class T>
+void Halves<T>::bring_home(std::vector<Buffer<T>>& slots) {
+    if (!away_) {
+        return;
+    }
+    const Index offset = network_.parameter_layout().segments()[static_cast<std::size_t>(first_weight_segment())].offset;
+    copy_first([&](Half& mine, Range to, Index from) {
+        const auto part = [&](const Buffer<T>& memory, T* flat) { std::copy_n(memory.data() + from, to.size(), flat + offset + to.begin); };
+        part(mine.weight, network_.parameters());
+        for (std::size_t s = 0; s < slots_; ++s) {
+            part(mine.slots[s], slots[s].data());
+        }
+    });
+    away_ = false;
+}
+
+template <class T>
+Matrix<T> Halves<T>::before(int thread, Index number) const {
+    return activation_needs_input(layer(number).activation()) ? half(thread).before[static_cast<std::size_t>(number)].view(rows_)
+                                                              : Matrix<T>{};
+}
+
+template <class T>
+ConstMatrix<T> Halves<T>::slope_source(int thread, Index number) const {
+    const Matrix<T> kept = before(thread, number);
+    return kept.data != nullptr ? kept : half(thread).activations[static_cast<std::size_t>(number)].view(rows_);
+}
+
+template <class T>
+void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, Profile* profile) {
+    Half& mine = half(thread);
+    gather<T>(data.x, order, 0, mine.input.view(rows_));
+    mine.targets.gather_rows(data, order, {0, rows_});
+    lap(profile, Phase::gather, 0, rows_);
+    const Range own = units(thread);
+    const T* bias = layer(0).bias();
+    const Matrix<T> h = mine.activations[0].view(rows_);
+    dense_forward<T>(mine.input.view(rows_), first(thread, mine.weight), bias == nullptr ? nullptr : bias + own.begin,
+                     layer(0).activation(), h, before(thread, 0), mine.scratch.data());
+    lap(profile, Phase::forward, layer(0).number(), rows_);
+    layer(1).forward_half(h, own, mine.sums.view(rows_), mine.scratch.data());
+    lap(profile, Phase::forward, layer(1).number(), rows_);
+}
+
+template <class T>
+void Halves<T>::forward(int thread, Profile* profile) {
+    Half& mine = half(thread);
+    activation_of_sum<T>(layer(1).activation(), half(0).sums.view(rows_), half(1).sums.view(rows_), mine.activations[1].view(rows_),
+                         before(thread, 1));
+    lap(profile, Phase::forward, layer(1).number(), 0);
+    for (Index l = 2; l < layers(); ++l) {
+        const auto at = static_cast<std::size_t>(l);
+        dense_forward<T>(mine.activations[at - 1].view(rows_), layer(l).weight(), layer(l).bias(), layer(l).activation(),
+                         mine.activations[at].view(rows_), before(thread, l), mine.scratch.data());
+        lap(profile, Phase::forward, layer(l).number(), rows_);
+    }
+}
+
+template <class T>
+void Halves<T>::backward(int thread, Profile* profile) {
+    Half& mine = half(thread);
+    const Index last = layers() - 1;
+    activation_backward<T>(layer(last).activation(), slope_source(thread, last), output_gradient(thread));
+    for (Index l = last; l > 0; --l) {
+        const auto at = static_cast<std::size_t>(l);
+        const Range inputs = l == 1 ? units(thread) : Range{0, layer(l).inputs()};
+        dense_backward_input<T>(mine.gradients[at].view(rows_), layer(l).weight().row_range(inputs.begin, inputs.size()),
+                                mine.gradients[at - 1].view(rows_), layer(l - 1).activation(), slope_source(thread, l - 1),
+                                mine.scratch.data());
+        lap(profile, Phase::input_gradient, layer(l).number(), rows_);
+    }
+}
+
+template <class T>
+void Halves<T>::weight_gradient(int thread, Index number, Profile* profile) {
+    Half& mine = half(thread);
+    const auto at = static_cast<std::size_t>(number);
+    const Matrix<T> grad = mine.gradients[at].view(rows_);
+    const ConstMatrix<T> x = number == 0 ? mine.input.view(rows_) : mine.activations[at - 1].view(rows_);
+    const Range own = units(thread);
+    if (number == 0) {
+        dense_backward_weight<T>(x, grad, first(thread, mine.weight_gradient), mine.scratch.data());
+        if (layer(0).grad_bias() != nullptr) {
+            column_sums<T>(grad, layer(0).grad_bias() + own.begin);
+        }
+    } else if (number == 1) {
+        dense_backward_weight<T>(x, grad, layer(1).grad_weight().row_range(own.begin, own.size()), mine.scratch.data());
+        if (thread == 0 && layer(1).grad_bias() != nullptr) {
+            column_sums<T>(grad, layer(1).grad_bias());
+        }
+    } else {
+        layers_[at]->backward_weight(x, grad, {thread, threads}, Precision::full, mine.scratch.data());
+    }
+    lap(profile, Phase::weight_gradient, layer(number).number(), rows_);
+}
+
+template <class T>
+std::vector<typename Halves<T>::Own> Halves<T>::own(int thread, Index number) const {
+    const std::vector<SegmentInfo>& segments = network_.parameter_layout().segments();
+    const Range all = network_.segments_of(number);
+    std::vector<Own> out;
+    for (Index s = number == 0 ? all.begin + 1 : all.begin; s < all.end; ++s) {
+        const SegmentInfo& info = segments[static_cast<std::size_t>(s)];
+        Range rows = units(thread);  // of the bias of the first layer, the weight of the second
+        if (number == 1 && !info.weight) {
+            rows = thread == 0 ? Range{0, info.shape[0]} : Range{0, 0};
+        } else if (number > 1) {
+            rows = Part{thread, threads}.template of<T>(info.shape[0], info.turn);
+        }
+        const Index each = info.size / info.shape[0];
+        if (!rows.empty()) {
+            out.push_back({s, {rows.begin * each, rows.end * each}});
+        }
+    }
+    return out;
+}
+
+template <class T>
+Segment<T> Halves<T>::first_weight(int thread) const {
+    const Half& mine = half(thread);
+    Segment<T> out;
+    out.w = mine.weight.data();
+    out.g = mine.weight_gradient.data();
+    for (std::size_t s = 0; s < slots_; ++s) {
+        out.slots[s] = mine.slots[s].data();
+    }
+    out.size = network_.inputs() * units(thread).size();
+    return out;
+}
+
+template class Halves<float>;
+template class Halves<double>;
+
+}  // namespace fastopt

@@ -1,0 +1,100 @@
+// A step of a small network on two threads that share its first two layers by units: each owns half of the units of the first layer, the
+// weights into them and those out of them. It computes its part of the sums of the second layer over all rows; these parts are all that
+// crosses between the cores, and the threads meet once. What follows, little in such a network, both compute for themselves, but for the
+// gradients of its weights. (A column-parallel layer and a row-parallel one: Shoeybi et al. 2019, Megatron-LM, section 3.)
+//
+// Against threads that take rows of their own, a quarter of the cache lines cross or fewer: a line that another core has read or written
+// costs 12 ns where the cores share a cache and 50 where they do not. For the same reason the weights into its units lie in memory of
+// their owner during a run of steps: in the rows of the flat buffer the halves alternate, and a core asks ahead for lines of the other.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "core/aligned.hpp"
+#include "nn/data.hpp"
+#include "nn/dense_layer.hpp"
+#include "nn/network.hpp"
+#include "optimizers/optimizer.hpp"
+
+namespace fastopt {
+
+template <class T>
+class Halves {
+   public:
+    static constexpr int threads = 2;
+
+    explicit Halves(Network<T>& network);
+
+    // Memory for batches up to `rows` of such data, and the targets of this one; no thread works meanwhile.
+    void reserve(const Data<T>& data, Index rows);
+
+    // Weights and slots of the first layer go to their owners; until they are brought home the flat buffers hold old ones.
+    void send(const std::vector<Buffer<T>>& slots);
+    void bring_home(std::vector<Buffer<T>>& slots);
+    bool away() const { return away_; }
+
+    // A step, by each thread, in this order. Before `forward` both have been through `begin`; before either changes weights of the third
+    // layer both have been through `backward`.
+    Index rows() const { return rows_; }
+    void begin(int thread, const Data<T>& data, const Index* order, Profile* profile);
+    void forward(int thread, Profile* profile);
+    ConstMatrix<T> output(int thread) const { return half(thread).activations.back().view(rows_); }
+    Matrix<T> output_gradient(int thread) const { return half(thread).gradients.back().view(rows_); }
+    const Target<T>& target(int thread) const { return half(thread).target; }
+    T* row_loss(int thread) const { return half(thread).row_loss.data(); }
+    T* row_scratch(int thread) const { return half(thread).row_scratch.data(); }
+    void backward(int thread, Profile* profile);
+    // Gradients of what a thread updates of a layer.
+    void weight_gradient(int thread, Index layer, Profile* profile);
+    // The same as elements of segments of the flat buffer, but for the weight of the first layer.
+    struct Own {
+        Index segment;
+        Range elements;  // within the segment
+    };
+    std::vector<Own> own(int thread, Index layer) const;
+    // The weight of the first layer, its gradient and slots as their owner has them.
+    Segment<T> first_weight(int thread) const;
+    Index first_weight_segment() const { return network_.segments_of(0).begin; }
+
+   private:
+    struct alignas(2 * cache_line) Half {
+        PaddedMatrix<T> input;
+        BatchTargets<T> targets;
+        Target<T> target;
+        // Of each layer: of the first one this thread's units alone.
+        std::vector<PaddedMatrix<T>> activations;
+        std::vector<PaddedMatrix<T>> before;  // the activation, where its derivative needs that
+        std::vector<PaddedMatrix<T>> gradients;
+        PaddedMatrix<T> sums;  // this thread's part of those of the second layer
+        Buffer<T> row_loss;
+        Buffer<T> row_scratch;
+        Buffer<T> scratch;
+        Buffer<T> weight;
+        Buffer<T> weight_gradient;
+        std::array<Buffer<T>, max_slots> slots;
+    };
+
+    Half& half(int thread) const { return *halves_[static_cast<std::size_t>(thread)]; }
+    const DenseLayer<T>& layer(Index number) const { return *layers_[static_cast<std::size_t>(number)]; }
+    Index layers() const { return static_cast<Index>(layers_.size()); }
+    Range units(int thread) const { return thread == 0 ? Range{0, split_} : Range{split_, layer(0).outputs()}; }
+    Matrix<T> first(int thread, const Buffer<T>& memory) const;
+    Matrix<T> before(int thread, Index layer) const;
+    ConstMatrix<T> slope_source(int thread, Index layer) const;
+    template <class F>
+    void copy_first(F&& copy) const;
+
+    Network<T>& network_;
+    Index split_;
+    std::vector<DenseLayer<T>*> layers_;
+    std::array<std::unique_ptr<Half>, threads> halves_;
+    Index capacity_ = 0;
+    Index rows_ = 0;
+    bool has_labels_ = false;
+    Index target_columns_ = 0;
+    std::size_t slots_ = 0;
+    bool away_ = false;
+};
+
+}  // namespace fastopt

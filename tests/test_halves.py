@@ -1,0 +1,173 @@
+"""Two threads that share the first two layers of a small network by units: the bits of one thread, in a run of steps and after it."""
+
+import fastopt as fo
+import numpy as np
+import pytest
+from helpers import close, loss_cases
+from native import DTYPES, core
+from networks import batch_for
+from numpy.testing import assert_array_equal
+
+ROWS, BATCH, EPOCHS = 150, 32, 3  # a short batch at the end
+
+L = fo.layers
+NETWORKS = {
+    "one hidden layer": (30, [L.Dense(96, activation="relu"), L.Dense(3)]),
+    "two": (30, [L.Dense(64, activation="relu"), L.Dense(64, activation="relu"), L.Dense(3)]),
+    "kept inputs of activations": (
+        20,
+        [L.Dense(64, activation="gelu"), L.Dense(40, activation="silu"), L.Dense(3, activation="gelu_tanh")],
+    ),
+    "uneven": (17, [L.Dense(100, activation="tanh"), L.Dense(33, activation="elu"), L.Dense(7)]),
+    "one output": (9, [L.Dense(240, activation="sigmoid"), L.Dense(1, activation="softplus")]),
+    "no bias": (40, [L.Dense(64, bias=False, activation="relu"), L.Dense(50, bias=False, activation="relu"), L.Dense(2, bias=False)]),
+    "of their own": (
+        25,
+        [
+            L.Dense(64, activation="selu", l1=1e-3, learning_rate_multiplier=0.5),
+            L.Dense(64, activation="hard_tanh", l2=1e-3),
+            L.Dense(4, learning_rate_multiplier=2.0),
+        ],
+    ),
+}
+NOT_SHARED = {
+    "deep": (30, [L.Dense(64), L.Dense(64), L.Dense(64), L.Dense(3)]),
+    "wide end": (30, [L.Dense(64), L.Dense(64), L.Dense(64)]),
+    "small": (8, [L.Dense(32), L.Dense(32), L.Dense(1)]),
+    "odd units": (30, [L.Dense(50), L.Dense(64), L.Dense(1)]),
+    "frozen": (30, [L.Dense(64, trainable=False), L.Dense(64), L.Dense(3)]),
+    "dropout": (30, [L.Dense(64), L.Dropout(0.1), L.Dense(64), L.Dense(3)]),
+    "large": (600, [L.Dense(512), L.Dense(3)]),
+}
+
+
+def fitted(inputs, layers, *, loss="mse", optimizer="adam", dtype="float32", weighted=False, kind=None, callbacks=(), **options):
+    """(trainer, everything that a fit leaves behind)."""
+    net = fo.Network(inputs, layers, dtype=dtype, seed=3)
+    loss = fo.losses.get(loss)
+    x, y, weight = batch_for(loss.name, net.outputs, ROWS, inputs, np.random.default_rng(5), dtype=dtype, kind=kind)
+    trainer = fo.Trainer(net, loss, optimizer, **options)
+    history = trainer.fit(x, y, epochs=EPOCHS, batch_size=BATCH, sample_weight=weight if weighted else None, callbacks=list(callbacks))
+    left = {f"state: {name}": value for name, value in trainer.state_dict().items()}
+    left["losses"] = np.array(history["loss"])
+    left |= {f"gradient of {name}": value.copy() for name, value in net.gradients.items()}
+    left |= {f"output of layer {number}": net._native.layer_output(number).copy() for number in range(len(layers))}
+    return trainer, left
+
+
+def steps_in_halves(trainer):
+    return trainer._native.steps_in_halves
+
+
+def same_bits(cut_for_threads, inputs, layers, **case):
+    cut_for_threads(1)
+    trainer, expected = fitted(inputs, layers, **case)
+    assert steps_in_halves(trainer) == 0
+    for threads in (2, 3, 4):
+        cut_for_threads(threads)
+        trainer, found = fitted(inputs, layers, **case)
+        assert (steps_in_halves(trainer) > 0) == (threads == 2), f"{threads} threads"
+        for name, value in expected.items():
+            assert_array_equal(found[name], value, err_msg=f"{name}, {threads} threads")
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(cut_for_threads, name, dtype, weighted):
+    same_bits(cut_for_threads, *NETWORKS[name], dtype=dtype, weighted=weighted)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in core.optimizer_names() if name != "adagrad_norm"])
+def test_optimizers(cut_for_threads, optimizer):
+    same_bits(cut_for_threads, *NETWORKS["two"], optimizer=optimizer, l1=1e-3, l2=1e-3, clip_value=0.1)
+
+
+@pytest.mark.parametrize("activation", core.activation_names())
+def test_activations(cut_for_threads, activation):
+    layers = [L.Dense(64, activation=activation), L.Dense(48, activation=activation), L.Dense(3, activation=activation)]
+    same_bits(cut_for_threads, 20, layers, optimizer="sgd")
+
+
+@pytest.mark.parametrize("loss", core.loss_names())
+def test_losses(cut_for_threads, loss):
+    for options, outputs, kind in loss_cases(loss):
+        layers = [L.Dense(64, activation="tanh"), L.Dense(64, activation="tanh"), L.Dense(outputs)]
+        same_bits(cut_for_threads, 30, layers, loss=fo.losses.table()[loss](**options), kind=kind)
+
+
+@pytest.mark.parametrize("name", NOT_SHARED)
+def test_networks_that_are_not_shared(cut_for_threads, name):
+    cut_for_threads(2)
+    trainer, _ = fitted(*NOT_SHARED[name])
+    assert steps_in_halves(trainer) == 0
+
+
+@pytest.mark.parametrize("options", [{"ema": 0.9}, {"accumulate": 2}, {"clip_norm": 1.0}, {"optimizer": "adagrad_norm"}], ids=str)
+def test_what_needs_all_weights_at_once(cut_for_threads, options):
+    """Such steps go another way, with the same sums."""
+    cut_for_threads(1)
+    _, expected = fitted(*NETWORKS["two"], **options)
+    cut_for_threads(2)
+    trainer, found = fitted(*NETWORKS["two"], **options)
+    assert steps_in_halves(trainer) == 0
+    for name, value in expected.items():
+        assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_all_but_the_last_step_of_a_run(cut_for_threads):
+    """The last one leaves weights where others look for them; so does each epoch that somebody looks at."""
+    cut_for_threads(2)
+    batches = -(-ROWS // BATCH)
+    trainer, _ = fitted(*NETWORKS["two"])
+    assert EPOCHS * (batches - 1) <= steps_in_halves(trainer) < EPOCHS * batches
+    seen = []
+    trainer, _ = fitted(*NETWORKS["two"], callbacks=[lambda trainer, row: seen.append(trainer.network.parameters["0.weight"].copy())])
+    assert steps_in_halves(trainer) == EPOCHS * (batches - 1)
+    cut_for_threads(1)
+    expected = []
+    fitted(*NETWORKS["two"], callbacks=[lambda trainer, row: expected.append(trainer.network.parameters["0.weight"].copy())])
+    assert_array_equal(seen, expected)
+    trainer.step(np.zeros((BATCH, 30), np.float32), np.zeros((BATCH, 3), np.float32))
+    assert steps_in_halves(trainer) == EPOCHS * (batches - 1)
+
+
+def test_penalties_of_epochs_in_one_run(cut_for_threads):
+    """The loss of an epoch has the penalty of its last weights, wherever they lie."""
+    cut_for_threads(1)
+    _, expected = fitted(*NETWORKS["two"], l2=0.1)
+    cut_for_threads(2)
+    _, found = fitted(*NETWORKS["two"], l2=0.1)
+    assert_array_equal(found["losses"], expected["losses"])
+
+
+def test_a_loss_that_is_not_finite(cut_for_threads):
+    """The fit ends with the weights of the last finite epoch, which on two threads are brought home first."""
+    states = []
+    for threads in (1, 2):
+        cut_for_threads(threads)
+        net = fo.Network(*NETWORKS["two"], dtype="float32", seed=3)
+        x, y, _ = batch_for("mse", 3, ROWS, 30, np.random.default_rng(5))
+        y[::7] *= 1e18
+        trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=1e3))
+        with pytest.raises(fo.NonFiniteLossError) as error:
+            trainer.fit(x, y, epochs=50, batch_size=BATCH)
+        states.append((str(error.value), steps_in_halves(trainer), trainer.state_dict()))
+    (message, none, expected), (again, some, found) = states
+    assert (message, none) == (again, 0)
+    assert some > 0
+    for name, value in expected.items():
+        assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_forward_is_the_forward(name, dtype):
+    """Sums over both halves of the inputs are the sum, and what came before an activation is kept."""
+    inputs, layers = NETWORKS[name]
+    net = fo.Network(inputs, layers, dtype=dtype, seed=3)
+    x = np.random.default_rng(7).standard_normal((45, inputs)).astype(dtype)
+    close(net.forward(x, training=True).copy(), net(x), 20 * np.finfo(dtype).eps, name, floor=1.0)
+    if dtype == "float64":
+        y = np.random.default_rng(8).standard_normal((45, net.outputs))
+        fo.check_gradients(net, "mse", x, y)
