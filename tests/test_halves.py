@@ -21,6 +21,7 @@ NETWORKS = {
     "uneven": (17, [L.Dense(100, activation="tanh"), L.Dense(33, activation="elu"), L.Dense(7)]),
     "one output": (9, [L.Dense(240, activation="sigmoid"), L.Dense(1, activation="softplus")]),
     "no bias": (40, [L.Dense(64, bias=False, activation="relu"), L.Dense(50, bias=False, activation="relu"), L.Dense(2, bias=False)]),
+    "standardized": (30, [L.Standardize(), L.Dense(64, activation="relu"), L.Dense(64, activation="tanh"), L.Dense(3)]),
     "of their own": (
         25,
         [
@@ -167,6 +168,8 @@ def test_training_forward_is_the_forward(name, dtype):
     inputs, layers = NETWORKS[name]
     net = fo.Network(inputs, layers, dtype=dtype, seed=3)
     x = np.random.default_rng(7).standard_normal((45, inputs)).astype(dtype)
+    if name == "standardized":
+        net.adapt(x)
     close(net.forward(x, training=True).copy(), net(x), 20 * np.finfo(dtype).eps, name, floor=1.0)
     if dtype == "float64":
         y = np.random.default_rng(8).standard_normal((45, net.outputs))

@@ -74,6 +74,7 @@ void Team::signal(int last, int threads, RegionBody body, void* state, Errand* e
 }
 
 void Team::run(int threads, RegionBody body, void* state, Errand* errand) {
+    finish();
     const int count = std::min(threads, size_);
     signal(count, count, body, state, errand);
     try {
@@ -81,15 +82,35 @@ void Team::run(int threads, RegionBody body, void* state, Errand* errand) {
     } catch (...) {
         error_.keep(std::current_exception());
     }
+    wait_for_others(count, errand);
+    error_.rethrow();
+}
+
+void Team::start(int threads, RegionBody body, void* state) {
+    started_ = std::min(threads, size_);
+    signal(started_, started_, body, state, nullptr);
+}
+
+void Team::finish() {
+    if (started_ > 0) {
+        wait_for_others(started_, nullptr);
+        started_ = 0;
+        error_.rethrow();
+    }
+}
+
+void Team::wait_for_others(int count, Errand* errand) {
     for (int t = 1; t < count; ++t) {
         const auto& done = done_[static_cast<std::size_t>(t)].turn;
         wait_until([&] { return helped_until(errand, [&] { return done.load(std::memory_order_acquire) == turn_; }); },
                    [&] { leader_core_.store(present_core(), std::memory_order_relaxed); });
     }
-    error_.rethrow();
 }
 
-void Team::release() { signal(size_, 0, nullptr, nullptr, nullptr); }
+void Team::release() {
+    wait_for_others(started_, nullptr);
+    signal(size_, 0, nullptr, nullptr, nullptr);
+}
 
 void Team::serve(int thread) {
     const Signal& go = go_[static_cast<std::size_t>(thread)];

@@ -47,6 +47,11 @@ class Team {
 
     // Who waits does pieces of the errand meanwhile, if there is one, until the next call.
     void run(int threads, RegionBody body, void* state, Errand* errand);
+    // The two halves of that, for a leader that does its own part in between and need not know when the others are through: another start
+    // may follow before that, if by then all of them have begun with the one before (they have met). `finish` waits; all calls above and
+    // below do first.
+    void start(int threads, RegionBody body, void* state);
+    void finish();
     void release();
     void serve(int thread);
 
@@ -61,11 +66,13 @@ class Team {
     };
 
     void signal(int last, int threads, RegionBody body, void* state, Errand* errand);
+    void wait_for_others(int count, Errand* errand);
     void part_from_leader();
 
     const int size_;
     std::atomic<int> leader_core_;  // -1: unknown
     std::uint32_t turn_ = 0;
+    int started_ = 0;  // threads of a region that has been started and not waited for
     std::array<Signal, most> go_;
     std::array<Signal, most> done_;
     FirstError error_;

@@ -159,6 +159,12 @@ void install_fork_handler() {
 #endif
 }
 
+void wait_for_others() {
+    if (team != nullptr) {
+        team->finish();
+    }
+}
+
 Alone::Alone() : before_(inside_region) { inside_region = true; }
 Alone::~Alone() { inside_region = before_; }
 
@@ -202,6 +208,8 @@ void run_region(int threads, RegionBody body, void* state) {
     error.rethrow();
 }
 
+void start_others(int threads, RegionBody body, void* state) { team->start(threads, body, state); }
+
 void lead_team(int threads, void (*lead)(void* state), void* state) {
     const bool worthwhile = threads > 1 && threads <= Team::most && (threads <= affinity_cores() || cuts_small_work());
     if (!worthwhile || inside_region || team != nullptr) {
@@ -223,6 +231,7 @@ void lead_team(int threads, void (*lead)(void* state), void* state) {
             team = omp_get_num_threads() == threads ? &members : nullptr;
             try {
                 lead(state);
+                wait_for_others();
             } catch (...) {
                 error.keep(std::current_exception());
             }

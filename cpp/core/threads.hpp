@@ -52,6 +52,7 @@ std::string openmp_version();
 namespace detail {
 void run_region(int threads, RegionBody body, void* state);
 void lead_team(int threads, void (*lead)(void* state), void* state);
+void start_others(int threads, RegionBody body, void* state);
 }  // namespace detail
 
 // Call f(thread, threads) once per thread. What f computes must not depend on the number of threads.
@@ -67,6 +68,12 @@ void parallel(int threads, F&& f) {
         const_cast<void*>(static_cast<const void*>(std::addressof(f))));
 }
 
+// By the leader of a team: f(thread, threads) once per thread, as `parallel`, but only its own part is done when this returns. f lives on
+// until `wait_for_others`. Another call may follow before that when all threads have met in the f before; any other region waits.
+template <class F>
+void parallel_ahead(int threads, F& f);
+void wait_for_others();
+
 // While it lives, everything that the calling thread does it does alone.
 class Alone {
    public:
@@ -78,6 +85,15 @@ class Alone {
    private:
     bool before_;
 };
+
+template <class F>
+void parallel_ahead(int threads, F& f) {
+    detail::start_others(
+        threads, [](void* state, int thread, int count) { (*static_cast<F*>(state))(thread, count); },
+        const_cast<void*>(static_cast<const void*>(std::addressof(f))));
+    const Alone alone;
+    f(0, threads);
+}
 
 // While it lives, threads of teams that the calling thread leads do pieces of this errand while they wait; at its end nothing of it is
 // left.

@@ -9,7 +9,9 @@ namespace fastopt {
 
 template <class T>
 Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_units()) {
-    for (Index s = 0; s < network.stages(); ++s) {
+    const Index first = network.first_of_halves();
+    standardization_ = first > 0 ? &network.stage(0) : nullptr;
+    for (Index s = first; s < network.stages(); ++s) {
         layers_.push_back(static_cast<DenseLayer<T>*>(&network.stage(s)));
     }
     for (auto& mine : halves_) {
@@ -22,18 +24,9 @@ Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_
 
 template <class T>
 void Halves<T>::reserve(const Data<T>& data, Index rows) {
-    // What is as it was is not written: a store to a line that the other thread reads waits.
-    const bool has_labels = data.labels != nullptr;
-    if (rows <= capacity_ && rows == rows_ && has_labels == has_labels_ && data.y.cols == target_columns_) {
-        return;
-    }
-    rows_ = rows;
-    has_labels_ = has_labels;
-    target_columns_ = data.y.cols;
     const bool grows = rows > capacity_;
-    if (grows) {
-        capacity_ = 0;  // should memory run out on the way
-    }
+    rows_ = 0;  // should memory run out on the way
+    capacity_ = grows ? 0 : capacity_;
     for (int t = 0; t < threads; ++t) {
         Half& mine = half(t);
         mine.target = mine.targets.reserve(data, rows);
@@ -41,6 +34,9 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
             continue;
         }
         mine.input.reserve(rows, network_.inputs());
+        if (standardization_ != nullptr) {
+            mine.rows.reserve(rows, network_.inputs());
+        }
         Index scratch = 0;
         for (Index l = 0; l < layers(); ++l) {
             const auto at = static_cast<std::size_t>(l);
@@ -58,9 +54,10 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
         mine.row_scratch.reserve(rows);
         mine.scratch.reserve(scratch);
     }
-    if (grows) {
-        capacity_ = rows;
-    }
+    capacity_ = std::max(rows, capacity_);
+    rows_ = rows;
+    has_labels_ = data.labels != nullptr;
+    target_columns_ = data.y.cols;
 }
 
 // A matrix of the shape of this thread's part of the first layer's weight.
@@ -138,14 +135,19 @@ ConstMatrix<T> Halves<T>::slope_source(int thread, Index number) const {
 template <class T>
 void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, Profile* profile) {
     Half& mine = half(thread);
-    gather<T>(data.x, order, 0, mine.input.view(rows_));
+    const Matrix<T> x = mine.input.view(rows_);
+    gather<T>(data.x, order, 0, standardization_ != nullptr ? mine.rows.view(rows_) : x);
     mine.targets.gather_rows(data, order, {0, rows_});
     lap(profile, Phase::gather, 0, rows_);
+    if (standardization_ != nullptr) {
+        standardization_->forward({true}, mine.rows.view(rows_), x, nullptr);
+        lap(profile, Phase::forward, standardization_->number(), rows_);
+    }
     const Range own = units(thread);
     const T* bias = layer(0).bias();
     const Matrix<T> h = mine.activations[0].view(rows_);
-    dense_forward<T>(mine.input.view(rows_), first(thread, mine.weight), bias == nullptr ? nullptr : bias + own.begin,
-                     layer(0).activation(), h, before(thread, 0), mine.scratch.data());
+    dense_forward<T>(x, first(thread, mine.weight), bias == nullptr ? nullptr : bias + own.begin, layer(0).activation(), h,
+                     before(thread, 0), mine.scratch.data());
     lap(profile, Phase::forward, layer(0).number(), rows_);
     layer(1).forward_half(h, own, mine.sums.view(rows_), mine.scratch.data());
     lap(profile, Phase::forward, layer(1).number(), rows_);
@@ -206,7 +208,7 @@ void Halves<T>::weight_gradient(int thread, Index number, Profile* profile) {
 template <class T>
 std::vector<typename Halves<T>::Own> Halves<T>::own(int thread, Index number) const {
     const std::vector<SegmentInfo>& segments = network_.parameter_layout().segments();
-    const Range all = network_.segments_of(number);
+    const Range all = segments_of(number);
     std::vector<Own> out;
     for (Index s = number == 0 ? all.begin + 1 : all.begin; s < all.end; ++s) {
         const SegmentInfo& info = segments[static_cast<std::size_t>(s)];

@@ -26,8 +26,11 @@ class Halves {
 
     explicit Halves(Network<T>& network);
 
-    // Memory for batches up to `rows` of such data, and the targets of this one; no thread works meanwhile.
+    // Memory for batches up to `rows` of such data, and the targets of this one; no thread works meanwhile. Whether all is as it was left.
     void reserve(const Data<T>& data, Index rows);
+    bool holds(const Data<T>& data, Index rows) const {
+        return rows == rows_ && (data.labels != nullptr) == has_labels_ && data.y.cols == target_columns_;
+    }
 
     // Weights and slots of the first layer go to their owners; until they are brought home the flat buffers hold old ones.
     void send(const std::vector<Buffer<T>>& slots);
@@ -55,10 +58,12 @@ class Halves {
     std::vector<Own> own(int thread, Index layer) const;
     // The weight of the first layer, its gradient and slots as their owner has them.
     Segment<T> first_weight(int thread) const;
-    Index first_weight_segment() const { return network_.segments_of(0).begin; }
+    Index first_weight_segment() const { return segments_of(0).begin; }
+    Index layers() const { return static_cast<Index>(layers_.size()); }
 
    private:
     struct alignas(2 * cache_line) Half {
+        PaddedMatrix<T> rows;  // before standardization, if there is any
         PaddedMatrix<T> input;
         BatchTargets<T> targets;
         Target<T> target;
@@ -77,7 +82,7 @@ class Halves {
 
     Half& half(int thread) const { return *halves_[static_cast<std::size_t>(thread)]; }
     const DenseLayer<T>& layer(Index number) const { return *layers_[static_cast<std::size_t>(number)]; }
-    Index layers() const { return static_cast<Index>(layers_.size()); }
+    Range segments_of(Index layer) const { return network_.segments_of(network_.first_of_halves() + layer); }
     Range units(int thread) const { return thread == 0 ? Range{0, split_} : Range{split_, layer(0).outputs()}; }
     Matrix<T> first(int thread, const Buffer<T>& memory) const;
     Matrix<T> before(int thread, Index layer) const;
@@ -86,6 +91,7 @@ class Halves {
     void copy_first(F&& copy) const;
 
     Network<T>& network_;
+    Layer<T>* standardization_ = nullptr;
     Index split_;
     std::vector<DenseLayer<T>*> layers_;
     std::array<std::unique_ptr<Half>, threads> halves_;

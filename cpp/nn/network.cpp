@@ -76,23 +76,25 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
 // What follows the second layer is computed by both threads, so it must be little. All of this is a matter of sizes, never of threads.
 template <class T>
 void Network<T>::plan_halves() {
-    const Index stages = this->stages();
-    if (precision_ != Precision::full || stages < 2 || stages > 3 || !weights_in_cache()) {
+    const Index first = table_.front().kind == "standardize" ? 1 : 0;
+    const Index layers = stages() - first;
+    if (precision_ != Precision::full || layers < 2 || layers > 3 || !weights_in_cache()) {
         return;
     }
     DenseLayer<T>* dense[3] = {};
-    for (Index s = 0; s < stages; ++s) {
-        dense[s] = dynamic_cast<DenseLayer<T>*>(&stage(s));
-        if (dense[s] == nullptr || !dense[s]->trainable()) {
+    for (Index l = 0; l < layers; ++l) {
+        dense[l] = dynamic_cast<DenseLayer<T>*>(&stage(first + l));
+        if (dense[l] == nullptr || !dense[l]->trainable()) {
             return;
         }
     }
     const Index shared = dense[0]->parameters() + dense[1]->parameters();
-    const Index rest = stages > 2 ? dense[2]->parameters() : 0;
+    const Index rest = layers > 2 ? dense[2]->parameters() : 0;
     const Index units = dense[0]->outputs();
     const Index half = (units / 2 + line_elements<T> / 2) / line_elements<T> * line_elements<T>;  // the nearest whole lines
     const bool even = half > 0 && 10 * std::max(half, units - half) <= 6 * units;
     if (even && shared >= fewest_in_halves && 8 * rest <= shared) {
+        first_of_halves_ = first;
         half_units_ = half;
         dense[1]->set_first_half(half);
     }

@@ -79,6 +79,7 @@ class Network {
     // Two threads may also share the first two layers by units (nn/halves.hpp): the first one owns so many of the first layer; 0: they may
     // not. Training forwards of batches of such a network sum over both halves apart, whoever computes them.
     Index half_units() const { return half_units_; }
+    Index first_of_halves() const { return first_of_halves_; }  // a stage; standardization of the inputs may be before it
     bool in_halves(Index rows) const;
     void forward_rows(Range rows, int thread);
     void backward_rows(Range rows, int thread);
@@ -151,6 +152,7 @@ class Network {
     Index outputs_;
     bool rows_alone_ = true;  // in every layer
     Index half_units_ = 0;
+    Index first_of_halves_ = 0;
     Precision precision_;
     std::vector<Stage> stages_;
     std::vector<LayerInfo> table_;

@@ -117,6 +117,18 @@ class TrainStep {
         T* row_scale = nullptr;
     };
 
+    // A step that two threads do in halves: what thread 0 tells the other, in one line; the other may be a step behind.
+    struct alignas(cache_line) HalfStep {
+        TrainStep* self;
+        const Batch* batch;  // of thread 0
+        const Data<T>* data;
+        const Index* order;
+        const T* row_scale;
+        std::uint64_t turn;  // of the meeting for partial sums; the one after it says that the weights of the last layer have been read
+        double learning_rate;
+        void operator()(int thread, int threads) { self->do_half(*this, thread, threads); }
+    };
+
     enum class Verdict { unknown, update, leave };
 
     Run run_of(const SegmentInfo& info) const;
@@ -129,6 +141,7 @@ class TrainStep {
     LossValue step_apart(const Batch& batch, int threads, double learning_rate);
     bool takes_halves(Index rows);
     LossValue step_in_halves(const Batch& batch, double learning_rate);
+    void do_half(const HalfStep& step, int thread, int threads);
     void bring_home();
     bool updates_at_once() const { return options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm(); }
     Segment<T> segment(const Run& run) const;
@@ -173,6 +186,12 @@ class TrainStep {
     Buffer<T> loss_scratch_;
     Index scaled_rows_ = -1;  // rows whose scale it holds, when no row has a weight
     Meeting meeting_;
+    std::array<HalfStep, 2> half_steps_{};  // in turn
+    struct alignas(2 * cache_line) {
+        StepInfo info;
+        bool finite = false;
+        LossValue loss{0, 0};
+    } half_;  // by thread 0, after the meeting
     // What every step writes, apart from what the other threads read (see Network).
     alignas(2 * cache_line) Index t_ = 0;
     Index steps_left_ = 0;  // of a run, after the present one

@@ -24,7 +24,8 @@ bool TrainStep<T>::takes_halves(Index rows) {
 
 template <class T>
 void TrainStep<T>::bring_home() {
-    if (halves_ != nullptr) {
+    if (halves_ != nullptr && halves_->away()) {
+        wait_for_others();
         halves_->bring_home(slots_);
     }
 }
@@ -35,8 +36,8 @@ void TrainStep<T>::plan_halves() {
     first_weight_ = run_of(segments[static_cast<std::size_t>(halves_->first_weight_segment())]);
     for (int thread = 0; thread < Halves<T>::threads; ++thread) {
         StageParts& layers = half_parts_[static_cast<std::size_t>(thread)];
-        layers.resize(static_cast<std::size_t>(network_->stages()));
-        for (Index layer = 0; layer < network_->stages(); ++layer) {
+        layers.resize(static_cast<std::size_t>(halves_->layers()));
+        for (Index layer = 0; layer < halves_->layers(); ++layer) {
             for (const auto& own : halves_->own(thread, layer)) {
                 add_part(layers[static_cast<std::size_t>(layer)], segments[static_cast<std::size_t>(own.segment)], own.elements);
             }
@@ -63,71 +64,73 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
         halves_ = std::make_unique<Halves<T>>(*network_);
         plan_halves();
     }
-    halves_->reserve(*batch.data, batch.rows);
+    if (!halves_->holds(*batch.data, batch.rows)) {
+        wait_for_others();
+        halves_->reserve(*batch.data, batch.rows);
+    }
     if (!halves_->away()) {
         halves_->send(slots_);
     }
-    struct alignas(2 * cache_line) {
-        StepInfo info;
-        bool finite = false;
-        LossValue loss{0, 0};
-    } shared;  // by thread 0
-    const std::uint64_t sums = meeting_.begin(2);
-    // What thread 1 reads of this is in one line.
-    alignas(cache_line) const auto body = [this, data = batch.data, order = batch.order, scale = batch.row_scale, sums, &batch, &shared,
-                                           learning_rate](int thread, int all) {
-        const std::uint64_t read = sums + 1;
-        Halves<T>& halves = *halves_;
-        Profile* laps = thread == 0 ? network_->profile() : nullptr;
-        if (!meeting_.after(sums, thread, all, [&] { halves.begin(thread, *data, order, laps); })) {
-            return;
-        }
-        lap(laps, Phase::wait, 0, halves.rows());
-        const std::exception_ptr error = meeting_.arrive_after(read, thread, [&] {
-            halves.forward(thread, laps);
-            evaluate_rows<T>(*loss_, 0, halves.rows(), halves.output(thread), halves.target(thread), scale, halves.row_loss(thread),
-                             halves.output_gradient(thread));
-            if (thread == 0) {
-                shared.loss =
-                    mean_of_rows(batch.weight, batch.total_weight, batch.rows, halves.row_loss(0), halves.row_scratch(0));
-                shared.finite = std::isfinite(shared.loss.value);
-                if (shared.finite) {
-                    shared.info = begin_update(learning_rate, 0);
-                }
-            }
-            lap(laps, Phase::loss, 0, halves.rows());
-            halves.backward(thread, laps);
-        });
-        if (error) {
-            std::rethrow_exception(error);
-        }
-        for (Index layer = 0; layer < network_->stages(); ++layer) {
-            halves.weight_gradient(thread, layer, laps);
-            // Nothing changes before both are sure of their part, and have read the weights of the last layer.
-            if (layer == 0 && !(meeting_.wait(read, all) && shared.finite)) {
-                return;
-            }
-            update_half(shared.info, thread, layer);
-            lap(laps, Phase::update);
-        }
-    };
+    const std::uint64_t turn = meeting_.begin(2);
+    HalfStep& step = half_steps_[static_cast<std::size_t>(turn / 2 % 2)];
+    step = {this, &batch, batch.data, batch.order, batch.row_scale, turn, learning_rate};
     try {
-        parallel(Halves<T>::threads, body);
+        parallel_ahead(Halves<T>::threads, step);
     } catch (...) {
         bring_home();
         throw;
     }
-    lap(network_->profile(), Phase::wait, 0, batch.rows);
     ++steps_in_halves_;
-    return shared.loss;
+    return half_.loss;
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                       \
-    template bool TrainStep<T>::takes_halves(Index);                                 \
-    template void TrainStep<T>::bring_home();                                        \
-    template void TrainStep<T>::plan_halves();                                       \
-    template void TrainStep<T>::update_half(const StepInfo&, int, Index);            \
-    template LossValue TrainStep<T>::step_in_halves(const Batch&, double);
+// Thread 1 may still be busy with its updates when thread 0 is already in the next step, up to the meeting there. Until that meeting
+// neither writes what the other one reads: each begins with weights that it owns.
+template <class T>
+void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
+    Halves<T>& halves = *halves_;
+    Profile* laps = thread == 0 ? network_->profile() : nullptr;
+    if (!meeting_.after(step.turn, thread, threads, [&] { halves.begin(thread, *step.data, step.order, laps); })) {
+        return;
+    }
+    lap(laps, Phase::wait, 0, halves.rows());
+    const std::uint64_t read = step.turn + 1;
+    const std::exception_ptr error = meeting_.arrive_after(read, thread, [&] {
+        halves.forward(thread, laps);
+        evaluate_rows<T>(*loss_, 0, halves.rows(), halves.output(thread), halves.target(thread), step.row_scale, halves.row_loss(thread),
+                         halves.output_gradient(thread));
+        if (thread == 0) {
+            const Batch& batch = *step.batch;
+            half_.loss = mean_of_rows(batch.weight, batch.total_weight, batch.rows, halves.row_loss(0), halves.row_scratch(0));
+            half_.finite = std::isfinite(half_.loss.value);
+            if (half_.finite) {
+                half_.info = begin_update(step.learning_rate, 0);
+            }
+        }
+        lap(laps, Phase::loss, 0, halves.rows());
+        halves.backward(thread, laps);
+    });
+    if (error) {
+        std::rethrow_exception(error);
+    }
+    for (Index layer = 0; layer < halves.layers(); ++layer) {
+        halves.weight_gradient(thread, layer, laps);
+        // Nothing changes before both are sure of their part, and have read the weights of the last layer.
+        if (layer == 0 && !(meeting_.wait(read, threads) && half_.finite)) {
+            return;
+        }
+        update_half(half_.info, thread, layer);
+        lap(laps, Phase::update);
+    }
+}
+
+#define FASTOPT_INSTANTIATE(T)                                             \
+    template bool TrainStep<T>::takes_halves(Index);                       \
+    template void TrainStep<T>::bring_home();                              \
+    template void TrainStep<T>::plan_halves();                             \
+    template void TrainStep<T>::update_half(const StepInfo&, int, Index);  \
+    template LossValue TrainStep<T>::step_in_halves(const Batch&, double); \
+    template void TrainStep<T>::do_half(const HalfStep&, int, int);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
 
