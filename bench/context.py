@@ -63,6 +63,11 @@ class Context:
         seconds = self.plan.block_seconds
         return Contestant(name, lambda _: self.core.fma_rate("float32", seconds), is_rate=True)
 
+    def meeting_cost(self, name: str = "meeting") -> Contestant:
+        """Seconds until all threads have met, which tells how far apart their cores are."""
+        seconds = self.plan.block_seconds
+        return Contestant(name, lambda _: self.core.crossing_cost(1, seconds)[1], is_rate=True)
+
     def bf16_limit(self, name: str = "bf16 limit") -> Contestant:
         seconds = self.plan.block_seconds
         return Contestant(name, lambda _: self.core.bf16_rate(seconds), is_rate=True)

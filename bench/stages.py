@@ -1,8 +1,8 @@
 """Where the time of a training step goes: the stage profile of the five workloads beside the machine's limit of every stage.
 
 The limit of a stage is the longer of its operations over the multiply-add rate and its bytes over the copy bandwidth at the working set
-of the step; both are measured in the same rounds, on the same number of threads. Where threads take rows of their own through the layers,
-what they hand to each other has a limit of its own. Section "profile" of run.py.
+of the step; both are measured in the same rounds, on the same number of threads. Where threads take rows or units of their own through
+the layers, what they hand to each other has a limit of its own. Section "profile" of run.py.
 """
 
 from collections.abc import Iterator
@@ -68,14 +68,18 @@ def working_set(workload: Workload) -> int:
     return FLOAT * (4 * workload.parameters + workload.batch * (sum(workload.sizes) + 2 * max(workload.sizes)))
 
 
-def exchanged_lines(workload: Workload, threads: int) -> int:
-    """Cache lines that each thread writes and others read in a step, when each takes its rows through all layers.
+def exchanged_lines(workload: Workload, threads: int, in_halves: bool) -> int:
+    """Cache lines that each thread writes and others read in a step, when each takes its rows through all layers or half of the units.
 
-    For the weight gradients, of which each thread makes a part: its rows of every gradient, and of every hidden activation the columns of
-    the other parts. For the next step: the weights that it has updated.
+    With units of their own: partial sums of the second layer, and the weights of a third one that it has updated. With rows: for the
+    weight gradients, of which each thread makes a part, its rows of every gradient, and of every hidden activation the columns of
+    the other parts; for the next step the weights that it has updated.
     """
     rows, others = workload.batch / threads, (threads - 1) / threads
     floats = LINE // FLOAT
+    if in_halves:
+        last = sum((inputs + 1) * outputs for inputs, outputs in list(pairwise(workload.sizes))[2:])
+        return round(workload.batch * -(-workload.sizes[2] // floats) + last / floats / threads)
     gradients = sum(-(-width // floats) for width in workload.sizes[1:])
     activations = others * sum(-(-width // floats) for width in workload.sizes[1:-1])
     return round(rows * (gradients + activations) + workload.parameters / floats / threads)
@@ -91,6 +95,7 @@ class Side:
         self.tile: list[float] = []
         self.copy: list[float] = []
         self.exchange: list[float] = []
+        self.lines = 0
         self.clock_seconds = 0.0
         context.fo.set_num_threads(threads)
         block = context.plan.block_seconds / GROUP
@@ -118,9 +123,9 @@ class Side:
             measure(plan.wake_seconds)
             rates.append(measure(plan.block_seconds))
         if "wait" in profile:
-            lines = exchanged_lines(self.workload, self.threads)
-            line, meeting = core.crossing_cost(lines, plan.block_seconds)
-            self.exchange.append(lines * line + MEETINGS * meeting)
+            self.lines = exchanged_lines(self.workload, self.threads, self.ours.trainer._native.steps_in_halves > 0)
+            line, meeting = core.crossing_cost(self.lines, plan.block_seconds)
+            self.exchange.append(self.lines * line + MEETINGS * meeting)
 
     def _profiled(self) -> Any:
         with self.ours.trainer.profile() as profile:
@@ -189,7 +194,7 @@ def rows(context: Context, workload: Workload, costs: dict[str, Cost], sides: li
             cell for side in sides for cell in stage_cells(context, workload, side, stage, cost)
         ]
     if any(side.exchange for side in sides):
-        lines = max(exchanged_lines(workload, side.threads) for side in sides if side.exchange)
+        lines = max(side.lines for side in sides)
         limits = [number(side.exchange_limit() * 1e6) if side.exchange else "-" for side in sides]
         yield [EXCHANGE, "-", number(lines * LINE * 1e-3), "lines"] + [cell for limit in limits for cell in (limit, "-", "-", "-")]
     for name in OTHERS:

@@ -45,7 +45,10 @@ def run(context: Context) -> None:
     labels = [module.LABEL for module in peers.values()]
     workloads = QUICK_WORKLOADS if context.quick else WORKLOADS
     rows = [one_workload(context, workload, peers, labels) for workload in workloads]
-    context.report.table(["workload", "MFLOP", "limit", "fastopt", "of limit", *labels, "must reach", "reached"], rows)
+    context.report.table(["workload", "MFLOP", "limit", "meeting", "fastopt", "of limit", *labels, "must reach", "reached"], rows)
+    context.report.line(
+        '"meeting": nanoseconds until all threads have met, the middle half of the rounds; the cores are not always equally far apart.'
+    )
 
 
 def one_workload(context: Context, workload: Workload, peers: dict[str, Any], labels: list[str]) -> list[str]:
@@ -56,8 +59,9 @@ def one_workload(context: Context, workload: Workload, peers: dict[str, Any], la
     check_losses(workload, {"fastopt": ours, **trainers})
 
     contestants = [Contestant(name, trainer.epochs, units=workload.steps) for name, trainer in {"fastopt": ours, **trainers}.items()]
-    times = context.measure([*contestants, context.fma_limit()])
-    limit = times.pop("FMA limit")
+    several = [context.meeting_cost()] if context.threads > 1 else []
+    times = context.measure([*contestants, context.fma_limit(), *several])
+    limit, meeting = times.pop("FMA limit"), times.pop("meeting", None)
     record(context, workload, times, limit)
 
     mine, jax = times["fastopt"], times.get("JAX")
@@ -66,6 +70,7 @@ def one_workload(context: Context, workload: Workload, peers: dict[str, Any], la
         workload.title,
         number(workload.flops * 1e-6),
         number(workload.flops / limit.median * 1e6),
+        f"{number(meeting.q1 * 1e9)}-{number(meeting.q3 * 1e9)}" if meeting else "-",
         micros(mine),
         percent(of_limit),
         *(peer(times[label], mine) for label in labels),
