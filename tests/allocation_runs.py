@@ -94,6 +94,9 @@ def sizes():
     if fo.build_info()["bf16"]:
         net = every_layer(100, 129, 10, seed=6).copy(precision="bf16")
         train("bf16 products", net, fo.losses.get("softmax_cross_entropy"), "adam", 10)
+    for dtype in ("float32", "float64"):
+        net = fo.mlp(30, [64, 40], 3, activation="gelu", standardize=True, dtype=dtype, seed=7)
+        train(f"by units {dtype}", net, fo.losses.get("focal"), "adam", 3, l2=1e-4)
     train("one row", every_layer(1, 1, 1, seed=5), fo.losses.get("mse"), "adam", 1, rows=3, batch=1)
 
 

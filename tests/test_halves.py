@@ -34,6 +34,8 @@ NETWORKS = {
 NOT_SHARED = {
     "deep": (30, [L.Dense(64), L.Dense(64), L.Dense(64), L.Dense(3)]),
     "wide end": (30, [L.Dense(64), L.Dense(64), L.Dense(64)]),
+    "many outputs": (40, [L.Dense(64), L.Dense(50)]),
+    "wide second": (20, [L.Dense(32), L.Dense(256), L.Dense(1)]),
     "small": (8, [L.Dense(32), L.Dense(32), L.Dense(1)]),
     "odd units": (30, [L.Dense(50), L.Dense(64), L.Dense(1)]),
     "frozen": (30, [L.Dense(64, trainable=False), L.Dense(64), L.Dense(3)]),

@@ -22,6 +22,7 @@ constexpr Index cached_bytes = Index{1} << 20;
 constexpr Index rows_of_a_thread = 256;
 // Of the layers that two threads share by units; and of the rows of a batch that both gather then.
 constexpr Index fewest_in_halves = 2048;
+constexpr Index parameters_a_sum = 70;  // of the second layer, which crosses between the threads, at least
 constexpr Index input_bytes_in_halves = Index{1} << 17;
 // Work of a training step that lasts so long, some 10 ms, that a user's interrupt is looked for in between.
 constexpr double long_work = 2e9;
@@ -93,7 +94,9 @@ void Network<T>::plan_halves() {
     const Index units = dense[0]->outputs();
     const Index half = (units / 2 + line_elements<T> / 2) / line_elements<T> * line_elements<T>;  // the nearest whole lines
     const bool even = half > 0 && 10 * std::max(half, units - half) <= 6 * units;
-    if (even && shared >= fewest_in_halves && 8 * rest <= shared) {
+    const bool few_cross = shared >= parameters_a_sum * dense[1]->outputs();
+    const bool little_follows = layers == 2 ? 2 * outputs_ <= units : 8 * rest <= shared;
+    if (even && shared >= fewest_in_halves && few_cross && little_follows) {
         first_of_halves_ = first;
         half_units_ = half;
         dense[1]->set_first_half(half);
