@@ -45,6 +45,18 @@ Data<T> data_from(const TrainStep<T>& trainer, const py::object& x, const py::ob
     return data;
 }
 
+// step(number) for so many steps, as TrainStep::thread_choice runs them.
+template <class T, class F>
+Index run(TrainStep<T>& self, Index steps, Index rows, F&& step) {
+    self.begin_run(steps);
+    try {
+        return self.thread_choice().run(steps, self.network().training_work(rows), step);
+    } catch (...) {
+        self.bring_home();
+        throw;
+    }
+}
+
 template <class T>
 double step(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, double learning_rate) {
     const Data<T> data = data_from(self, x, y, weight, true);
@@ -54,8 +66,7 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
     double loss = 0;
-    self.begin_run(1);
-    self.thread_choice().run(1, self.network().training_work(data.x.rows), [&](Index) {
+    run(self, 1, data.x.rows, [&](Index) {
         loss = self.step(data, nullptr, data.x.rows, learning_rate).value;
         return true;
     });
@@ -121,10 +132,9 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     const py::gil_scoped_release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
-    self.begin_run(rate.size);
     const HasErrand meanwhile(self.errand());
     Range now = batches.rows(first_step);
-    return self.thread_choice().run(rate.size, self.network().training_work(batch_size), [&](Index s) {
+    return run(self, rate.size, batch_size, [&](Index s) {
         const Range after = s + 1 < rate.size ? batches.rows(first_step + s + 1) : Range{now.end, now.end};
         const Index* batch = self.batch_order(rows.data, rows.size, now.begin - before, now.size());
         const Rows next(rows.data + (after.begin - before), after.size());
@@ -223,7 +233,12 @@ void bind_train_step_of(py::module_& m) {
                  lap(self.network().profile(), Phase::python);
                  self.update(learning_rate);
              })
-        .def("penalty", &Step::penalty)
+        .def("penalty",
+             [](Step& self) {
+                 const py::gil_scoped_release release;
+                 const std::lock_guard<SoleUse> lock(self.network().mutex());
+                 return self.penalty();
+             })
         .def_property_readonly("swapped", &Step::swapped)
         .def("swap_evaluation_point", [](Step& self) {
             const py::gil_scoped_release release;

@@ -133,6 +133,7 @@ void set_work_per_thread(double work) { work_per_thread.store(work > 0 ? work : 
 bool cuts_small_work() { return work_per_thread.load(std::memory_order_relaxed) != default_work_per_thread; }
 
 bool leads_team() { return team != nullptr; }
+bool is_alone() { return inside_region; }
 
 int threads_for(double work) {
     const double alone = work_per_thread.load(std::memory_order_relaxed);

@@ -35,6 +35,8 @@ int threads_for(double work);
 
 // Whether the calling thread leads a team, and so may hand out smaller work.
 bool leads_team();
+// Whether the calling thread does everything alone, as in a region.
+bool is_alone();
 
 // Change how much work a thread must get, so that a test cuts small shapes too; 0: as built.
 void set_work_per_thread(double work);

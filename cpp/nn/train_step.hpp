@@ -68,6 +68,9 @@ class TrainStep {
         widened_ = {0, 0};
         steps_left_ = steps;
     }
+    // Weights and slots that are with the threads that own them come back to the flat buffers; after an error, else it is done at the end
+    // of a run.
+    void bring_home();
     // Update with the micro-batches that wait for more to come; false when none do.
     bool flush(double learning_rate);
     // Penalties, clipping and the update with what is in the network's gradients.
@@ -142,7 +145,6 @@ class TrainStep {
     bool takes_halves(Index rows);
     LossValue step_in_halves(const Batch& batch, double learning_rate);
     void do_half(const HalfStep& step, int thread, int threads);
-    void bring_home();
     bool updates_at_once() const { return options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm(); }
     Segment<T> segment(const Run& run) const;
     void treat_as(const Run& run, Segment<T>& segment) const;
@@ -191,7 +193,8 @@ class TrainStep {
         StepInfo info;
         bool finite = false;
         LossValue loss{0, 0};
-    } half_;  // by thread 0, after the meeting
+        bool whole = false;  // no thread failed
+    } half_;                 // by thread 0, after the meeting
     // What every step writes, apart from what the other threads read (see Network).
     alignas(2 * cache_line) Index t_ = 0;
     Index steps_left_ = 0;  // of a run, after the present one

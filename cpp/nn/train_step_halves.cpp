@@ -17,16 +17,25 @@ constexpr Index fewest_steps = 16;
 // The last step of a run goes another way, which leaves everything where others look for it: weights, gradients and outputs of layers.
 template <class T>
 bool TrainStep<T>::takes_halves(Index rows) {
-    const bool possible = steps_left_ > 0 && leads_team() && get_num_threads() == Halves<T>::threads && network_->in_halves(rows) &&
-                          updates_at_once() && !has_averages();
+    const bool possible = steps_left_ > 0 && leads_team() && !is_alone() && get_num_threads() == Halves<T>::threads &&
+                          network_->in_halves(rows) && updates_at_once() && !has_averages();
     return possible && ((halves_ != nullptr && halves_->away()) || steps_left_ >= (cuts_small_work() ? 1 : fewest_steps));
 }
 
 template <class T>
 void TrainStep<T>::bring_home() {
-    if (halves_ != nullptr && halves_->away()) {
+    if (halves_ == nullptr || !halves_->away()) {
+        return;
+    }
+    std::exception_ptr error;
+    try {
         wait_for_others();
-        halves_->bring_home(slots_);
+    } catch (...) {
+        error = std::current_exception();
+    }
+    halves_->bring_home(slots_);
+    if (error) {
+        std::rethrow_exception(error);
     }
 }
 
@@ -74,11 +83,10 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     const std::uint64_t turn = meeting_.begin(2);
     HalfStep& step = half_steps_[static_cast<std::size_t>(turn / 2 % 2)];
     step = {this, &batch, batch.data, batch.order, batch.row_scale, turn, learning_rate};
-    try {
-        parallel_ahead(Halves<T>::threads, step);
-    } catch (...) {
-        bring_home();
-        throw;
+    half_.whole = false;
+    parallel_ahead(Halves<T>::threads, step);
+    if (!half_.whole) {
+        bring_home();  // throws what the other thread could not do
     }
     ++steps_in_halves_;
     return half_.loss;
@@ -116,8 +124,14 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     for (Index layer = 0; layer < halves.layers(); ++layer) {
         halves.weight_gradient(thread, layer, laps);
         // Nothing changes before both are sure of their part, and have read the weights of the last layer.
-        if (layer == 0 && !(meeting_.wait(read, threads) && half_.finite)) {
-            return;
+        if (layer == 0) {
+            const bool whole = meeting_.wait(read, threads);
+            if (thread == 0) {
+                half_.whole = whole;
+            }
+            if (!whole || !half_.finite) {
+                return;
+            }
         }
         update_half(half_.info, thread, layer);
         lap(laps, Phase::update);
