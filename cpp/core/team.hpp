@@ -48,8 +48,8 @@ class Team {
     // Who waits does pieces of the errand meanwhile, if there is one, until the next call.
     void run(int threads, RegionBody body, void* state, Errand* errand);
     // The two halves of that, for a leader that does its own part in between and need not know when the others are through: another start
-    // may follow before that, if by then all of them have begun with the one before (they have met). `finish` waits; all calls above and
-    // below do first.
+    // may follow before that, if by then all of them have begun with the one before (they have met). `finish` waits, as `run` and
+    // `release` do first.
     void start(int threads, RegionBody body, void* state);
     void finish();
     void release();

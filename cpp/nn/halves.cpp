@@ -67,15 +67,15 @@ Matrix<T> Halves<T>::first(int thread, const Buffer<T>& memory) const {
     return {memory.data(), network_.inputs(), width, width, false, true};
 }
 
-// copy(part of a flat row, its owner, where it lies in the memory of a part) for all of the first layer's weight.
+// copy(owner, part of a row of the first layer's weight in the flat buffer, where it lies in the owner's memory) for all of them.
 template <class T>
 template <class F>
 void Halves<T>::copy_first(F&& copy) const {
-    const Index all = layer(0).outputs();
-    for (int t = 0; t < threads; ++t) {
-        const Range mine = units(t);
-        for (Index i = 0; i < network_.inputs(); ++i) {
-            copy(half(t), Range{i * all + mine.begin, i * all + mine.end}, i * mine.size());
+    Index row = network_.parameter_layout().segments()[static_cast<std::size_t>(first_weight_segment())].offset;
+    for (Index i = 0; i < network_.inputs(); ++i, row += layer(0).outputs()) {
+        for (int t = 0; t < threads; ++t) {
+            const Range mine = units(t);
+            copy(half(t), Range{row + mine.begin, row + mine.end}, i * mine.size());
         }
     }
 }
@@ -91,11 +91,8 @@ void Halves<T>::send(const std::vector<Buffer<T>>& slots) {
             half(t).slots[s].reserve(size);
         }
     }
-    const Index offset = network_.parameter_layout().segments()[static_cast<std::size_t>(first_weight_segment())].offset;
     copy_first([&](Half& mine, Range from, Index to) {
-        const auto part = [&](const T* flat, Buffer<T>& memory) {
-            std::copy_n(flat + offset + from.begin, from.size(), memory.data() + to);
-        };
+        const auto part = [&](const T* flat, Buffer<T>& memory) { std::copy_n(flat + from.begin, from.size(), memory.data() + to); };
         part(network_.parameters(), mine.weight);
         for (std::size_t s = 0; s < slots_; ++s) {
             part(slots[s].data(), mine.slots[s]);
@@ -109,9 +106,8 @@ void Halves<T>::bring_home(std::vector<Buffer<T>>& slots) {
     if (!away_) {
         return;
     }
-    const Index offset = network_.parameter_layout().segments()[static_cast<std::size_t>(first_weight_segment())].offset;
     copy_first([&](Half& mine, Range to, Index from) {
-        const auto part = [&](const Buffer<T>& memory, T* flat) { std::copy_n(memory.data() + from, to.size(), flat + offset + to.begin); };
+        const auto part = [&](const Buffer<T>& memory, T* flat) { std::copy_n(memory.data() + from, to.size(), flat + to.begin); };
         part(mine.weight, network_.parameters());
         for (std::size_t s = 0; s < slots_; ++s) {
             part(mine.slots[s], slots[s].data());

@@ -74,7 +74,8 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
     rows_alone_ = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->rows_alone(); });
 }
 
-// What follows the second layer is computed by both threads, so it must be little. All of this is a matter of sizes, never of threads.
+// What follows the second layer is computed by both threads, so it must be little. All of this is a matter of sizes, never of threads;
+// where it pays is in bench/README.md.
 template <class T>
 void Network<T>::plan_halves() {
     const Index first = table_.front().kind == "standardize" ? 1 : 0;
