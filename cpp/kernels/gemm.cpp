@@ -24,16 +24,21 @@ constexpr Index lanes = simd::Vec<T>::lanes;
 template <class T>
 constexpr Index panel_width = max_vecs* lanes<T>;
 
-// Sizes found by bench/run.py --only kernels: a k block of A (row_block x k_block) stays in half of a 1 MiB L2 while the panels of B pass.
-// Blocks of k: with them a panel of B and the rows of a tile stay near, and C is seldom read again. Where the rows of C lie whole pages
-// apart, reading it again costs more than a panel that fills all of an L1: a tile's lines share one cache set with those of the next.
-constexpr Index k_block_bytes = max_vecs == 1 ? 512 : 2048;
-constexpr Index crowded_factor = max_vecs == 1 ? 2 : 1;
+// Sizes found by bench/run.py --only kernels.
+// Steps of k at once: a tile reads its part of C again for every block of them, and waits for it. With AVX2 fewer of them are better where
+// each takes a line of its own that is gone before it is used again: of A, whose columns a tile reads unpacked, or of B, whose rows lie
+// whole pages apart and few tiles read.
+constexpr Index k_block_bytes = 4096;
+constexpr Index low_k_block_bytes = max_vecs == 1 ? 1024 : k_block_bytes;
+// A block of A (rows x steps of k) stays in a part of L2 while the panels of B pass, which are packed for the first block and read by the
+// others, as many columns at once as do not take the L3 from everything else. A tile of AVX2 takes only 4 bytes of A a cycle, which an L3
+// delivers ahead; what it cannot wait for is the next panel of B. So with AVX2 each block packs its own panels, one at a time, and where
+// there are many of them it is taller.
+constexpr bool packs_again = max_vecs == 1;
 constexpr Index row_block_bytes = Index{448} << 10;
+constexpr Index max_row_block_bytes = packs_again ? Index{4} << 20 : row_block_bytes;
 constexpr Index min_row_block = 112;
-constexpr Index max_row_block = 448;
-// Packed panels that several blocks of rows read, for one thread: more of them would take the L3 from everything else.
-constexpr Index panels_bytes = Index{4} << 20;
+constexpr Index max_row_block = packs_again ? 4096 : 448;
 // More of C than this is not at hand when a tile starts.
 constexpr Index far_bytes = Index{1} << 17;
 // Rows that are computed at once when something is left to do with them afterwards: they are still in L1 then.
@@ -43,22 +48,24 @@ constexpr Index direct_bytes = Index{1} << 15;
 // A part of C larger than this comes from memory. It is written row by row where all of B, read again for every row of tiles, is so small.
 constexpr Index streamed_bytes = Index{1} << 20;
 constexpr Index near_bytes = Index{1} << 17;
+// Of B that is packed at once, up to whole panels: of what several blocks of rows read, or what is near.
+constexpr Index panels_bytes = packs_again ? 2 * near_bytes : Index{4} << 20;
 constexpr Index page = 4096;
 // Products of so many operations at most are remembered: beside more, working out their tiles is nothing.
 constexpr double remembered_work = 4e6;
 
 template <class T>
 constexpr Index cache_line_of = cache_line / static_cast<Index>(sizeof(T));
-template <class T>
-constexpr Index k_block = k_block_bytes / static_cast<Index>(sizeof(T));
 
 // Steps of k at once, at most.
 template <class T>
-constexpr Index most_steps = 2 * crowded_factor* k_block<T>;
+constexpr Index most_steps = k_block_bytes / static_cast<Index>(sizeof(T));
 
+// Rows of a block that so many columns of B pass: where each packs its own panels, the more of them the taller.
 template <class T>
-Index row_block(Index k_step) {
-    return std::clamp(row_block_bytes / (static_cast<Index>(sizeof(T)) * std::max<Index>(k_step, 1)), min_row_block, max_row_block);
+Index row_block(Index k_step, Index cols) {
+    const Index step = static_cast<Index>(sizeof(T)) * std::max<Index>(k_step, 1);
+    return std::clamp(std::clamp(step * cols, row_block_bytes, max_row_block_bytes) / step, min_row_block, max_row_block);
 }
 
 // How operands become panels and panels a tile. This one: as they are, in steps of one k.
@@ -127,9 +134,10 @@ Plan make_plan(const Product<T>& q) {
     const Index bytes = static_cast<Index>(sizeof(T));
     Plan plan{};
     const Index steps = steps_of<Arithmetic>(q.k);
-    const bool crowded = (q.c.ld * bytes) % page == 0;
-    const Index blocks = std::max<Index>(1, ceil_div(steps, crowded ? most_steps<T> : 2 * k_block<T>));
-    plan.k_step = blocks == 1 ? std::max<Index>(1, steps) : ceil_div(steps, blocks);
+    const auto cut = [&](Index most) { plan.k_step = std::max<Index>(1, steps <= most ? steps : ceil_div(steps, ceil_div(steps, most))); };
+    constexpr Index fewest_steps = low_k_block_bytes / static_cast<Index>(sizeof(T));
+    const bool crowded = q.b.col == 1 && (q.b.row * bytes) % page == 0;
+    cut(crowded ? std::clamp(2 * q.m, fewest_steps, most_steps<T>) : most_steps<T>);
     const bool whole_lines = q.n % lanes<T> == 0 || q.b.slack;
     if (Arithmetic::converts) {
         // A converted panel of B pays when several tiles read it.
@@ -151,6 +159,9 @@ Plan make_plan(const Product<T>& q) {
     const bool pieces = q.a.row == 1 ? q.k >= 32 && lda >= page / 2 : q.k >= 192;
     const bool streams = max_vecs == 1 && pieces && q.n >= 256;
     plan.pack_a = q.n >= 2 * panel_width<T> && (far || streams);
+    if (!plan.pack_a && q.a.row == 1) {
+        cut(fewest_steps);
+    }
     return plan;
 }
 
@@ -169,9 +180,9 @@ constexpr Index edge_size = edge_rows* panel_width<T>;
 
 // Of A, for any step of k up to k_step.
 template <class T>
-Index packed_a_size(Index k_step) {
-    const Index rows = std::max(row_block_bytes / static_cast<Index>(sizeof(T)), min_row_block * k_step);
-    return std::min(max_row_block * k_step, rows) + max_rows * (k_step + 1);
+Index packed_a_size(Index m, Index k_step) {
+    const Index block = std::max(max_row_block_bytes / static_cast<Index>(sizeof(T)), min_row_block * k_step);
+    return std::min(std::min(m, max_row_block) * k_step, block) + max_rows * (k_step + 1);
 }
 
 // Columns whose packed panels are kept together; whole panels.
@@ -189,9 +200,9 @@ Index packed_b_size(Index n, Index k_step) {
 }
 
 template <class T>
-Index thread_scratch(Index n, Index k) {
+Index thread_scratch(Index m, Index n, Index k) {
     const Index k_step = std::min(k, most_steps<T>);
-    return round_up(edge_size<T> + packed_a_size<T>(k_step) + packed_b_size<T>(n, k_step), lanes<T>) + lanes<T>;
+    return round_up(edge_size<T> + packed_a_size<T>(m, k_step) + packed_b_size<T>(n, k_step), lanes<T>) + lanes<T>;
 }
 
 // The part of C that one thread computes: rows [i0, i1) and columns [j0, j1).
@@ -208,7 +219,7 @@ class Block {
           far_c_(product.m * product.c.ld * static_cast<Index>(sizeof(T)) > far_bytes) {
         s_.edge = scratch;
         s_.packed_a = s_.edge + edge_size<T>;
-        s_.packed_b = s_.packed_a + packed_a_size<T>(std::min(q_.k, most_steps<T>));
+        s_.packed_b = s_.packed_a + packed_a_size<T>(q_.m, std::min(q_.k, most_steps<T>));
     }
 
     void run() {
@@ -227,18 +238,18 @@ class Block {
         p0_ = p0;
         p1_ = p1;
         const Index height = rows_.end - rows_.begin;
-        const Index blocks = height <= min_row_block ? 1 : ceil_div(height, row_block<T>(p1 - p0));
-        one_block_ = blocks == 1;
+        const Index blocks = height <= min_row_block ? 1 : ceil_div(height, row_block<T>(p1 - p0, cols_.size()));
+        one_block_ = packs_again || blocks == 1;
         const bool free = !plan_.pack_a && !plan_.pack_on_the_way;
         const Index b_bytes = cols_.size() * (p1 - p0) * static_cast<Index>(sizeof(T));
         const Index c_bytes = rows_.size() * q_.c.ld * static_cast<Index>(sizeof(T));
         by_rows_ = free && c_bytes > streamed_bytes && b_bytes <= near_bytes;
         together_ = by_rows_ || (free && one_block_ && (!plan_.pack_b || b_bytes <= direct_bytes));
-        if (by_rows_ || one_block_) {  // small products feel the divisions
+        if (by_rows_ || blocks == 1) {  // small products feel the divisions
             row_range(rows_, cols_);
             return;
         }
-        const Index columns = plan_.pack_b ? column_block<T>(p1 - p0) : cols_.size();
+        const Index columns = plan_.pack_b && !one_block_ ? column_block<T>(p1 - p0) : cols_.size();
         for (Index j = cols_.begin; j < cols_.end; j += columns) {
             const Range cols{j, std::min(cols_.end, j + columns)};
             for (Index block = 0; block < blocks; ++block) {
@@ -317,13 +328,13 @@ class Block {
         if (!plan_.pack_b) {
             return TileSource::rows;
         }
-        if (rows.begin != rows_.begin) {
+        if (!one_block_ && rows.begin != rows_.begin) {
             return TileSource::panel;
         }
         const Index cols = std::min(panel_, cols_.end - j);
         const Index width = round_up(cols, lanes<T>);
         if (plan_.pack_on_the_way && (q_.b.slack || j + width <= q_.n)) {
-            return rows_.size() > max_rows ? TileSource::rows_to_panel : TileSource::rows;  // a panel that one tile reads needs no copy
+            return rows.size() > max_rows ? TileSource::rows_to_panel : TileSource::rows;  // a panel that one tile reads needs no copy
         }
         Arithmetic::pack_b(q_, p0_, p1_ - p0_, j, cols, width, packed_panel(j));
         if (kept_ != nullptr) {
@@ -334,7 +345,7 @@ class Block {
 
     // The lines of B that the panel after the one at column j will be packed from, shared among the tiles of this one.
     Ahead<T> next_panel(Range rows, Index j) const {
-        const bool packs = asks_for_b && !Arithmetic::converts && plan_.pack_b && rows.begin == rows_.begin;
+        const bool packs = asks_for_b && !Arithmetic::converts && plan_.pack_b && (one_block_ || rows.begin == rows_.begin);
         if (!packs || j + panel_ >= cols_.end || q_.b.padded || q_.k * q_.n * static_cast<Index>(sizeof(T)) <= near_bytes) {
             return {};
         }
@@ -347,7 +358,7 @@ class Block {
         return {from, std::min(panel_, tiles), ceil_div(p1_ - p0_, cache_line_of<T>), cache_line_of<T>, q_.b.col};
     }
 
-    // With one block of rows a panel is read only while it is fresh, and the next takes its place in the cache.
+    // A panel that one block of rows reads is read only while it is fresh, and the next takes its place in the cache.
     T* packed_panel(Index j) const { return one_block_ && !together_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_); }
 
     void pack_a(Index i0, Index i1, Index block_begin) {
@@ -503,9 +514,9 @@ class Block {
     Index p0_ = 0;
     Index p1_ = 0;
     Index first_packed_ = 0;  // column
-    bool one_block_ = false;
-    bool together_ = false;  // all panels of B at once,
-    bool by_rows_ = false;   // for one row of tiles after the other
+    bool one_block_ = false;  // of rows reads what is packed
+    bool together_ = false;   // all panels of B at once,
+    bool by_rows_ = false;    // for one row of tiles after the other
 };
 
 // How many threads along the rows and along the columns of C: the split whose largest part is smallest, where a part's cost is its
@@ -567,7 +578,7 @@ void multiply_with(const Product<T>& q, T* scratch) {
         return;
     }
     const Grid grid = choose_grid<Arithmetic>(q, plan, threads);
-    const Index stride = thread_scratch<T>(q.n, q.k);
+    const Index stride = thread_scratch<T>(q.m, q.n, q.k);
     const Shares shares(Bound::arithmetic, grid.rows, grid.cols, work);
     parallel_parts(shares, [&](int part) {
         const Range rows = shares.of_row(q.m, part % grid.rows);
@@ -618,8 +629,7 @@ double tile_work() {
 
 template <class T>
 Index product_scratch(Index m, Index n, Index k, int threads) {
-    (void)m;
-    return threads * thread_scratch<T>(n, k);
+    return threads * thread_scratch<T>(m, n, k);
 }
 
 template <class T>
