@@ -3,6 +3,7 @@
 import fastopt as fo
 import numpy as np
 import pytest
+from fastopt import _fit
 from helpers import close, loss_cases
 from native import DTYPES, core
 from networks import batch_for
@@ -121,9 +122,10 @@ def test_what_needs_all_weights_at_once(cut_for_threads, options):
         assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_all_but_the_last_step_of_a_run(cut_for_threads):
+def test_all_but_the_last_step_of_a_run(cut_for_threads, monkeypatch):
     """The last one leaves weights where others look for them; so does each epoch that somebody looks at."""
     cut_for_threads(2)
+    monkeypatch.setattr(_fit, "PIECE_SECONDS", 1e3)  # on a slow machine an epoch is several runs
     batches = -(-ROWS // BATCH)
     trainer, _ = fitted(*NETWORKS["two"])
     assert EPOCHS * (batches - 1) <= steps_in_halves(trainer) < EPOCHS * batches
