@@ -44,7 +44,7 @@ def kernels(dtype):
         (64, 1500, 70),
         (2000, 30, 64),
         (516, 40, 300),
-        (1300, 300, 500),
+        (1300, 1100, 260),
         (12, 1100, 1024),
     ]:
         for transpose_a, transpose_b in ((False, False), (False, True), (True, False), (True, True)):

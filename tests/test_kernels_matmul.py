@@ -20,8 +20,8 @@ BIGGER = [
     (2, 1500, 2),
     (1300, 12, 300),  # a large result of few k
     (1300, 54, 300),  # the same, with as much of a transposed b as is packed at once
-    (1300, 300, 500),  # several blocks of rows that all pack b
-    (460, 1041, 4100),  # several blocks of every dimension
+    (1300, 1100, 260),  # several blocks of rows and of k with AVX2
+    (460, 1041, 4100),  # several blocks of every dimension with AVX-512
     (40, 1100, 1024),  # a result whose rows lie whole pages apart, in several blocks of k
     (531, 37, 270),  # a transposed a whose rows lie far apart
     (100, 700, 300),  # a b that no cache holds

@@ -239,17 +239,17 @@ class Block {
         p1_ = p1;
         const Index height = rows_.end - rows_.begin;
         const Index blocks = height <= min_row_block ? 1 : ceil_div(height, row_block<T>(p1 - p0, cols_.size()));
-        one_block_ = packs_again || blocks == 1;
+        one_reader_ = packs_again || blocks == 1;
         const bool free = !plan_.pack_a && !plan_.pack_on_the_way;
         const Index b_bytes = cols_.size() * (p1 - p0) * static_cast<Index>(sizeof(T));
         const Index c_bytes = rows_.size() * q_.c.ld * static_cast<Index>(sizeof(T));
         by_rows_ = free && c_bytes > streamed_bytes && b_bytes <= near_bytes;
-        together_ = by_rows_ || (free && one_block_ && (!plan_.pack_b || b_bytes <= direct_bytes));
+        together_ = by_rows_ || (free && one_reader_ && (!plan_.pack_b || b_bytes <= direct_bytes));
         if (by_rows_ || blocks == 1) {  // small products feel the divisions
             row_range(rows_, cols_);
             return;
         }
-        const Index columns = plan_.pack_b && !one_block_ ? column_block<T>(p1 - p0) : cols_.size();
+        const Index columns = plan_.pack_b && !one_reader_ ? column_block<T>(p1 - p0) : cols_.size();
         for (Index j = cols_.begin; j < cols_.end; j += columns) {
             const Range cols{j, std::min(cols_.end, j + columns)};
             for (Index block = 0; block < blocks; ++block) {
@@ -328,7 +328,7 @@ class Block {
         if (!plan_.pack_b) {
             return TileSource::rows;
         }
-        if (!one_block_ && rows.begin != rows_.begin) {
+        if (!one_reader_ && rows.begin != rows_.begin) {
             return TileSource::panel;
         }
         const Index cols = std::min(panel_, cols_.end - j);
@@ -345,7 +345,7 @@ class Block {
 
     // The lines of B that the panel after the one at column j will be packed from, shared among the tiles of this one.
     Ahead<T> next_panel(Range rows, Index j) const {
-        const bool packs = asks_for_b && !Arithmetic::converts && plan_.pack_b && (one_block_ || rows.begin == rows_.begin);
+        const bool packs = asks_for_b && !Arithmetic::converts && plan_.pack_b && (one_reader_ || rows.begin == rows_.begin);
         if (!packs || j + panel_ >= cols_.end || q_.b.padded || q_.k * q_.n * static_cast<Index>(sizeof(T)) <= near_bytes) {
             return {};
         }
@@ -359,7 +359,7 @@ class Block {
     }
 
     // A panel that one block of rows reads is read only while it is fresh, and the next takes its place in the cache.
-    T* packed_panel(Index j) const { return one_block_ && !together_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_); }
+    T* packed_panel(Index j) const { return one_reader_ && !together_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_); }
 
     void pack_a(Index i0, Index i1, Index block_begin) {
         keep_nothing();
@@ -513,10 +513,10 @@ class Block {
     Scratch<T> s_;
     Index p0_ = 0;
     Index p1_ = 0;
-    Index first_packed_ = 0;  // column
-    bool one_block_ = false;  // of rows reads what is packed
-    bool together_ = false;   // all panels of B at once,
-    bool by_rows_ = false;    // for one row of tiles after the other
+    Index first_packed_ = 0;   // column
+    bool one_reader_ = false;  // a packed panel of B is read by one block of rows, and fresh
+    bool together_ = false;    // all panels of B at once,
+    bool by_rows_ = false;     // for one row of tiles after the other
 };
 
 // How many threads along the rows and along the columns of C: the split whose largest part is smallest, where a part's cost is its
