@@ -30,6 +30,23 @@ def test_softmax(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_far_below_the_largest(dtype):
+    """Every size that an exponential can have, down to where it is smaller than the smallest normal number, and 0 there and below."""
+    lowest = np.log(np.finfo(dtype).tiny)
+    for columns in (2, 40):
+        x = np.zeros((4001, columns), dtype)
+        x[:, 1] = np.linspace(1.3 * lowest, 0, len(x))
+        x[:, 2:] = -np.inf
+        x[-3:, 1] = [-np.inf, np.finfo(dtype).min, np.nan]
+        out = np.empty_like(x)
+        core.softmax(x, out)
+        assert np.isnan(out[-1, :2]).all()
+        wide = x[:-1, 1].astype(np.float64)
+        wanted = np.where(wide < lowest, 0, np.exp(wide) / (1 + np.exp(wide)))
+        close_each(out[:-1, 1], wanted, 1e-6 if dtype == "float32" else 1e-13, f"{columns} columns")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_column_sums(dtype):
     rng = np.random.default_rng(62)
     for rows, columns in itertools.product((0, 1, 3, 17, 65, 1000), (1, 3, 16, 17, 65)):

@@ -158,6 +158,12 @@ def test_softmax_of_any_width(outputs, dtype):
         close(grad, share / rows, TOLERANCE[dtype], f"{rows} x {outputs}: gradient", floor=1 / rows)
         for i in range(rows):
             assert loss.rows(p[i : i + 1].copy(), y[i : i + 1].astype(np.int32))[0] == loss.rows(p, y.astype(np.int32))[i]
+        smoothed = native("Loss", dtype, "softmax_cross_entropy", spec("softmax_cross_entropy", {"label_smoothing": 0.2}).config())
+        p = np.maximum(p, -50).astype(dtype)
+        by_class = smoothed.value_and_grad(p, y.astype(np.int32), None)
+        by_share = smoothed.value_and_grad(p, np.eye(outputs, dtype=dtype)[y], None)
+        close(by_class[0], by_share[0], TOLERANCE[dtype], f"{rows} x {outputs}: smoothed value", floor=1.0)
+        close(by_class[1], by_share[1], TOLERANCE[dtype], f"{rows} x {outputs}: smoothed gradient", floor=1 / rows)
 
 
 def test_conveniences():

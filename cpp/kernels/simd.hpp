@@ -255,6 +255,11 @@ template <class T>
 FASTOPT_INLINE Vec<T> keep(const Vec<T>& mask, const Vec<T>& value) {
     return mask_and(mask, value);
 }
+// 0 where the mask is set, value elsewhere.
+template <class T>
+FASTOPT_INLINE Vec<T> clear(const Vec<T>& mask, const Vec<T>& value) {
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pandnot(value.p[i], mask.p[i]); });
+}
 // Maximum and minimum that hand a NaN in either operand on.
 template <class T>
 FASTOPT_INLINE Vec<T> max(const Vec<T>& a, const Vec<T>& b) {

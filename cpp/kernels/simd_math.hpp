@@ -26,6 +26,33 @@ FASTOPT_INLINE Vec<T> exp(const Vec<T>& x) {
     return select(equal(x, x), e, x);
 }
 
+// The same bits for x that is at most 0, or NaN, in half of the instructions: nothing overflows, and 2^m is one factor. (The scheme of
+// pexp_float: x = m ln 2 + r with ln 2 in two parts, and the polynomial for exp(r) of S. Moshier's Cephes library.)
+template <class T>
+FASTOPT_INLINE Vec<T> exp_of_nonpositive(const Vec<T>& x) {
+    if constexpr (sizeof(T) == 4) {
+        using Packet = typename Vec<T>::Packet;
+        using Bits = typename ei::unpacket_traits<Packet>::integer_packet;
+        const Vec<T> below = less(x, set1(T(-87.33654)));
+        const Vec<T> inside = clear(below, x);
+        const Vec<T> m = map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
+            return ei::pfloor(ei::pmadd(inside.p[i], ei::pset1<Packet>(T(1.44269504088896341)), ei::pset1<Packet>(T(0.5))));
+        });
+        const Vec<T> r = fma(m, set1(T(2.12194440e-4)), fma(m, set1(T(-0.693359375)), inside));
+        const Vec<T> r2 = r * r;
+        const Vec<T> high = fma(fma(set1(T(1.9875691500e-4)), r, set1(T(1.3981999507e-3))), r, set1(T(8.3334519073e-3)));
+        const Vec<T> low = fma(fma(set1(T(4.1665795894e-2)), r, set1(T(1.6666665459e-1))), r, set1(T(5.0000001201e-1)));
+        const Vec<T> y = fma(fma(high, r2 * r, low), r2, r + T(1));
+        const Vec<T> power = map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
+            const Bits exponent = ei::padd(ei::pcast<Packet, Bits>(m.p[i]), ei::pset1<Bits>(127));
+            return ei::preinterpret<Packet>(ei::plogical_shift_left<23>(exponent));
+        });
+        return clear(below, y * power);
+    } else {
+        return exp(x);
+    }
+}
+
 template <class T>
 FASTOPT_INLINE Vec<T> log(const Vec<T>& x) {
     return map<T>([&](int i) FASTOPT_INLINE_LAMBDA {

@@ -11,18 +11,20 @@ using namespace simd;
 
 // Several rows of up to one line.
 template <class T>
-void short_rows(ConstMatrix<T> x, Matrix<T> out) {
-    constexpr Index lanes = Vec<T>::lanes;
-    alignas(cache_line) T lines[SoftmaxRows<T>::most][lanes];
-    const Matrix<T> e{lines[0], x.rows, x.cols, lanes, true};
-    for (Index r = 0; r < x.rows; ++r) {
-        store(e.row(r), x.padded ? load(x.row(r)) : load_partial(x.row(r), x.cols));
+void short_rows(ConstMatrix<T> x, SoftmaxColumns<T>& columns, Matrix<T> out) {
+    alignas(cache_line) T lines[SoftmaxColumns<T>::most][Vec<T>::lanes];
+    if (!x.padded) {
+        for (Index r = 0; r < x.rows; ++r) {
+            store(lines[r], load_partial(x.row(r), x.cols));
+        }
+        x = {lines[0], x.rows, x.cols, Vec<T>::lanes, true};
     }
-    SoftmaxRows<T> rows;
-    rows.exponentials(e, e);
-    for (Index r = 0; r < x.rows; ++r) {
-        store_partial(out.row(r), load(e.row(r)) * set1(T(1) / rows.row(r).sum), x.cols);
+    columns.exponentials(x);
+    const Vec<T> scale = set1(T(1)) / columns.sum();
+    for (Index j = 0; j < x.cols; ++j) {
+        columns.set(j, columns.e(j) * scale);
     }
+    columns.write(out);
 }
 
 template <class T>
@@ -43,17 +45,17 @@ void long_row(const T* x, Index cols, T* out, bool padded) {
 
 template <class T>
 void softmax(In<T> x, Out<T> out) {
-    constexpr Index together = SoftmaxRows<T>::most;
     parallel_for(x.rows, Vec<T>::lanes, 40.0 * static_cast<double>(x.rows * x.cols), [=](Index begin, Index end) {
-        for (Index i = begin; i < end; i += together) {
-            const Index rows = std::min(together, end - i);
-            if (x.cols <= Vec<T>::lanes) {
-                short_rows<T>(x.row_range(i, rows), out.row_range(i, rows));
-                continue;
+        if (!SoftmaxColumns<T>::fits(x.cols)) {
+            for (Index i = begin; i < end; ++i) {
+                long_row(x.row(i), x.cols, out.row(i), x.padded && out.padded);
             }
-            for (Index r = i; r < i + rows; ++r) {
-                long_row(x.row(r), x.cols, out.row(r), x.padded && out.padded);
-            }
+            return;
+        }
+        SoftmaxColumns<T> columns(x.cols);
+        for (Index i = begin; i < end; i += columns.most) {
+            const Index rows = std::min(columns.most, end - i);
+            short_rows<T>(x.row_range(i, rows), columns, out.row_range(i, rows));
         }
     });
 }

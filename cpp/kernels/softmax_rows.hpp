@@ -9,7 +9,7 @@
 
 namespace fastopt {
 
-// Writes exp(x - max) to `e` and returns {max, sum of e}. log softmax(x)_k = x_k - max - log(sum). `padded`: both rows may be read and
+// Writes exp(x - max) to `e` and returns {max, sum of e}; log softmax(x)_k = x_k - max - log(sum). `padded`: both rows may be read and
 // written up to whole lines, and the padding of e becomes 0.
 template <class T>
 struct SoftmaxRow {
@@ -35,7 +35,7 @@ FASTOPT_INLINE SoftmaxRow<T> softmax_exponentials(const T* x, Index cols, T* e, 
     const T top = max_lanes(high);
     Vec<T> sum = zero<T>();
     for (Index j = 0; j < cols; j += lanes) {
-        Vec<T> value = exp(line(j) - set1(top));
+        Vec<T> value = exp_of_nonpositive(line(j) - set1(top));
         if (j + lanes > cols) {
             value = keep(first_lanes<T>(cols - j), value);
         }
@@ -49,80 +49,114 @@ FASTOPT_INLINE SoftmaxRow<T> softmax_exponentials(const T* x, Index cols, T* e, 
     return {top, sum_lanes(sum)};
 }
 
-// Of one row: log softmax(x)_k = x_k - max - log_sum.
+// Up to `most` rows of up to one line, turned: a Vec holds a column of them, so there is no fold across lanes, no lane is spent on padding,
+// and the bits are those of softmax_exponentials.
 template <class T>
-struct SoftmaxTerms {
-    T max;
-    T sum;
-    T log_sum;
-};
+class SoftmaxColumns {
+   public:
+    using V = simd::Vec<T>;
+    static constexpr Index most = V::lanes;
+    static bool fits(Index cols) { return cols <= V::lanes; }
 
-// The same of several rows, and the logarithms of their sums. Rows of up to one line are turned, so that a packet holds a column of them:
-// no fold across lanes, no lanes spent on padding, the same bits.
-template <class T>
-struct SoftmaxRows {
-    using Packet = typename simd::Vec<T>::Packet;
-    static constexpr Index lanes = simd::Vec<T>::lanes;
-    static constexpr Index most = simd::Vec<T>::packet_lanes;
-
-    // At most `most` rows, padded.
-    void exponentials(In<T> x, Out<T> e) {
-        simd::store(sum_, simd::set1(T(1)));
-        if (x.cols <= lanes) {
-            turned(x, e);
-        } else {
-            for (Index r = 0; r < x.rows; ++r) {
-                const SoftmaxRow<T> s = softmax_exponentials(x.row(r), x.cols, e.row(r));
-                max_[r] = s.max;
-                sum_[r] = s.sum;
-            }
+    explicit SoftmaxColumns(Index cols) : cols_(cols) {
+        for (Index j = cols; j < round_up(cols, packet_lanes); ++j) {
+            simd::store(e_[j], simd::zero<T>());
         }
-        simd::store(log_sum_, simd::log(simd::load(sum_)));
     }
 
-    SoftmaxTerms<T> row(Index r) const { return {max_[r], sum_[r], log_sum_[r]}; }
+    // exp(x - max) and their sums; rows past the last repeat it.
+    void exponentials(In<T> x) {
+        using namespace simd;
+        for (Index r = 0; r < most; r += packet_lanes) {
+            for (Index first = 0; first < cols_; first += packet_lanes) {
+                if (r + packet_lanes <= x.rows) {
+                    const T* from = x.row(r) + first;
+                    turn<T>([=](Index i) FASTOPT_INLINE_LAMBDA { return from + i * x.ld; }, x_[first] + r, most);
+                } else {
+                    turn<T>([&](Index i) FASTOPT_INLINE_LAMBDA { return x.row(std::min(r + i, x.rows - 1)) + first; }, x_[first] + r, most);
+                }
+            }
+        }
+        max_ = fold(x_, [](const V& a, const V& b) FASTOPT_INLINE_LAMBDA { return simd::max(a, b); });
+        for (Index j = 0; j < cols_; ++j) {
+            store(e_[j], exp_of_nonpositive(load(x_[j]) - max_));
+        }
+        sum_ = fold(e_, [](const V& a, const V& b) FASTOPT_INLINE_LAMBDA { return a + b; });
+    }
+
+    V max() const { return max_; }
+    V sum() const { return sum_; }
+    Index cols() const { return cols_; }
+    V x(Index j) const { return simd::load(x_[j]); }
+    // The exponentials, or what has taken their place.
+    V e(Index j) const { return simd::load(e_[j]); }
+    void set(Index j, const V& value) { simd::store(e_[j], value); }
+
+    // They become rows again, with zeros behind them when these are padded.
+    void write(Out<T> out) const {
+        const Index width = out.padded ? V::lanes : cols_;
+        for (Index r = 0; r < out.rows; r += packet_lanes) {
+            const Index rows = std::min(packet_lanes, out.rows - r);
+            for (Index first = 0; first < width; first += packet_lanes) {
+                write_square(out, r, rows, first, std::min(packet_lanes, width - first));
+            }
+        }
+    }
 
    private:
-    alignas(cache_line) T max_[lanes];
-    alignas(cache_line) T sum_[lanes];
-    alignas(cache_line) T log_sum_[lanes];
+    static constexpr Index packet_lanes = V::packet_lanes;
 
-    void turned(In<T> x, Out<T> e) {
-        using namespace simd;
-        alignas(cache_line) T column[lanes][most];
-        Index first = 0;
-        do {  // there is a column
-            turn<T>([&](Index r) FASTOPT_INLINE_LAMBDA { return x.row(std::min(r, x.rows - 1)) + first; }, column[first], most);
-        } while ((first += most) < x.cols);
-        Packet top = ei::ploadu<Packet>(column[0]);
-        for (Index j = 1; j < x.cols; ++j) {
-            top = ei::pmax<Eigen::PropagateNaN>(top, ei::ploadu<Packet>(column[j]));
+    // By the tree of sum_lanes; a lane that holds no column would not change a sum.
+    template <class F>
+    FASTOPT_INLINE V fold(const T (&column)[V::lanes][V::lanes], F&& f) const {
+        using simd::load;
+        Index half = V::lanes / 2;
+        while (half >= cols_ && half > 0) {
+            half /= 2;
         }
-        ei::pstoreu(max_, top);
-        const Vec<T> tops = map<T>([&](int) FASTOPT_INLINE_LAMBDA { return top; });
-        for (Index j = 0; j < x.cols; j += Vec<T>::packets) {
-            store(column[j], exp(load(column[j]) - tops));
+        if (half == 0) {
+            return load(column[0]);
         }
-        std::fill(column[0] + x.cols * most, column[0] + lanes * most, T(0));
-        // The tree of sum_lanes.
-        Packet part[lanes];
-        for (Index j = 0; j < lanes; ++j) {
-            part[j] = ei::ploadu<Packet>(column[j]);
+        V part[V::lanes / 2];
+        for (Index j = 0; j < half; ++j) {
+            part[j] = j + half < cols_ ? f(load(column[j]), load(column[j + half])) : load(column[j]);
         }
-        for (Index half = lanes / 2; half > 0; half /= 2) {
+        while ((half /= 2) > 0) {
             for (Index j = 0; j < half; ++j) {
-                part[j] = ei::padd(part[j], part[j + half]);
+                part[j] = f(part[j], part[j + half]);
             }
         }
-        ei::pstoreu(sum_, part[0]);
-        for (Index j = 0; j < lanes; j += most) {
-            alignas(cache_line) T square[most][most];
-            turn<T>([&](Index i) FASTOPT_INLINE_LAMBDA { return column[j + i]; }, square[0], most);
-            for (Index r = 0; r < x.rows; ++r) {
-                ei::pstoreu(e.row(r) + j, ei::ploadu<Packet>(square[r]));
+        return part[0];
+    }
+
+    FASTOPT_INLINE void write_square(const Matrix<T>& out, Index r, Index rows, Index first, Index cols) const {
+        using simd::ei::ploadu;
+        using simd::ei::pstoreu;
+        using Packet = typename V::Packet;
+        T* const to = out.row(r) + first;
+        if (first >= cols_) {
+            for (Index i = 0; i < rows; ++i) {
+                pstoreu(to + i * out.ld, simd::ei::pset1<Packet>(T(0)));
             }
+            return;
+        }
+        const auto column = [&](Index i) FASTOPT_INLINE_LAMBDA { return e_[first + i] + r; };
+        if (rows == packet_lanes && cols == packet_lanes) {
+            simd::turn<T>(column, to, out.ld);
+            return;
+        }
+        alignas(cache_line) T square[packet_lanes][packet_lanes];
+        simd::turn<T>(column, square[0], packet_lanes);
+        for (Index i = 0; i < rows; ++i) {
+            std::copy_n(square[i], cols, to + i * out.ld);
         }
     }
+
+    Index cols_;
+    V max_;
+    V sum_;
+    alignas(cache_line) T x_[V::lanes][V::lanes];
+    alignas(cache_line) T e_[V::lanes][V::lanes];
 };
 
 }  // namespace fastopt

@@ -39,6 +39,26 @@ class SoftmaxCrossEntropy : public SoftmaxRule {
         return y.dense == nullptr ? class_row(p, outputs, y.label, s, scale, grad) : dense_row(p, outputs, y.dense, s, scale, grad);
     }
 
+    // The same of short rows side by side.
+    template <class T>
+    simd::Vec<T> columns(SoftmaxColumns<T>& s, const simd::Vec<T>& label, const simd::Vec<T>& scale) const {
+        using namespace simd;
+        const Vec<T> kept = set1(static_cast<T>(1 - smoothing_));
+        const Vec<T> spread = set1(static_cast<T>(smoothing_ / static_cast<double>(s.cols())));
+        const Vec<T> ratio = scale / s.sum();
+        const Vec<T> log_sum = log(s.sum());
+        Vec<T> of_label = zero<T>();  // p_c - max
+        Vec<T> total = zero<T>();     // sum of log softmax
+        for (Index j = 0; j < s.cols(); ++j) {
+            const Vec<T> is_label = equal(label, set1(static_cast<T>(j)));
+            const Vec<T> p = s.x(j) - s.max();
+            of_label = select(is_label, p, of_label);
+            total = total + (p - log_sum);
+            s.set(j, s.e(j) * ratio - scale * spread - keep(is_label, scale * kept));
+        }
+        return smoothing_ == 0 ? log_sum - of_label : -(kept * (of_label - log_sum) + spread * total);
+    }
+
     template <class T>
     void curvature(const T* p, Index outputs, const RowTarget<T>& y, T scale, const T* tangent, T* out) const {
         T mass = 1;
