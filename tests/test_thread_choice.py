@@ -74,6 +74,18 @@ def test_the_way_that_became_faster_is_found(threads, pause, cold):
     assert max(core.simulate_bursts(fast, slow, **bursts)[10:]) < 0.2
 
 
+@pytest.mark.parametrize("pause", [0.05, 1.0])
+def test_a_pause_may_turn_the_choice_around(threads, pause):
+    """The cores of a shared machine lie near each other in one burst and far apart in the next: what was known before says little."""
+    threads(2)
+    alone, near, far = 28e-6, 21e-6, 36e-6
+    together = [near, near, far, near, far, far] * 10
+    parts = core.simulate_bursts(len(together) * [alone], together, 5e6, cold=2, cold_seconds=0.008, burst_seconds=0.1, pause=pause)
+    took = [part * time + (1 - part) * alone for part, time in zip(parts, together, strict=True)]
+    ideal = [min(alone, time) for time in together]
+    assert sum(took[6:]) < 1.05 * sum(ideal[6:])
+
+
 @pytest.mark.parametrize("work", [1e6, 1e7])
 def test_a_second_core_must_be_worth_three_percent(threads, work):
     """Trials of a team that is nearly as fast are long; beyond them one thread stays."""

@@ -73,12 +73,14 @@ void ThreadChoice::scale_to(double work) {
 void ThreadChoice::notice_pause(double now) {
     if (work_ <= together_first && now - last_end_ > pause_seconds) {
         warm_at_ = now + warm_seconds;
+        from_before_ = true;
+        next_trial_ = std::min(next_trial_, std::max(earliest_trial_, warm_at_));
         trial_left_ = 0;
         block_ = {};
     }
 }
 
-bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && now >= std::max(next_trial_, warm_at_); }
+bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && !from_before_ && now >= next_trial_; }
 
 // Whether the threads of a team did not get their cores in the present block.
 bool ThreadChoice::starved() const { return best_ == together && block_.cpu_seconds < fair_share * block_.seconds * threads_; }
@@ -108,7 +110,9 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, do
         next_trial_ = std::min(next_trial_, std::max(earliest_trial_, now + first_patience));
     }
     block_ = {};
-    seconds_[best_] = seconds_[best_] == 0 ? each : 0.75 * seconds_[best_] + 0.25 * each;
+    // Cores may lie elsewhere after a pause, near each other or far apart.
+    seconds_[best_] = seconds_[best_] == 0 || from_before_ ? each : 0.75 * seconds_[best_] + 0.25 * each;
+    from_before_ = false;
 }
 
 // The first step wakes threads; it counts only when it ends the trial.

@@ -87,8 +87,9 @@ class ThreadChoice {
     double next_trial_ = 0;
     double earliest_trial_ = 0;
     double patience_ = 0;
-    double last_end_ = 0;  // of a call
-    double warm_at_ = 0;   // when what a pause has cost is over
+    double last_end_ = 0;       // of a call
+    double warm_at_ = 0;        // when what a pause has cost is over
+    bool from_before_ = false;  // what is known of the present way is of before the pause
 };
 
 }  // namespace fastopt
