@@ -130,13 +130,11 @@ class SoftmaxColumns {
     }
 
     FASTOPT_INLINE void write_square(const Matrix<T>& out, Index r, Index rows, Index first, Index cols) const {
-        using simd::ei::ploadu;
-        using simd::ei::pstoreu;
         using Packet = typename V::Packet;
         T* const to = out.row(r) + first;
         if (first >= cols_) {
             for (Index i = 0; i < rows; ++i) {
-                pstoreu(to + i * out.ld, simd::ei::pset1<Packet>(T(0)));
+                simd::ei::pstoreu(to + i * out.ld, simd::ei::pset1<Packet>(T(0)));
             }
             return;
         }

@@ -146,34 +146,14 @@ class RowwiseLoss final : public Loss<T> {
         SoftmaxColumns<T> columns(prediction.cols);
         for (Index i = begin; i < end; i += columns.most) {
             const Index count = std::min(columns.most, end - i);
-            const bool full = count == columns.most;
+            alignas(cache_line) T label[Vec<T>::lanes] = {};
+            std::copy_n(target.classes + i, count, label);
             columns.exponentials(prediction.row_range(i, count));
-            const Vec<T> scale = full ? load(row_scale + i) : load_partial(row_scale + i, count);
-            const Vec<T> loss = rule_.columns(columns, labels(target.classes + i, count), scale);
-            if (full) {
-                store(row_loss + i, loss);
-            } else {
-                store_partial(row_loss + i, loss, count);
-            }
+            store_partial(row_loss + i, rule_.columns(columns, load(label), load_partial(row_scale + i, count)), count);
             if (grad.data != nullptr) {
                 columns.write(grad.row_range(i, count));
             }
         }
-    }
-
-    static simd::Vec<T> labels(const std::int32_t* classes, Index count) {
-        constexpr Index lanes = simd::Vec<T>::lanes;
-        alignas(cache_line) T out[lanes];
-        if (count == lanes) {
-            for (Index r = 0; r < lanes; ++r) {
-                out[r] = static_cast<T>(classes[r]);
-            }
-        } else {
-            for (Index r = 0; r < lanes; ++r) {
-                out[r] = static_cast<T>(classes[std::min(r, count - 1)]);
-            }
-        }
-        return simd::load(out);
     }
 
     static RowTarget<T> target_row(const Target<T>& target, Index i) {
