@@ -40,7 +40,7 @@ constexpr Index max_row_block_bytes = packs_again ? Index{4} << 20 : row_block_b
 constexpr Index min_row_block = 112;
 constexpr Index max_row_block = packs_again ? 4096 : 448;
 // More of C than this is not at hand when a tile starts.
-constexpr Index far_bytes = Index{1} << 17;
+constexpr Index far_bytes = Index{1} << (max_vecs == 1 ? 17 : 20);
 // Rows that are computed at once when something is left to do with them afterwards: they are still in L1 then.
 constexpr Index edge_rows = 64;
 // A panel that is read straight from B must stay in L1 between row tiles.
@@ -92,9 +92,11 @@ struct Native {
             copy_tile_rows(from, q.a.col, height, q.m - i, count, to);
         }
     }
-    static TileFunction<T> tile(Index rows, Index vecs, bool unit_row, TileSource source) {
-        const auto find = source == TileSource::rows_to_panel ? &find_packing_tile<T> : &find_tile<T>;
-        return find(static_cast<int>(rows), static_cast<int>(vecs), unit_row);
+    static TileFunction<T> tile(Index rows, Index vecs, TileRows layout, Index steps, TileSource source) {
+        const int height = static_cast<int>(rows);
+        const int width = static_cast<int>(vecs);
+        return source == TileSource::rows_to_panel ? find_packing_tile<T>(height, width, layout)
+                                                   : find_tile<T>(height, width, layout, steps);
     }
 };
 
@@ -111,7 +113,7 @@ struct Bf16 {
     static void pack_a(const Product<float>& q, Index s, Index count, Index i, Index height, float* to) {
         bf16::pack_a(q.a, q.k, s, s + count, i, height, to);
     }
-    static TileFunction<float> tile(Index rows, Index vecs, bool, TileSource source) {
+    static TileFunction<float> tile(Index rows, Index vecs, TileRows, Index, TileSource source) {
         return bf16::find_tile(static_cast<int>(rows), static_cast<int>(vecs), source);
     }
 };
@@ -154,10 +156,10 @@ Plan make_plan(const Product<T>& q) {
     // Lines of A whole pages apart fall into one cache set, and many columns of A into few; far apart each touches a new page.
     const Index lda = (q.a.row == 1 ? q.a.col : q.a.row) * bytes;
     const bool far = q.a.row == 1 ? q.k >= 256 && (lda >= page || lda % (page / 4) == 0) : q.k >= 128 && lda % page == 0;
-    // With AVX2 a tile's few rows of A stream from L2 for every panel, and pieces of 1 KiB, or of a line in every other page, are too short
-    // for the hardware to run ahead.
-    const bool pieces = q.a.row == 1 ? q.k >= 32 && lda >= page / 2 : q.k >= 192;
-    const bool streams = max_vecs == 1 && pieces && q.n >= 256;
+    // A tile's rows of A stream from L2 for every panel, and pieces of 1 KiB, or of a line in every other page, are too short for the
+    // hardware to run ahead. Of AVX-512 more panels must read them to pay for packing, and columns never did.
+    const bool pieces = q.a.row == 1 ? max_vecs == 1 && q.k >= 32 && lda >= page / 2 : q.k >= 192;
+    const bool streams = pieces && q.n >= (max_vecs == 1 ? 256 : 1024);
     plan.pack_a = q.n >= 2 * panel_width<T> && (far || streams);
     if (!plan.pack_a && q.a.row == 1) {
         cut(fewest_steps);
@@ -343,19 +345,29 @@ class Block {
         return TileSource::panel;
     }
 
-    // The lines of B that the panel after the one at column j will be packed from, shared among the tiles of this one.
+    // What the tiles of the panel at column j ask for: the next one where it was packed for another block of rows, or what it will be
+    // packed from (AVX2: with AVX-512 that gave nothing).
     Ahead<T> next_panel(Range rows, Index j) const {
-        const bool packs = asks_for_b && !Arithmetic::converts && plan_.pack_b && (one_reader_ || rows.begin == rows_.begin);
-        if (!packs || j + panel_ >= cols_.end || q_.b.padded || q_.k * q_.n * static_cast<Index>(sizeof(T)) <= near_bytes) {
+        if (Arithmetic::converts || !plan_.pack_b || j + panel_ >= cols_.end) {
+            return {};
+        }
+        const bool packs = one_reader_ || rows.begin == rows_.begin;
+        if (packs && (long_tiles || q_.b.padded || q_.k * q_.n * static_cast<Index>(sizeof(T)) <= near_bytes)) {
             return {};
         }
         const Index tiles = ceil_div(rows.size(), max_rows);
+        const Index steps = p1_ - p0_;
+        if (!packs) {
+            const Index lines = steps / long_unroll;
+            const Index line = std::min(cache_line_of<T>, ceil_div(panel_ * steps, std::max<Index>(1, tiles * lines)));
+            return {packed_panel(j + panel_), tiles, lines, line, lines * line};
+        }
         const T* from = q_.b.data + p0_ * q_.b.row + (j + panel_) * q_.b.col;
         if (q_.b.col == 1) {
-            const Index lines = ceil_div(p1_ - p0_, tiles);
+            const Index lines = ceil_div(steps, tiles);
             return {from, tiles, lines, q_.b.row, lines * q_.b.row};
         }
-        return {from, std::min(panel_, tiles), ceil_div(p1_ - p0_, cache_line_of<T>), cache_line_of<T>, q_.b.col};
+        return {from, std::min(panel_, tiles), ceil_div(steps, cache_line_of<T>), cache_line_of<T>, q_.b.col};
     }
 
     // A panel that one block of rows reads is read only while it is fresh, and the next takes its place in the cache.
@@ -381,9 +393,9 @@ class Block {
         args.panels = panels;
         args.tiles = count;
         args.k = p1_ - p0_;
-        bool unit_row = q_.a.row == 1;
+        TileRows layout = q_.a.row == 1 ? TileRows::unit : TileRows::apart;
         if (plan_.pack_a) {
-            unit_row = true;
+            layout = TileRows::packed;
             args.a = s_.packed_a + (i0 - block_begin) * args.k;
             args.a_k = height;
             args.a_tile = height * args.k;
@@ -428,7 +440,7 @@ class Block {
         } else if (last && q_.activation == Activation::relu && q_.pre.data == nullptr) {
             args.end = TileEnd::relu;
         }
-        const TileFunction<T> tiles = Arithmetic::tile(height, vecs, unit_row, source);
+        const TileFunction<T> tiles = Arithmetic::tile(height, vecs, layout, args.k, source);
         const bool finishes = last && (args.end == TileEnd::store || args.end == TileEnd::sum) &&
                               (q_.pre.data != nullptr || q_.activation != Activation::identity || q_.slope != Activation::identity);
         const bool takes = last && q_.writes_next.data != nullptr;
@@ -614,7 +626,7 @@ T repeat_tile(Index times, T seed) {
     args.init = zeros<T>;
     args.c = c;
     args.ldc = panel_width<T>;
-    TileFunction<T> tile = find_tile<T>(max_rows, max_vecs, true);
+    TileFunction<T> tile = find_tile<T>(max_rows, max_vecs, TileRows::packed, repeated_steps<T>);
     for (Index t = 0; t < times; ++t) {
         asm volatile("" : "+r"(tile) : : "memory");  // none of the calls is like another
         tile(args);

@@ -191,7 +191,7 @@ TileFunction<float> find_tile(int rows, int vecs, TileSource source) {
         case TileSource::rows:
             return find<TileSource::rows>(rows, vecs);
         case TileSource::rows_to_panel:
-            return find_high<TileSource::rows_to_panel, min_packing_rows>(rows, vecs);
+            return find_high<TileSource::rows_to_panel, high_rows>(rows, vecs);
         default:
             return find<TileSource::panel>(rows, vecs);
     }

@@ -26,11 +26,22 @@ constexpr int k_unroll = FASTOPT_TILE_STEPS;
 #else
 constexpr int k_unroll = max_vecs == 1 ? 2 : 1;
 #endif
-// A tile of AVX2 is over in a thousand cycles; waiting for its part of C in memory took a tenth of that. With AVX-512 it is three times
-// as much work, and asking gave nothing.
-constexpr bool asks_for_c = max_vecs == 1;
-// The panel of B that is packed next, from rows that are no longer in a cache, is asked for behind the multiply-adds of this one.
-constexpr bool asks_for_b = max_vecs == 1;
+// With AVX-512 high tiles of full width and so many steps have functions of their own, which take more at once: where k is short they gave
+// nothing, and small networks run through more code than fits its cache as it is.
+constexpr bool long_tiles = max_vecs == 2;
+constexpr Index long_k = 64;
+constexpr int long_unroll = 4;
+// Rows of such a tile whose factors the multiply-adds read from A themselves. A tile of 14 x 2 with a broadcast for each row has 44
+// instructions for 28 multiply-adds, this one 34. Not all rows: such a multiply-add is a load too, and of these many processors start two
+// a cycle.
+constexpr bool broadcasts_alone(int row) { return row % 4 != 0; }
+
+// How a tile finds a(i, p).
+enum class TileRows {
+    apart,   // rows a_row apart, steps of k side by side
+    unit,    // rows side by side, steps of k a_k apart
+    packed,  // the same with nothing between them: a_k is the number of rows
+};
 
 // What a tile reads B from. The first tile of a panel may read rows and leave a packed panel for the others: its stores hide behind the
 // multiply-adds.
@@ -49,7 +60,8 @@ enum class TileEnd {
     relu_of_sum,
 };
 
-// What tiles of one panel ask for on the way: each of the first `tiles` so many lines, into L2.
+// What tiles of one panel ask for on the way, into L2: each of the first `tiles` so many lines, before it begins or, a long tile, behind
+// its multiply-adds.
 template <class T>
 struct Ahead {
     const T* from;
@@ -58,14 +70,19 @@ struct Ahead {
     Index line;  // from a line to the next
     Index tile;  // from the first line of a tile to that of the next
 
+    // The first line of the next tile, or none.
+    FASTOPT_INLINE const T* next() {
+        if (tiles == 0) {
+            return nullptr;
+        }
+        --tiles;
+        from += tile;
+        return from - tile;
+    }
     FASTOPT_INLINE void ask() {
-        if (tiles > 0) {
-            --tiles;
-            const T* at = from;
-            for (Index l = lines; l > 0; --l, at += line) {
-                __builtin_prefetch(at, 0, 2);
-            }
-            from += tile;
+        const T* at = next();
+        for (Index l = at == nullptr ? 0 : lines; l > 0; --l, at += line) {
+            __builtin_prefetch(at, 0, 2);
         }
     }
 };
@@ -93,8 +110,10 @@ struct TileArgs {
     TileEnd end;
     const T* slope;
     Index lds;
-    bool far_c;       // C may not be in L2
-    Ahead<T>* ahead;  // or none
+    bool far_c;        // C may not be in L2
+    Ahead<T>* ahead;   // or none
+    const T* asked;    // of it, by this tile,
+    Index asked_line;  // a line so far apart each long_unroll steps
 
     // So many tiles further down, of `rows` rows each.
     FASTOPT_INLINE void move_down(Index count, Index rows) {
@@ -190,22 +209,77 @@ FASTOPT_INLINE void ask_for_next(const TileArgs<T>& args) {
     }
 }
 
-template <class T, int Rows, int Vecs, bool UnitRow, bool Pack>
+// The rows of A of a tile. Long ones of rows apart find three from each pointer, or the compiler would keep an address for every row and
+// step of k, most of them on the stack.
+template <class T, int Rows, TileRows Layout, bool Long>
+class RowsOfA {
+   public:
+    explicit FASTOPT_INLINE RowsOfA(const TileArgs<T>& args)
+        : row_(Layout == TileRows::apart ? args.a_row : 1), k_(Layout == TileRows::apart ? 1 : args.a_k) {
+#pragma GCC unroll 8
+        for (int g = 0; g < groups; ++g) {
+            from_[g] = args.a + g * group * row_;
+        }
+        hide();
+    }
+    // Of row i, in the u-th of the steps taken at once.
+    FASTOPT_INLINE const T* at(int i, int u) const { return from_[i / group] + i % group * row_ + u * step; }
+    // After each of them,
+    FASTOPT_INLINE void next() {
+        if constexpr (step == 0) {
+            from_[0] += k_;
+            hide();
+        }
+    }
+    // and after all, `steps`.
+    FASTOPT_INLINE void next_after(int steps) {
+        if constexpr (step != 0) {
+#pragma GCC unroll 8
+            for (int g = 0; g < groups; ++g) {
+                from_[g] += steps * step;
+            }
+            hide();
+        }
+    }
+
+   private:
+    // Between steps of k where that is known here, or 0.
+    static constexpr int known = Layout == TileRows::apart ? 1 : Layout == TileRows::packed ? Rows : 0;
+    static constexpr int step = Long ? known : 0;
+    static constexpr int group = Long && Layout == TileRows::apart ? 3 : Rows;
+    static constexpr int groups = ceil_div(Rows, group);
+
+    // From the compiler, how these pointers are related to each other and to what they were.
+    FASTOPT_INLINE void hide() {
+        if constexpr (Long) {
+#pragma GCC unroll 8
+            for (int g = 0; g < groups; ++g) {
+                asm("" : "+r"(from_[g]));
+            }
+        }
+    }
+
+    const T* from_[groups];
+    const Index row_;
+    const Index k_;
+};
+
+template <class T, int Rows, int Vecs, TileRows Layout, bool Pack, bool Long>
 FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
     using simd::Vec;
     constexpr int lanes = Vec<T>::lanes;
     Vec<T> sum[Rows][Vecs];
     start_tile<T, Rows, Vecs>(args, sum);
-    if (asks_for_c && args.far_c) {
+    if (args.far_c) {
         ask_for_next<T, Rows, Vecs>(args);
     }
-    const T* a = args.a;
+    constexpr int unroll = Long ? long_unroll : k_unroll;
+    RowsOfA<T, Rows, Layout, Long> a(args);
+    [[maybe_unused]] const T* asked = args.asked;
     const T* b = args.b;
-    const Index a_row = UnitRow ? 1 : args.a_row;
-    const Index a_k = UnitRow ? args.a_k : 1;
     const Index ldb = args.ldb;
     [[maybe_unused]] T* packed = args.packed;
-    const auto step = [&]() FASTOPT_INLINE_LAMBDA {
+    const auto step = [&](int u) FASTOPT_INLINE_LAMBDA {
         Vec<T> panel[Vecs];
 #pragma GCC unroll 8
         for (int j = 0; j < Vecs; ++j) {
@@ -221,41 +295,58 @@ FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
         }
 #pragma GCC unroll 14
         for (int i = 0; i < Rows; ++i) {
-            const Vec<T> x = simd::set1(a[i * a_row]);
+            if (Long && broadcasts_alone(i)) {
+#pragma GCC unroll 8
+                for (int j = 0; j < Vecs; ++j) {
+                    simd::accumulate_broadcast(a.at(i, u), panel[j], sum[i][j]);
+                }
+                continue;
+            }
+            const Vec<T> x = simd::set1(*a.at(i, u));
 #pragma GCC unroll 8
             for (int j = 0; j < Vecs; ++j) {
-                if constexpr (Rows > 2 && Rows < max_rows) {
+                if constexpr (Long || (max_vecs == 1 && Rows > 2 && Rows < max_rows)) {
                     simd::accumulate(x, panel[j], sum[i][j]);
-                } else {  // one or two rows take B from memory, and a full tile leaves no register
+                } else {  // one or two rows take B from memory, and a full tile of AVX2 leaves no register
                     sum[i][j] = simd::fma(x, panel[j], sum[i][j]);
                 }
             }
         }
-        a += a_k;
+        a.next();
         b += ldb;
     };
-    for (Index p = args.k % k_unroll; p > 0; --p) {
-        step();
+    for (Index p = args.k % unroll; p > 0; --p) {
+        step(0);
+        a.next_after(1);
     }
-    for (Index p = args.k / k_unroll; p > 0; --p) {
+    for (Index p = args.k / unroll; p > 0; --p) {
 #pragma GCC unroll 4
-        for (int u = 0; u < k_unroll; ++u) {
-            step();
+        for (int u = 0; u < unroll; ++u) {
+            step(u);
+        }
+        a.next_after(unroll);
+        if constexpr (Long) {
+            __builtin_prefetch(asked, 0, 2);
+            asked += args.asked_line;
         }
     }
     finish_tile<T, Rows, Vecs>(args, sum);
 }
 
-template <class T, int Rows, int Vecs, bool UnitRow, bool Pack = false>
+template <class T, int Rows, int Vecs, TileRows Layout, bool Pack = false, bool Long = false>
 void tile(const TileArgs<T>& args) {
     TileArgs<T> top = args;
     for (Index p = args.panels; p > 0; --p, top.move_right(Vecs * simd::Vec<T>::lanes)) {
         TileArgs<T> at = top;
         for (Index t = args.tiles; t > 0; --t, at.move_down(1, Rows)) {
-            if (asks_for_b && args.ahead != nullptr) {
+            if constexpr (Long) {
+                const T* const asked = args.ahead != nullptr ? args.ahead->next() : nullptr;
+                at.asked = asked != nullptr ? asked : at.b;  // what is at hand costs nothing
+                at.asked_line = asked != nullptr ? args.ahead->line : 0;
+            } else if (args.ahead != nullptr) {
                 args.ahead->ask();
             }
-            one_tile<T, Rows, Vecs, UnitRow, Pack>(at);
+            one_tile<T, Rows, Vecs, Layout, Pack, Long>(at);
         }
     }
 }
@@ -263,63 +354,83 @@ void tile(const TileArgs<T>& args) {
 template <class T>
 using TileFunction = void (*)(const TileArgs<T>&);
 
-template <class T, int Vecs, bool UnitRow, bool Pack, int First, int... Rows>
+template <class T, int Vecs, TileRows Layout, bool Pack, int First, int... Rows>
 constexpr std::array<TileFunction<T>, sizeof...(Rows)> tile_column(std::integer_sequence<int, Rows...>) {
-    return {&tile<T, First + Rows, Vecs, UnitRow, Pack>...};
+    return {&tile<T, First + Rows, Vecs, Layout, Pack>...};
 }
 
-template <class T, int Rows, bool UnitRow, int... Vecs>
+template <class T, int Rows, TileRows Layout, int... Vecs>
 constexpr std::array<TileFunction<T>, sizeof...(Vecs)> tile_row(std::integer_sequence<int, Vecs...>) {
-    return {&tile<T, Rows, Vecs + 1, UnitRow>...};
+    return {&tile<T, Rows, Vecs + 1, Layout>...};
 }
 
 // Vecs of a tile of so many rows: one or two rows alone take wider tiles, or they would wait for each multiply-add.
 constexpr int tile_vecs(Index rows) { return rows == 1 ? 4 * max_vecs : rows == 2 ? 2 * max_vecs : max_vecs; }
 
+// The lowest of several tiles of nearly equal height, and how many heights there are from it on.
+constexpr int high_rows = max_rows / 2;
+using HighRows = std::make_integer_sequence<int, max_rows - high_rows + 1>;
+
+template <class T, TileRows Layout, bool Pack, int... Rows>
+constexpr std::array<TileFunction<T>, sizeof...(Rows)> long_column(std::integer_sequence<int, Rows...>) {
+    return {&tile<T, high_rows + Rows, max_vecs, Layout, Pack, true>...};
+}
+
+template <class T, bool Pack>
+TileFunction<T> find_long_tile(int rows, TileRows layout) {
+    static constexpr auto apart = long_column<T, TileRows::apart, Pack>(HighRows{});
+    static constexpr auto unit = long_column<T, TileRows::unit, Pack>(HighRows{});
+    static constexpr auto packed = long_column<T, TileRows::packed, Pack>(HighRows{});
+    const auto row = static_cast<std::size_t>(rows - high_rows);
+    return layout == TileRows::apart ? apart[row] : layout == TileRows::unit ? unit[row] : packed[row];
+}
+
 // Tiles of 1..max_rows rows and 1 or max_vecs Vecs, of 1 and 2 rows up to tile_vecs.
 template <class T>
-TileFunction<T> find_tile(int rows, int vecs, bool unit_row) {
+TileFunction<T> find_tile(int rows, int vecs, TileRows layout, Index k) {
+    if constexpr (long_tiles) {
+        if (k >= long_k && rows >= high_rows && vecs == max_vecs) {
+            return find_long_tile<T, false>(rows, layout);
+        }
+    }
     using All = std::make_integer_sequence<int, max_rows>;
     using One = std::make_integer_sequence<int, tile_vecs(1)>;
     using Two = std::make_integer_sequence<int, tile_vecs(2)>;
-    static constexpr auto narrow = tile_column<T, 1, false, false, 1>(All{});
-    static constexpr auto narrow_unit = tile_column<T, 1, true, false, 1>(All{});
-    static constexpr auto wide = tile_column<T, max_vecs, false, false, 1>(All{});
-    static constexpr auto wide_unit = tile_column<T, max_vecs, true, false, 1>(All{});
-    static constexpr auto one = tile_row<T, 1, false>(One{});
-    static constexpr auto one_unit = tile_row<T, 1, true>(One{});
-    static constexpr auto two = tile_row<T, 2, false>(Two{});
-    static constexpr auto two_unit = tile_row<T, 2, true>(Two{});
+    static constexpr auto narrow = tile_column<T, 1, TileRows::apart, false, 1>(All{});
+    static constexpr auto narrow_unit = tile_column<T, 1, TileRows::unit, false, 1>(All{});
+    static constexpr auto wide = tile_column<T, max_vecs, TileRows::apart, false, 1>(All{});
+    static constexpr auto wide_unit = tile_column<T, max_vecs, TileRows::unit, false, 1>(All{});
+    static constexpr auto one = tile_row<T, 1, TileRows::apart>(One{});
+    static constexpr auto one_unit = tile_row<T, 1, TileRows::unit>(One{});
+    static constexpr auto two = tile_row<T, 2, TileRows::apart>(Two{});
+    static constexpr auto two_unit = tile_row<T, 2, TileRows::unit>(Two{});
     const auto row = static_cast<std::size_t>(rows - 1);
     const auto vec = static_cast<std::size_t>(vecs - 1);
+    const bool unit = layout != TileRows::apart;
     if (rows == 1) {
-        return unit_row ? one_unit[vec] : one[vec];
+        return unit ? one_unit[vec] : one[vec];
     }
     if (rows == 2) {
-        return unit_row ? two_unit[vec] : two[vec];
+        return unit ? two_unit[vec] : two[vec];
     }
     if (vecs == 1) {
-        return unit_row ? narrow_unit[row] : narrow[row];
+        return unit ? narrow_unit[row] : narrow[row];
     }
-    return unit_row ? wide_unit[row] : wide[row];
+    return unit ? wide_unit[row] : wide[row];
 }
-
-// The lowest of several tiles of nearly equal height.
-constexpr int min_packing_rows = max_rows / 2;
 
 // The same, packing, for the first of several tiles.
 template <class T>
-TileFunction<T> find_packing_tile(int rows, int vecs, bool unit_row) {
-    using Rows = std::make_integer_sequence<int, max_rows - min_packing_rows + 1>;
-    static constexpr auto narrow = tile_column<T, 1, false, true, min_packing_rows>(Rows{});
-    static constexpr auto narrow_unit = tile_column<T, 1, true, true, min_packing_rows>(Rows{});
-    static constexpr auto wide = tile_column<T, max_vecs, false, true, min_packing_rows>(Rows{});
-    static constexpr auto wide_unit = tile_column<T, max_vecs, true, true, min_packing_rows>(Rows{});
-    const auto row = static_cast<std::size_t>(rows - min_packing_rows);
-    if (vecs == 1) {
-        return unit_row ? narrow_unit[row] : narrow[row];
+TileFunction<T> find_packing_tile(int rows, int vecs, TileRows layout) {
+    static constexpr auto narrow = tile_column<T, 1, TileRows::apart, true, high_rows>(HighRows{});
+    static constexpr auto narrow_unit = tile_column<T, 1, TileRows::unit, true, high_rows>(HighRows{});
+    if constexpr (long_tiles) {
+        if (vecs == max_vecs) {
+            return find_long_tile<T, true>(rows, layout);
+        }
     }
-    return unit_row ? wide_unit[row] : wide[row];
+    const auto row = static_cast<std::size_t>(rows - high_rows);
+    return layout == TileRows::apart ? narrow[row] : narrow_unit[row];
 }
 
 }  // namespace fastopt::gemm

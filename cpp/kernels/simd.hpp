@@ -229,21 +229,36 @@ template <class T>
 FASTOPT_INLINE Vec<T> fma(const Vec<T>& a, const Vec<T>& b, const Vec<T>& c) {
     return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pmadd(a.p[i], b.p[i], c.p[i]); });
 }
-// sum = fma(a, b, sum), in the register of the sum. Left to itself, GCC lets the result of an AVX2 loop that is unrolled take the place of
-// a factor and moves it back.
+// sum = fma(a, b, sum), in the register of the sum. Left to itself, GCC lets the result of a loop that is unrolled take the place of a
+// factor and moves it back.
 template <class T>
 FASTOPT_INLINE void accumulate(const Vec<T>& a, const Vec<T>& b, Vec<T>& sum) {
-#if defined(__AVX2__) && !defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__AVX2__) && defined(__GNUC__) && !defined(__clang__)
 #pragma GCC unroll 4
     for (int i = 0; i < Vec<T>::packets; ++i) {
         if constexpr (std::is_same_v<T, float>) {
-            asm("vfmadd231ps %2, %1, %0" : "+x"(sum.p[i]) : "x"(a.p[i]), "x"(b.p[i]));
+            asm("vfmadd231ps %2, %1, %0" : "+v"(sum.p[i]) : "v"(a.p[i]), "v"(b.p[i]));
         } else {
-            asm("vfmadd231pd %2, %1, %0" : "+x"(sum.p[i]) : "x"(a.p[i]), "x"(b.p[i]));
+            asm("vfmadd231pd %2, %1, %0" : "+v"(sum.p[i]) : "v"(a.p[i]), "v"(b.p[i]));
         }
     }
 #else
     sum = fma(a, b, sum);
+#endif
+}
+// sum = fma(*a, b, sum) in one instruction that reads the factor itself, where there is one: a broadcast of its own takes an issue slot
+// more.
+template <class T>
+FASTOPT_INLINE void accumulate_broadcast(const T* a, const Vec<T>& b, Vec<T>& sum) {
+#if defined(__AVX512F__) && defined(__GNUC__)
+    static_assert(Vec<T>::packets == 1);
+    if constexpr (std::is_same_v<T, float>) {
+        asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum.p[0]) : "v"(b.p[0]), "m"(*a));
+    } else {
+        asm("vfmadd231pd %2%{1to8%}, %1, %0" : "+v"(sum.p[0]) : "v"(b.p[0]), "m"(*a));
+    }
+#else
+    sum = fma(set1(*a), b, sum);
 #endif
 }
 template <class T>
