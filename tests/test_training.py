@@ -446,3 +446,24 @@ def test_what_a_run_of_steps_refuses():
     np.testing.assert_array_equal(run(np.int64, ()), whole)
     np.testing.assert_array_equal(run(np.int32, (0, 1), (1, 1), (1, 3)), whole)
     np.testing.assert_array_equal(run(np.int64, (0, 2), (2,)), whole)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_numbers_too_small_to_be_normal_are_0_while_steps_run(threads):
+    """Moments of units that no longer fire end as 0, not as the smallest numbers there are; outside of the steps these are kept."""
+    fo.set_num_threads(threads)
+    tiny = np.finfo(np.float32).tiny
+    rng = np.random.default_rng(132)
+    x = rng.standard_normal((256, 64)).astype(np.float32)
+    trainer = fo.Trainer(fo.mlp(64, [256], 1, seed=1), "mse", fo.optimizers.Adam(beta2=0.9))
+    trainer.fit(x, x[:, 0], epochs=1, batch_size=64, progress=False)
+    trainer.network.parameters["0.bias"][:100] = -1e6  # no gradient from here on
+    trainer.fit(x, x[:, 0], epochs=300, batch_size=64, progress=False)  # 0.9^1200 is 1e-55
+    for name, state in trainer.state_arrays().items():
+        small = (state != 0) & (abs(state) < tiny)
+        assert not small.any(), f"{name}: {small.sum()} of {small.size}"
+    smallest = np.full((300, 300), 1e-40, np.float32)
+    out = np.zeros_like(smallest)
+    core.matmul(smallest, np.eye(300, dtype=np.float32), out, False, False)
+    np.testing.assert_array_equal(out, smallest, err_msg="a kernel after training")
+    assert (smallest * np.float32(1) == smallest).all(), "NumPy after training"

@@ -8,6 +8,7 @@
 #include "bindings/bind.hpp"
 #include "bindings/named.hpp"
 #include "bindings/target.hpp"
+#include "core/denormals.hpp"
 #include "nn/train_step.hpp"
 
 namespace fastopt {
@@ -48,6 +49,7 @@ Data<T> data_from(const TrainStep<T>& trainer, const py::object& x, const py::ob
 // step(number) for so many steps, as TrainStep::thread_choice runs them.
 template <class T, class F>
 Index run(TrainStep<T>& self, Index steps, Index rows, F&& step) {
+    const FlushDenormals flush;
     self.begin_run(steps);
     try {
         return self.thread_choice().run(steps, self.network().training_work(rows), step);
@@ -223,6 +225,7 @@ void bind_train_step_of(py::module_& m) {
                  const py::gil_scoped_release release;
                  const std::lock_guard<SoleUse> lock(self.network().mutex());
                  lap(self.network().profile(), Phase::python);
+                 const FlushDenormals flush;
                  return self.flush(learning_rate);
              })
         .def("update",
@@ -231,6 +234,7 @@ void bind_train_step_of(py::module_& m) {
                  const py::gil_scoped_release release;
                  const std::lock_guard<SoleUse> lock(self.network().mutex());
                  lap(self.network().profile(), Phase::python);
+                 const FlushDenormals flush;
                  self.update(learning_rate);
              })
         .def("penalty",

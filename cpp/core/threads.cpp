@@ -18,6 +18,8 @@
 #include <pthread.h>
 #endif
 
+#include "core/denormals.hpp"
+
 namespace fastopt {
 
 namespace {
@@ -196,9 +198,11 @@ void run_region(int threads, RegionBody body, void* state) {
     }
     pool_started = true;
     FirstError error;
+    const FloatControl control = float_control();
 #pragma omp parallel num_threads(threads)
     {
         inside_region = true;
+        const WithFloatControl as_leader(control);  // other libraries may share the pool
         try {
             body(state, omp_get_thread_num(), omp_get_num_threads());
         } catch (...) {
@@ -221,10 +225,12 @@ void lead_team(int threads, void (*lead)(void* state), void* state) {
     FirstError error;
     // A member that starts late finds its first turn waiting.
     Team members(threads);
+    const FloatControl control = float_control();
 #pragma omp parallel num_threads(threads)
     {
         if (omp_get_thread_num() > 0) {
             inside_region = true;
+            const WithFloatControl as_leader(control);
             members.serve(omp_get_thread_num());
             inside_region = false;
         } else {
