@@ -189,7 +189,36 @@ def test_the_quotient_by_a_root_over_all_sizes_of_gradients(spec_of, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("optimizer", [fo.optimizers.AdaGrad(), *(fo.optimizers.RMSProp(rho=rho) for rho in (0.0, 0.3, 0.9))], ids=repr)
+def test_the_step_of_adam_over_all_sizes_of_gradients(dtype):
+    """The same for eta m / (1 - beta1) over sqrt(v / (1 - beta2)) + eps, from the moments that the step has left."""
+    as_stored = np.dtype(dtype).type
+    rng = np.random.default_rng(97)
+    g = (rng.choice([-1.0, 1.0], 20_000) * 10.0 ** rng.uniform(-16, 18, 20_000)).astype(dtype)
+    g[:100] = 0
+    optimizer, w = fo.optimizers.Adam(learning_rate=0.5), np.zeros(g.shape, dtype)
+    state = optimizer.init(w)
+    optimizer.step(w, g, state)
+    m, v = (slot[0].astype(np.float64) for slot in state.slots.values())
+    rate, scale = float(as_stored(0.5 / (1 - optimizer.beta1))), float(as_stored(1 / np.sqrt(1 - optimizer.beta2)))
+    expected = -rate * m / (np.sqrt(v) * scale + float(as_stored(optimizer.eps)))
+    ulp = np.spacing(np.abs(expected).astype(dtype))
+    assert (np.abs(w - expected) <= 3 * ulp).all(), "a rounded product, root and sum, and a quotient within 0.8 ulp"
+
+
+OVERFLOWING = (
+    fo.optimizers.AdaGrad(),
+    *(fo.optimizers.RMSProp(rho=rho) for rho in (0.0, 0.3, 0.9)),
+    fo.optimizers.Adam(),
+    fo.optimizers.Adam(amsgrad=True),
+    fo.optimizers.AdamW(),
+    fo.optimizers.NAdam(),
+    fo.optimizers.RAdam(),
+    fo.optimizers.ScheduleFreeAdamW(),
+)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", OVERFLOWING, ids=repr)
 def test_a_square_that_overflows_stops_nothing_and_a_nan_stays_in_its_place(optimizer, dtype):
     huge, w = np.full(20, np.finfo(dtype).max / 8, dtype), np.ones(20, dtype)
     state = optimizer.init(w)

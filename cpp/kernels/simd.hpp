@@ -162,7 +162,7 @@ FASTOPT_INLINE void turn(const Row& row, T* to, Index stride) {
         // By squares of eight: ptranspose of sixteen is a call with everything through memory, and Zen 4 takes twice as long for 512 bits.
 #pragma GCC unroll 2
         for (int r = 0; r < count; r += 8) {
-#pragma GCC unroll 4
+#pragma GCC unroll 1
             for (int i = 0; i < count; i += 4) {
                 __m256 v[4];
 #pragma GCC unroll 4
@@ -194,6 +194,19 @@ FASTOPT_INLINE void turn(const Row& row, T* to, Index stride) {
         ei::pstoreu(to + i * stride, square.packet[i]);
     }
 }
+// The same for rows that lie `ld` apart: four from each pointer, or the compiler would keep more of them than it has registers for.
+template <class T>
+FASTOPT_INLINE void turn(const T* from, Index ld, T* to, Index stride) {
+    constexpr int count = Vec<T>::packet_lanes;
+    constexpr int group = count < 4 ? count : 4;
+    const T* first[count / group];
+#pragma GCC unroll 4
+    for (int g = 0; g < count / group; ++g) {
+        first[g] = from + g * group * ld;
+        asm("" : "+r"(first[g]));
+    }
+    turn<T>([&](Index r) FASTOPT_INLINE_LAMBDA { return first[r / group] + r % group * ld; }, to, stride);
+}
 
 // ---- arithmetic -----------------------------------------------------------------------------------------------------------------------
 
@@ -215,12 +228,6 @@ FASTOPT_BINARY(operator+, padd)
 FASTOPT_BINARY(operator-, psub)
 FASTOPT_BINARY(operator*, pmul)
 FASTOPT_BINARY(operator/, pdiv)
-// Masks: all bits of a lane set or none.
-FASTOPT_BINARY(less, pcmp_lt)
-FASTOPT_BINARY(less_equal, pcmp_le)
-FASTOPT_BINARY(equal, pcmp_eq)
-FASTOPT_BINARY(mask_and, pand)
-FASTOPT_BINARY(mask_or, por)
 
 #undef FASTOPT_UNARY
 #undef FASTOPT_BINARY
@@ -261,20 +268,96 @@ FASTOPT_INLINE void accumulate_broadcast(const T* a, const Vec<T>& b, Vec<T>& su
     sum = fma(set1(*a), b, sum);
 #endif
 }
+
+// ---- masks --------------------------------------------------------------------------------------------------------------------------
+
+// What a comparison says of each lane. With AVX-512 a bit of a mask register, which Eigen would turn into lanes of a Packet and back;
+// elsewhere all bits of the lane or none.
 template <class T>
-FASTOPT_INLINE Vec<T> select(const Vec<T>& mask, const Vec<T>& yes, const Vec<T>& no) {
+struct Mask {
+#if defined(__AVX512F__)
+    static_assert(Vec<T>::packets == 1);
+    using Packet = std::conditional_t<std::is_same_v<T, float>, __mmask16, __mmask8>;
+#else
+    using Packet = typename Vec<T>::Packet;
+#endif
+    Packet p[Vec<T>::packets];
+};
+
+#if defined(__AVX512F__)
+#define FASTOPT_COMPARE(name, packet_function, predicate)             \
+    template <class T>                                                \
+    FASTOPT_INLINE Mask<T> name(const Vec<T>& a, const Vec<T>& b) {   \
+        if constexpr (std::is_same_v<T, float>) {                     \
+            return {{_mm512_cmp_ps_mask(a.p[0], b.p[0], predicate)}}; \
+        } else {                                                      \
+            return {{_mm512_cmp_pd_mask(a.p[0], b.p[0], predicate)}}; \
+        }                                                             \
+    }
+#else
+#define FASTOPT_COMPARE(name, packet_function, predicate)           \
+    template <class T>                                              \
+    FASTOPT_INLINE Mask<T> name(const Vec<T>& a, const Vec<T>& b) { \
+        Mask<T> out;                                                \
+        for (int i = 0; i < Vec<T>::packets; ++i) {                 \
+            out.p[i] = ei::packet_function(a.p[i], b.p[i]);         \
+        }                                                           \
+        return out;                                                 \
+    }
+#endif
+// False where either side is NaN.
+FASTOPT_COMPARE(less, pcmp_lt, _CMP_LT_OQ)
+FASTOPT_COMPARE(less_equal, pcmp_le, _CMP_LE_OQ)
+FASTOPT_COMPARE(equal, pcmp_eq, _CMP_EQ_OQ)
+#undef FASTOPT_COMPARE
+
+template <class T>
+FASTOPT_INLINE Vec<T> select(const Mask<T>& mask, const Vec<T>& yes, const Vec<T>& no) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        return {{_mm512_mask_blend_ps(mask.p[0], no.p[0], yes.p[0])}};
+    } else {
+        return {{_mm512_mask_blend_pd(mask.p[0], no.p[0], yes.p[0])}};
+    }
+#else
     return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pselect(mask.p[i], yes.p[i], no.p[i]); });
+#endif
 }
 // value where the mask is set, 0 elsewhere.
 template <class T>
-FASTOPT_INLINE Vec<T> keep(const Vec<T>& mask, const Vec<T>& value) {
-    return mask_and(mask, value);
+FASTOPT_INLINE Vec<T> keep(const Mask<T>& mask, const Vec<T>& value) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        return {{_mm512_maskz_mov_ps(mask.p[0], value.p[0])}};
+    } else {
+        return {{_mm512_maskz_mov_pd(mask.p[0], value.p[0])}};
+    }
+#else
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pand(mask.p[i], value.p[i]); });
+#endif
 }
 // 0 where the mask is set, value elsewhere.
 template <class T>
-FASTOPT_INLINE Vec<T> clear(const Vec<T>& mask, const Vec<T>& value) {
+FASTOPT_INLINE Vec<T> clear(const Mask<T>& mask, const Vec<T>& value) {
+#if defined(__AVX512F__)
+    return keep(Mask<T>{{static_cast<typename Mask<T>::Packet>(~mask.p[0])}}, value);
+#else
     return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pandnot(value.p[i], mask.p[i]); });
+#endif
 }
+// The first `count` lanes.
+template <class T>
+FASTOPT_INLINE Mask<T> first_lanes(Index count) {
+#if defined(__AVX512F__)
+    return {{static_cast<typename Mask<T>::Packet>(count < Vec<T>::lanes ? first_mask(count) : first_mask(Vec<T>::lanes))}};
+#else
+    alignas(cache_line) static const T ramp[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return less(load(ramp), set1(static_cast<T>(count)));
+#endif
+}
+
+// ---- what is built of them -----------------------------------------------------------------------------------------------------------
+
 // Maximum and minimum that hand a NaN in either operand on.
 template <class T>
 FASTOPT_INLINE Vec<T> max(const Vec<T>& a, const Vec<T>& b) {
@@ -293,10 +376,9 @@ FASTOPT_INLINE Vec<T> clamp(const Vec<T>& value, const Vec<T>& low, const Vec<T>
 template <class T>
 FASTOPT_INLINE Vec<T> along(const Vec<T>& direction, const Vec<T>& size) {
     const Vec<T> sign_bit = set1(T(-0.0));
-    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
-        const auto signed_size = ei::por(size.p[i], ei::pand(direction.p[i], sign_bit.p[i]));
-        return ei::pandnot(signed_size, ei::pcmp_eq(direction.p[i], ei::pzero(direction.p[i])));
-    });
+    const Vec<T> signed_size =
+        map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::por(size.p[i], ei::pand(direction.p[i], sign_bit.p[i])); });
+    return clear(equal(direction, zero<T>()), signed_size);
 }
 
 template <class T>
@@ -342,79 +424,24 @@ FASTOPT_INLINE Vec<T> over_root(const Vec<T>& n, const Vec<T>& square, const Vec
     }
 }
 
-// max(v, 0) with NaN kept: the second operand is returned when the comparison is unordered.
+// 0 where v is negative, else v, NaN and -0 too: of two zeros, and beside a NaN, x86 returns the second operand of a maximum. (With AVX2
+// a comparison: a maximum there makes GCC move the sums of a full tile about in its loop.)
 template <class T>
 FASTOPT_INLINE Vec<T> relu(const Vec<T>& v) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        return {{_mm512_max_ps(zero<T>().p[0], v.p[0])}};
+    } else {
+        return {{_mm512_max_pd(zero<T>().p[0], v.p[0])}};
+    }
+#else
     return select(less(v, zero<T>()), zero<T>(), v);
+#endif
 }
 // -1, 0 or 1; 0 for NaN.
 template <class T>
 FASTOPT_INLINE Vec<T> sign(const Vec<T>& v) {
     return keep(less(zero<T>(), v), set1(T(1))) - keep(less(v, zero<T>()), set1(T(1)));
-}
-// Mask of the first `count` lanes.
-template <class T>
-FASTOPT_INLINE Vec<T> first_lanes(Index count) {
-    alignas(cache_line) static const T ramp[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return less(load(ramp), set1(static_cast<T>(count)));
-}
-
-// ---- across lanes: a fixed tree, halves added to halves -----------------------------------------------------------------------------
-
-template <class T>
-FASTOPT_INLINE T sum_lanes(const Vec<T>& v) {
-    alignas(cache_line) T line[Vec<T>::lanes];
-    store(line, v);
-#pragma GCC unroll 4
-    for (int half = Vec<T>::lanes / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) {
-            line[i] = line[i] + line[i + half];
-        }
-    }
-    return line[0];
-}
-template <class T>
-FASTOPT_INLINE T max_lanes(const Vec<T>& v) {
-    alignas(cache_line) T line[Vec<T>::lanes];
-    store(line, v);
-#pragma GCC unroll 4
-    for (int half = Vec<T>::lanes / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) {
-            line[i] = line[i] < line[i + half] ? line[i + half] : line[i];
-        }
-    }
-    return line[0];
-}
-// The same sums for `packet_lanes` Vecs at once, as one packet: fold each Vec to a packet, transpose, add by halves. Same tree, same bits.
-template <class T>
-FASTOPT_INLINE typename Vec<T>::Packet sum_lanes_together(const Vec<T>* v) {
-    constexpr int count = Vec<T>::packet_lanes;
-    ei::PacketBlock<typename Vec<T>::Packet, count> square;
-#pragma GCC unroll 16
-    for (int i = 0; i < count; ++i) {
-        Vec<T> folded = v[i];
-#pragma GCC unroll 4
-        for (int half = Vec<T>::packets / 2; half > 0; half /= 2) {
-            for (int j = 0; j < half; ++j) {
-                folded.p[j] = ei::padd(folded.p[j], folded.p[j + half]);
-            }
-        }
-        square.packet[i] = folded.p[0];
-    }
-    ei::ptranspose(square);
-#pragma GCC unroll 4
-    for (int half = count / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-        for (int i = 0; i < half; ++i) {
-            square.packet[i] = ei::padd(square.packet[i], square.packet[i + half]);
-        }
-    }
-    return square.packet[0];
-}
-// True when a lane of the mask is set.
-template <class T>
-FASTOPT_INLINE bool any(const Vec<T>& mask) {
-    return sum_lanes(keep(mask, set1(T(1)))) != T(0);
 }
 
 }  // namespace fastopt::simd

@@ -14,7 +14,7 @@ template <class T>
 FASTOPT_INLINE Vec<T> exp(const Vec<T>& x) {
     // Eigen clamps its argument; beyond the range that the type can hold the answer is 0 or infinity, and NaN stays NaN.
     constexpr T high = sizeof(T) == 4 ? T(88.72283) : T(709.782712893384);
-    const Vec<T> below = less(x, set1(lowest_exponent<T>));
+    const Mask<T> below = less(x, set1(lowest_exponent<T>));
     // What ends as 0 must not pass through denormal numbers, which cost a hundred cycles each.
     const Vec<T> inside = select(below, zero<T>(), x);
     Vec<T> e = map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
@@ -37,7 +37,7 @@ FASTOPT_INLINE Vec<T> exp_of_nonpositive(const Vec<T>& x) {
     if constexpr (sizeof(T) == 4) {
         using Packet = typename Vec<T>::Packet;
         using Bits = typename ei::unpacket_traits<Packet>::integer_packet;
-        const Vec<T> below = less(x, set1(lowest_exponent<T>));
+        const Mask<T> below = less(x, set1(lowest_exponent<T>));
         const Vec<T> inside = clear(below, x);
         const Vec<T> m = map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
             return ei::pfloor(ei::pmadd(inside.p[i], ei::pset1<Packet>(T(1.44269504088896341)), ei::pset1<Packet>(T(0.5))));

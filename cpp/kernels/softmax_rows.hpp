@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/types.hpp"
+#include "kernels/simd_lanes.hpp"
 #include "kernels/simd_math.hpp"
 
 namespace fastopt {
@@ -70,8 +71,7 @@ class SoftmaxColumns {
         for (Index r = 0; r < most; r += packet_lanes) {
             for (Index first = 0; first < cols_; first += packet_lanes) {
                 if (r + packet_lanes <= x.rows) {
-                    const T* from = x.row(r) + first;
-                    turn<T>([=](Index i) FASTOPT_INLINE_LAMBDA { return from + i * x.ld; }, x_[first] + r, most);
+                    turn<T>(x.row(r) + first, x.ld, x_[first] + r, most);
                 } else {
                     turn<T>([&](Index i) FASTOPT_INLINE_LAMBDA { return x.row(std::min(r + i, x.rows - 1)) + first; }, x_[first] + r, most);
                 }

@@ -6,7 +6,7 @@
 #include "core/aligned.hpp"
 #include "core/threads.hpp"
 #include "kernels/gemm.hpp"
-#include "kernels/simd.hpp"
+#include "kernels/simd_lanes.hpp"
 
 namespace fastopt {
 
@@ -79,7 +79,7 @@ typename Vec<T>::Packet dots(const T* const* rows, const T* column, Index cols, 
     if (whole < cols) {
         // What lies in the padding is anybody's.
         const Vec<T> w = simd::load(column + whole);
-        const Vec<T> inside = simd::first_lanes<T>(cols - whole);
+        const simd::Mask<T> inside = simd::first_lanes<T>(cols - whole);
 #pragma GCC unroll 16
         for (int r = 0; r < count; ++r) {
             const T* rest = rows[r] + whole;
@@ -89,6 +89,14 @@ typename Vec<T>::Packet dots(const T* const* rows, const T* column, Index cols, 
     return simd::sum_lanes_together(sum);
 }
 
+// A column of so many elements.
+template <class T>
+FASTOPT_INLINE void store_down(const T* values, Index count, T* to, Index ld) {
+    for (Index r = 0; r < count; ++r, to += ld) {
+        *to = values[r];
+    }
+}
+
 // Rows [begin, end) of the gradient of the input: `columns` are those of W, rows of `width` elements.
 template <class T, Index Units, bool Relu>
 void input_rows(const ConstMatrix<T>& grad, const T* columns, Index width, const Matrix<T>& grad_x, Index begin, Index end,
@@ -96,10 +104,13 @@ void input_rows(const ConstMatrix<T>& grad, const T* columns, Index width, const
     const bool later = !Relu && slope != Activation::identity;
     const Index whole = grad_x.padded ? width : grad_x.cols / lanes<T> * lanes<T>;
     const Index rest = grad_x.cols - whole;  // of a row that ends within a cache line
+    const Index ldf = grad.ld;
+    const Index lds = slope_source.ld;
+    const Index ldo = grad_x.ld;
     const T* from = grad.row(begin);
     const T* source = slope_source.row(begin);
     T* out = grad_x.row(begin);
-    for (Index i = begin; i < end; ++i, from += grad.ld, source += slope_source.ld, out += grad_x.ld) {
+    for (Index i = begin; i < end; ++i, from += ldf, source += lds, out += ldo) {
         Vec<T> factor[Units];
 #pragma GCC unroll 4
         for (Index u = 0; u < Units; ++u) {
@@ -113,17 +124,22 @@ void input_rows(const ConstMatrix<T>& grad, const T* columns, Index width, const
             }
             return Relu ? simd::keep(simd::less(simd::zero<T>(), simd::load(source + j)), sum) : sum;
         };
-        for (Index j = 0; j < whole; j += lanes<T>) {
+        Index j = 0;
+        for (; j + lanes<T> < whole; j += 2 * lanes<T>) {
+            simd::store(out + j, at(j));
+            simd::store(out + j + lanes<T>, at(j + lanes<T>));
+        }
+        if (j < whole) {
             simd::store(out + j, at(j));
         }
         if (later && whole > 0) {
-            activation_backward_tile(slope, source, slope_source.ld, out, grad_x.ld, 1, whole / lanes<T>);
+            activation_backward_tile(slope, source, lds, out, ldo, 1, whole / lanes<T>);
         }
         if (rest > 0) {
             alignas(cache_line) T last[lanes<T>];
             simd::store(last, at(whole));
             if (later) {
-                activation_backward_tile(slope, source + whole, slope_source.ld, last, lanes<T>, 1, 1);
+                activation_backward_tile(slope, source + whole, lds, last, lanes<T>, 1, 1);
             }
             simd::store_partial(out + whole, simd::load(last), rest);
         }
@@ -150,8 +166,11 @@ void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, O
         for (Index i = begin; i < end; i += count) {
             const Index rows = std::min(count, end - i);
             const T* row[count];
+            const T* next = x.row(i);
+#pragma GCC unroll 16
             for (Index r = 0; r < count; ++r) {
-                row[r] = x.row(i + std::min(r, rows - 1));
+                row[r] = next;
+                next += r + 1 < rows ? x.ld : 0;  // the last one again
             }
             alignas(cache_line) T value[lanes<T>] = {};
             for (Index j = 0; j < units; ++j) {
@@ -159,15 +178,13 @@ void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, O
                 if (bias != nullptr) {
                     simd::store(value, simd::load(value) + bias[j]);
                 }
-                for (Index r = 0; pre.data != nullptr && r < rows; ++r) {
-                    pre.row(i + r)[j] = value[r];
+                if (pre.data != nullptr) {
+                    store_down(value, rows, pre.row(i) + j, pre.ld);
                 }
                 if (activation != Activation::identity) {
                     activation_forward_tile<T>(activation, value, lanes<T>, value, lanes<T>, 1, 1);
                 }
-                for (Index r = 0; r < rows; ++r) {
-                    y.row(i + r)[j] = value[r];
-                }
+                store_down(value, rows, y.row(i) + j, y.ld);
             }
         }
     });

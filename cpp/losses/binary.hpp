@@ -22,7 +22,7 @@ class BinaryCrossEntropy {
         const Vec<T> rest = log1p(e);
         const Vec<T> large = one / (one + e);
         const Vec<T> small = e / (one + e);
-        const Vec<T> below = less(p, zero<T>());
+        const Mask<T> below = less(p, zero<T>());
         value = positive * (max(-p, zero<T>()) + rest) + negative * (max(p, zero<T>()) + rest);
         slope = negative * select(below, small, large) - positive * select(below, large, small);
     }

@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "kernels/simd_lanes.hpp"
 #include "kernels/simd_math.hpp"
 #include "losses/loss.hpp"
 
@@ -48,7 +49,7 @@ class ElementwiseLoss final : public Loss<T> {
                 rule_(load(prediction.row(i) + j), load(target.dense.row(i) + j), value, slope);
                 slope = slope * scale;
                 if (j + lanes > cols) {
-                    const Vec<T> inside = first_lanes<T>(cols - j);
+                    const Mask<T> inside = first_lanes<T>(cols - j);
                     value = keep(inside, value);
                     slope = keep(inside, slope);
                 }

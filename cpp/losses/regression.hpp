@@ -41,7 +41,7 @@ class Huber {
         const Vec<T> delta = set1(static_cast<T>(delta_));
         const Vec<T> r = p - y;
         const Vec<T> size = abs(r);
-        const Vec<T> inside = less_equal(size, delta);
+        const Mask<T> inside = less_equal(size, delta);
         value = select(inside, T(0.5) * (r * r), delta * (size - T(0.5) * delta));
         slope = select(inside, r, delta * sign(r));
     }

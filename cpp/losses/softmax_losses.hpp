@@ -50,7 +50,7 @@ class SoftmaxCrossEntropy : public SoftmaxRule {
         Vec<T> of_label = zero<T>();  // p_c - max
         Vec<T> total = zero<T>();     // sum of log softmax
         for (Index j = 0; j < s.cols(); ++j) {
-            const Vec<T> is_label = equal(label, set1(static_cast<T>(j)));
+            const Mask<T> is_label = equal(label, set1(static_cast<T>(j)));
             const Vec<T> p = s.x(j) - s.max();
             of_label = select(is_label, p, of_label);
             total = total + (p - log_sum);

@@ -13,17 +13,17 @@ struct Moments {
     double beta2;
     double eps;
 
-    explicit Moments(const Config& config) : beta1(config.number("beta1")), beta2(config.number("beta2")), eps(config.number("eps")) {}
+    explicit Moments(const Config& config)
+        : beta1(config.number("beta1")),
+          beta2(config.number("beta2")),
+          eps(config.number("eps")),
+          log_beta1_(std::log(beta1)),
+          log_beta2_(std::log(beta2)) {}
 
     // of_step: 1 - beta1^t, 1 - beta2^t.
     void begin(StepInfo& info) const {
-        info.of_step[0] = correction(beta1, info.t);
-        info.of_step[1] = correction(beta2, info.t);
-    }
-
-    // 1 - beta^t, which is 1 from the step on where beta^t is below half an ulp.
-    static double correction(double beta, Index t) {
-        return beta == 0 || static_cast<double>(t) * std::log(beta) < -40 ? 1 : 1 - std::pow(beta, static_cast<double>(t));
+        info.of_step[0] = correction(beta1, log_beta1_, info.t);
+        info.of_step[1] = correction(beta2, log_beta2_, info.t);
     }
 
     template <class T>
@@ -32,7 +32,7 @@ struct Moments {
 
         FASTOPT_INLINE void advance(const simd::Vec<T>& g, simd::Vec<T>& m, simd::Vec<T>& v) const {
             m = simd::fma(beta1, m, rest1 * g);
-            v = simd::fma(beta2, v, rest2 * (g * g));
+            v = simd::bounded(simd::fma(beta2, v, rest2 * (g * g)));
         }
     };
     template <class T>
@@ -40,6 +40,30 @@ struct Moments {
         return {simd::set1(static_cast<T>(beta1)), simd::set1(static_cast<T>(1 - beta1)), simd::set1(static_cast<T>(beta2)),
                 simd::set1(static_cast<T>(1 - beta2)), simd::set1(static_cast<T>(eps))};
     }
+
+    // n / (sqrt(v / (1 - beta2^t)) + eps)
+    template <class T>
+    struct OverRoot {
+        simd::Vec<T> scale, eps;
+
+        FASTOPT_INLINE simd::Vec<T> operator()(const simd::Vec<T>& n, const simd::Vec<T>& v) const {
+            return n / simd::fma(simd::sqrt(v), scale, eps);
+        }
+    };
+    template <class T>
+    OverRoot<T> over_root(const StepInfo& info) const {
+        return {simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1]))), simd::set1(static_cast<T>(eps))};
+    }
+
+   private:
+    // 1 - beta^t, which is 1 from the step on where beta^t is below half an ulp.
+    static double correction(double beta, double log_beta, Index t) {
+        const auto steps = static_cast<double>(t);
+        return steps * log_beta < -40 ? 1 : 1 - std::pow(beta, steps);
+    }
+
+    double log_beta1_;  // -infinity for a beta of 0
+    double log_beta2_;
 };
 
 // m/(1 - beta1^t) over sqrt(v/(1 - beta2^t)) + eps (Kingma and Ba 2015); amsgrad: the largest v so far (Reddi, Kale, Kumar 2018).
@@ -59,12 +83,12 @@ class Adam : public WeightDecay<!Decoupled> {
     template <class T>
     struct Constants {
         Moments::Constants<T> moments;
-        simd::Vec<T> rate, root_scale, keep;  // keep: of the weight, decoupled
+        Moments::OverRoot<T> over_root;
+        simd::Vec<T> rate, keep;  // keep: of the weight, decoupled
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool decay) const {
-        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate / info.of_step[0])),
-                simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1]))),
+        return {moments_.constants<T>(), moments_.over_root<T>(info), simd::set1(static_cast<T>(learning_rate / info.of_step[0])),
                 simd::set1(static_cast<T>(Decoupled ? 1 - learning_rate * this->decay_where(decay) : 1))};
     }
     template <class T>
@@ -79,7 +103,7 @@ class Adam : public WeightDecay<!Decoupled> {
             s[2] = max(s[2], v);
             v = s[2];
         }
-        w = w - (c.rate * s[0]) / fma(sqrt(v), c.root_scale, c.moments.eps);
+        w = w - c.over_root(c.rate * s[0], v);
     }
 
    private:
@@ -109,18 +133,19 @@ class NAdam : public RuleBase {
     template <class T>
     struct Constants {
         Moments::Constants<T> moments;
-        simd::Vec<T> gradient_rate, moment_rate, root_scale;
+        Moments::OverRoot<T> over_root;
+        simd::Vec<T> gradient_rate, moment_rate;
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
-        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate * info.of_step[0])),
-                simd::set1(static_cast<T>(learning_rate * info.of_step[2])), simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1])))};
+        return {moments_.constants<T>(), moments_.over_root<T>(info), simd::set1(static_cast<T>(learning_rate * info.of_step[0])),
+                simd::set1(static_cast<T>(learning_rate * info.of_step[2]))};
     }
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
         c.moments.advance(g, s[0], s[1]);
-        w = w - fma(c.gradient_rate, g, c.moment_rate * s[0]) / fma(sqrt(s[1]), c.root_scale, c.moments.eps);
+        w = w - c.over_root(fma(c.gradient_rate, g, c.moment_rate * s[0]), s[1]);
     }
 
    private:
@@ -156,7 +181,8 @@ class RAdam : public RuleBase {
     template <class T>
     struct Constants {
         Moments::Constants<T> moments;
-        simd::Vec<T> rate, plain;  // plain: mask of steps that are not rectified
+        simd::Vec<T> rate;
+        simd::Mask<T> plain;  // of steps that are not rectified
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {

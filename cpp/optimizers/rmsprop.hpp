@@ -9,7 +9,8 @@ namespace fastopt {
 // nothing cancels.
 template <class T>
 struct MovingAverage {
-    simd::Vec<T> share, from_old;
+    simd::Vec<T> share;
+    simd::Mask<T> from_old;
 
     explicit MovingAverage(double rho)
         : share(simd::set1(static_cast<T>(rho < 0.5 ? rho : rho - 1))),

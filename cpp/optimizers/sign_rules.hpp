@@ -49,7 +49,8 @@ class Rprop : public RuleBase {
 
     template <class T>
     struct Constants {
-        simd::Vec<T> shrink, grow, smallest, largest, rate, first;
+        simd::Vec<T> shrink, grow, smallest, largest, rate;
+        simd::Mask<T> first;
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
@@ -61,7 +62,7 @@ class Rprop : public RuleBase {
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
         const Vec<T> product = g * s[0];
-        const Vec<T> turned = less(product, zero<T>());
+        const Mask<T> turned = less(product, zero<T>());
         const Vec<T> factor = select(turned, c.shrink, select(less(zero<T>(), product), c.grow, set1(T(1))));
         s[1] = clamp(select(c.first, c.rate, s[1]) * factor, c.smallest, c.largest);
         s[0] = select(turned, zero<T>(), g);
