@@ -51,6 +51,9 @@ constexpr Index near_bytes = Index{1} << 17;
 // Of B that is packed at once, up to whole panels: of what several blocks of rows read, or what is near.
 constexpr Index panels_bytes = packs_again ? 2 * near_bytes : Index{4} << 20;
 constexpr Index page = 4096;
+// With AVX-512 short tiles have so many rows where these divide what there is: sixteen multiply-adds at a time are enough to wait for none,
+// and all products of a small network then take the same few functions, which the instruction cache holds.
+constexpr Index common_rows = 8;
 // Products of so many operations at most are remembered: beside more, working out their tiles is nothing.
 constexpr double remembered_work = 4e6;
 
@@ -314,8 +317,12 @@ class Block {
 
     // f(first row, height, tiles) for tiles below each other of nearly equal height: their cost is proportional to it.
     template <class F>
-    static void for_heights(Range rows, F&& f) {
+    void for_heights(Range rows, F&& f) const {
         const Index height = rows.size();
+        if (long_tiles && p1_ - p0_ < long_k && height % common_rows == 0) {
+            f(rows.begin, common_rows, height / common_rows);
+            return;
+        }
         const Index tiles = ceil_div(height, max_rows);
         const Index low = static_cast<std::uint32_t>(height) / static_cast<std::uint32_t>(tiles);
         const Index higher = height - low * tiles;  // so many tiles have a row more
@@ -560,13 +567,14 @@ Grid choose_grid(const Product<T>& q, const Plan& plan, int threads) {
 template <class Arithmetic, class T = typename Arithmetic::Element>
 void multiply_small(const Product<T>& q, T* scratch) {
     thread_local const std::unique_ptr<Memo<T>> memo(new Memo<T>);
-    Calls<T>& calls = memo->at(q);
-    if (!calls.are_of(q, scratch)) {
+    const Calls<T>* const known = memo->find(q, scratch);
+    if (known == nullptr) {
+        Calls<T>& calls = memo->place(q);
         calls.begin(q, scratch);
         Block<Arithmetic>(q, make_plan<Arithmetic>(q), {0, q.m}, {0, q.n}, scratch, &calls).run();
         return;
     }
-    for (const typename Calls<T>::Call& call : calls) {
+    for (const typename Calls<T>::Call& call : *known) {
         if (call.tiles != nullptr) {
             call.tiles(call.args);
         } else {

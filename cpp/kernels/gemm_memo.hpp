@@ -19,7 +19,7 @@ bool same(const Operand<T>& a, const Operand<T>& b) {
 // Whether two products take the same tiles of the same memory; what a remembered one does not have (see Calls) is not asked for.
 template <class T>
 bool same(const Product<T>& p, const Product<T>& q) {
-    return same(p.a, q.a) && same(p.b, q.b) && p.c.data == q.c.data && p.c.ld == q.c.ld && p.c.padded == q.c.padded && p.m == q.m &&
+    return p.c.data == q.c.data && same(p.a, q.a) && same(p.b, q.b) && p.c.ld == q.c.ld && p.c.padded == q.c.padded && p.m == q.m &&
            p.n == q.n && p.k == q.k && p.bias == q.bias && p.accumulate == q.accumulate && p.activation == q.activation &&
            p.slope == q.slope && p.slope_source.data == q.slope_source.data && p.slope_source.ld == q.slope_source.ld &&
            p.addend.data == q.addend.data && p.addend.ld == q.addend.ld && q.pre.data == nullptr && q.writes_next.data == nullptr;
@@ -65,6 +65,7 @@ class Calls {
     void give_up() { complete_ = false; }
 
     bool are_of(const Product<T>& product, const T* scratch) const { return complete_ && scratch == scratch_ && same(product_, product); }
+    bool complete() const { return complete_; }
     const Call* begin() const { return calls_.data(); }
     const Call* end() const { return calls_.data() + count_; }
 
@@ -79,19 +80,44 @@ class Calls {
     std::array<Call, most> calls_;
 };
 
-// The last products of a thread: as many as a few networks have.
+// The last products of a thread: as many as a few networks have, four for each value of a hash. With one, every fifth start of Python had
+// two products of 8-32-32-1 take each other's place in every step.
 template <class T>
 class Memo {
    public:
-    Calls<T>& at(const Product<T>& product) {
-        const auto c = reinterpret_cast<std::uintptr_t>(product.c.data);
-        const auto b = reinterpret_cast<std::uintptr_t>(product.b.data);
-        return entries_[((c * 0x9E3779B97F4A7C15u) ^ (b * 0xC2B2AE3D27D4EB4Fu)) >> (64 - bits)];
+    // The calls of this product, or null.
+    const Calls<T>* find(const Product<T>& product, const T* scratch) {
+        for (const Calls<T>& calls : bucket_of(product).ways) {
+            if (calls.are_of(product, scratch)) {
+                return &calls;
+            }
+        }
+        return nullptr;
+    }
+    // Those whose place it takes: such as are of no use, if there are any.
+    Calls<T>& place(const Product<T>& product) {
+        Bucket& bucket = bucket_of(product);
+        for (Calls<T>& calls : bucket.ways) {
+            if (!calls.complete()) {
+                return calls;
+            }
+        }
+        return bucket.ways[bucket.next++ % bucket.ways.size()];
     }
 
    private:
-    static constexpr int bits = 6;
-    std::array<Calls<T>, std::size_t{1} << bits> entries_;
+    struct Bucket {
+        std::array<Calls<T>, 4> ways;
+        std::size_t next = 0;
+    };
+    Bucket& bucket_of(const Product<T>& product) {
+        const auto c = reinterpret_cast<std::uintptr_t>(product.c.data);
+        const auto b = reinterpret_cast<std::uintptr_t>(product.b.data);
+        return buckets_[((c * 0x9E3779B97F4A7C15u) ^ (b * 0xC2B2AE3D27D4EB4Fu)) >> (64 - bits)];
+    }
+
+    static constexpr int bits = 4;
+    std::array<Bucket, std::size_t{1} << bits> buckets_;
 };
 
 }  // namespace fastopt::gemm
