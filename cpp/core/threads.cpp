@@ -130,19 +130,21 @@ void keep_num_threads() {
 }
 void free_num_threads() { --kept.times; }
 
-void set_work_per_thread(double work) { work_per_thread.store(work > 0 ? work : default_work_per_thread); }
+void set_work_per_thread(double work) {
+    work_per_thread.store(work > 0 ? work : default_work_per_thread);
+    detail::least_shared_work.store(2 * share_in_team * work_per_thread.load());
+}
 
 bool cuts_small_work() { return work_per_thread.load(std::memory_order_relaxed) != default_work_per_thread; }
 
 bool leads_team() { return team != nullptr; }
 bool is_alone() { return inside_region; }
 
-int threads_for(double work) {
-    const double alone = work_per_thread.load(std::memory_order_relaxed);
-    if (work < 2 * alone * share_in_team) {  // whoever asks: what a thread knows of itself takes a call to find
-        return 1;
-    }
-    const double share = alone * (leads_team() ? share_in_team : 1);
+// What a thread knows of itself takes a call to find, so less work never comes here.
+std::atomic<double> detail::least_shared_work{2 * share_in_team * default_work_per_thread};
+
+int detail::threads_for_shared(double work) {
+    const double share = work_per_thread.load(std::memory_order_relaxed) * (leads_team() ? share_in_team : 1);
     if (work < 2 * share || inside_region) {
         return 1;
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -31,7 +32,7 @@ class SameThreads {
 };
 
 // Threads worth using for `work` (see threads.cpp for the unit): 1 inside a region and for small work.
-int threads_for(double work);
+inline int threads_for(double work);
 
 // Whether the calling thread leads a team, and so may hand out smaller work.
 bool leads_team();
@@ -52,10 +53,16 @@ void install_fork_handler();
 std::string openmp_version();
 
 namespace detail {
+extern std::atomic<double> least_shared_work;  // by whomever
+int threads_for_shared(double work);
 void run_region(int threads, RegionBody body, void* state);
 void lead_team(int threads, void (*lead)(void* state), void* state);
 void start_others(int threads, RegionBody body, void* state);
 }  // namespace detail
+
+inline int threads_for(double work) {
+    return work < detail::least_shared_work.load(std::memory_order_relaxed) ? 1 : detail::threads_for_shared(work);
+}
 
 // Call f(thread, threads) once per thread. What f computes must not depend on the number of threads.
 template <class F>
@@ -154,7 +161,10 @@ void parallel_for(Index count, Index grain, double work, F&& f) {
     if (count <= 0) {
         return;
     }
-    const int threads = static_cast<int>(std::min<Index>(threads_for(work), ceil_div(count, grain)));
+    int threads = threads_for(work);
+    if (threads > 1) {
+        threads = static_cast<int>(std::min<Index>(threads, ceil_div(count, grain)));
+    }
     if (threads == 1) {
         detail::on_range(f, {0, count});
         return;

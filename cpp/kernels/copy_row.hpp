@@ -62,6 +62,8 @@ inline void with_row_copy(Index cols, F&& f) {
             copy_piece<piece>(from, to);
             copy_piece<piece>(from + last, to + last);
         });
+    } else if (cols == 1) {
+        f([](const T* from, T* to) { *to = *from; });
     } else {
         f([cols](const T* from, T* to) {
             for (Index j = 0; j < cols; ++j) {

@@ -67,10 +67,13 @@ void gather_rows(const S* data, const Source& source, const Index* order, Index 
             }
             return;
         }
-        const Index ahead = ceil_div(bytes_ahead, std::max<Index>(cols, 1) * static_cast<Index>(sizeof(S)));
-        for (; i + ahead < end; ++i, to += ld) {
-            ask_for_row(data + order[i + ahead] * stride, cols);
-            copy(data + order[i] * stride, to);
+        const Index row_bytes = cols * static_cast<Index>(sizeof(S));
+        if ((end - begin) * row_bytes > bytes_ahead) {  // a few small rows feel the division
+            const Index ahead = ceil_div(bytes_ahead, row_bytes);
+            for (; i + ahead < end; ++i, to += ld) {
+                ask_for_row(data + order[i + ahead] * stride, cols);
+                copy(data + order[i] * stride, to);
+            }
         }
         for (; i < end; ++i, to += ld) {
             copy(data + order[i] * stride, to);

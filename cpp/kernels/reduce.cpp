@@ -24,8 +24,10 @@ FASTOPT_INLINE void sum_rows(In<T> x, Range rows, Index j, Index cols, Vec<T> (&
     for (auto& s : sum) {
         s = zero<T>();
     }
-    for (Index i = rows.begin; i < rows.end; ++i) {
-        const T* row = x.row(i) + j;
+    const Index ld = x.ld;
+    const T* row = x.row(rows.begin) + j;
+#pragma GCC unroll 4
+    for (Index i = rows.size(); i > 0; --i, row += ld) {
 #pragma GCC unroll 8
         for (int v = 0; v < Vecs; ++v) {
             const Index left = cols - v * lanes;
@@ -55,15 +57,20 @@ void sum_tree(In<T> x, Range rows, Index j, Index cols, Vec<T> (&sum)[Vecs]) {
 template <class T, int Vecs>
 void sum_group(In<T> x, Index j, T* out, Index cols) {
     constexpr Index lanes = Vec<T>::lanes;
-    Vec<T> sum[Vecs];
+    const auto done = [&](const Vec<T>(&sum)[Vecs]) FASTOPT_INLINE_LAMBDA {
+        for (int v = 0; v < Vecs; ++v) {
+            store_partial(out + j + v * lanes, sum[v], std::min(lanes, cols - v * lanes));
+        }
+    };
     if (x.rows <= rows_in_line) {
-        sum_rows<T, Vecs>(x, {0, x.rows}, j, cols, sum);
-    } else {
-        sum_tree<T, Vecs>(x, {0, x.rows}, j, cols, sum);
+        Vec<T> line[Vecs];  // in registers, which that of a tree is not
+        sum_rows<T, Vecs>(x, {0, x.rows}, j, cols, line);
+        done(line);
+        return;
     }
-    for (int v = 0; v < Vecs; ++v) {
-        store_partial(out + j + v * lanes, sum[v], std::min(lanes, cols - v * lanes));
-    }
+    Vec<T> sum[Vecs];
+    sum_tree<T, Vecs>(x, {0, x.rows}, j, cols, sum);
+    done(sum);
 }
 
 // Whole groups from column j on, as many as there are: a sum waits for its last addition, so several run side by side.
