@@ -223,6 +223,7 @@ def test_a_square_that_overflows_stops_nothing_and_a_nan_stays_in_its_place(opti
     huge, w = np.full(20, np.finfo(dtype).max / 8, dtype), np.ones(20, dtype)
     state = optimizer.init(w)
     optimizer.step(w, huge, state)
+    assert all(np.isfinite(slot[0]).all() for slot in state.slots.values()), "an infinite square would stop its parameter for good"
     optimizer.step(w, np.ones(20, dtype), state)
     assert np.isfinite(w).all()
     huge[3] = np.nan
