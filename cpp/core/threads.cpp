@@ -24,12 +24,7 @@ namespace fastopt {
 
 namespace {
 
-// Work is counted in floating-point operations that a core does about 50 to 100 of per nanosecond; memory-bound callers convert
-// their bytes. One thread more is worth it when each gets this much: a region costs 0.4 us and its end another 0.2 us.
 constexpr double default_work_per_thread = 1e6;
-// Of that, what a member of a team must get: its start and end cost 0.2 us together.
-constexpr double share_in_team = 0.1;
-std::atomic<double> work_per_thread{default_work_per_thread};
 
 int positive_number(const char* text) {
     if (text == nullptr) {
@@ -130,18 +125,14 @@ void keep_num_threads() {
 }
 void free_num_threads() { --kept.times; }
 
-void set_work_per_thread(double work) {
-    work_per_thread.store(work > 0 ? work : default_work_per_thread);
-    detail::least_shared_work.store(2 * share_in_team * work_per_thread.load());
-}
+std::atomic<double> detail::work_per_thread{default_work_per_thread};
 
-bool cuts_small_work() { return work_per_thread.load(std::memory_order_relaxed) != default_work_per_thread; }
+void set_work_per_thread(double work) { detail::work_per_thread.store(work > 0 ? work : default_work_per_thread); }
+
+bool cuts_small_work() { return detail::work_per_thread.load(std::memory_order_relaxed) != default_work_per_thread; }
 
 bool leads_team() { return team != nullptr; }
 bool is_alone() { return inside_region; }
-
-// What a thread knows of itself takes a call to find, so less work never comes here.
-std::atomic<double> detail::least_shared_work{2 * share_in_team * default_work_per_thread};
 
 int detail::threads_for_shared(double work) {
     const double share = work_per_thread.load(std::memory_order_relaxed) * (leads_team() ? share_in_team : 1);

@@ -31,8 +31,21 @@ class SameThreads {
     ~SameThreads() { free_num_threads(); }
 };
 
-// Threads worth using for `work` (see threads.cpp for the unit): 1 inside a region and for small work.
-inline int threads_for(double work);
+namespace detail {
+// Work is counted in floating-point operations that a core does about 50 to 100 of per nanosecond; memory-bound callers convert
+// their bytes. One thread more is worth it when each gets this much: a region costs 0.4 us and its end another 0.2 us.
+extern std::atomic<double> work_per_thread;
+// Of that, what a member of a team must get: its start and end cost 0.2 us together.
+constexpr double share_in_team = 0.1;
+int threads_for_shared(double work);
+}  // namespace detail
+
+// Threads worth using for `work`: 1 inside a region and for small work. What a thread knows of itself takes a call to find, so what is too
+// small whoever asks is answered here.
+inline int threads_for(double work) {
+    return work < 2 * detail::share_in_team * detail::work_per_thread.load(std::memory_order_relaxed) ? 1
+                                                                                                      : detail::threads_for_shared(work);
+}
 
 // Whether the calling thread leads a team, and so may hand out smaller work.
 bool leads_team();
@@ -53,16 +66,10 @@ void install_fork_handler();
 std::string openmp_version();
 
 namespace detail {
-extern std::atomic<double> least_shared_work;  // by whomever
-int threads_for_shared(double work);
 void run_region(int threads, RegionBody body, void* state);
 void lead_team(int threads, void (*lead)(void* state), void* state);
 void start_others(int threads, RegionBody body, void* state);
 }  // namespace detail
-
-inline int threads_for(double work) {
-    return work < detail::least_shared_work.load(std::memory_order_relaxed) ? 1 : detail::threads_for_shared(work);
-}
 
 // Call f(thread, threads) once per thread. What f computes must not depend on the number of threads.
 template <class F>

@@ -80,8 +80,8 @@ class Calls {
     std::array<Call, most> calls_;
 };
 
-// The last products of a thread: as many as a few networks have, four for each value of a hash. With one, every fifth start of Python had
-// two products of 8-32-32-1 take each other's place in every step.
+// The last products of a thread: as many as a few networks have, four for each value of a hash. With one, two products of a step could
+// take each other's place in every step.
 template <class T>
 class Memo {
    public:

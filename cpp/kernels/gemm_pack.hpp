@@ -34,19 +34,13 @@ void pack_columns(const T* b, Index ldb, bool slack, Index k, Index cols, Index 
     using Packet = typename simd::Vec<T>::Packet;
     constexpr Index block = simd::Vec<T>::packet_lanes;
     for (Index j = 0; j < width; j += block) {
-        if (j + block <= cols && k % block == 0) {
-            const T* from = b + j * ldb;
-            for (T* at = to + j; at < to + k * width; at += block * width, from += block) {
-                simd::turn<T>(from, ldb, at, width);
-            }
-            continue;
-        }
-        const T* columns[block];
-        for (Index r = 0; r < block; ++r) {
-            columns[r] = b + std::min(j + r, cols - 1) * ldb;
-        }
         Index p = 0;
-        const auto column = [&](Index r) FASTOPT_INLINE_LAMBDA { return columns[r] + p; };
+        const auto column = [&](Index r) FASTOPT_INLINE_LAMBDA { return b + std::min(j + r, cols - 1) * ldb + p; };
+        if (j + block <= cols) {
+            for (; p + block <= k; p += block) {
+                simd::turn<T>(b + j * ldb + p, ldb, to + p * width + j, width);
+            }
+        }
         for (; p + block <= k; p += block) {
             simd::turn<T>(column, to + p * width + j, width);
         }

@@ -57,20 +57,11 @@ void sum_tree(In<T> x, Range rows, Index j, Index cols, Vec<T> (&sum)[Vecs]) {
 template <class T, int Vecs>
 void sum_group(In<T> x, Index j, T* out, Index cols) {
     constexpr Index lanes = Vec<T>::lanes;
-    const auto done = [&](const Vec<T>(&sum)[Vecs]) FASTOPT_INLINE_LAMBDA {
-        for (int v = 0; v < Vecs; ++v) {
-            store_partial(out + j + v * lanes, sum[v], std::min(lanes, cols - v * lanes));
-        }
-    };
-    if (x.rows <= rows_in_line) {
-        Vec<T> line[Vecs];  // in registers, which that of a tree is not
-        sum_rows<T, Vecs>(x, {0, x.rows}, j, cols, line);
-        done(line);
-        return;
-    }
     Vec<T> sum[Vecs];
     sum_tree<T, Vecs>(x, {0, x.rows}, j, cols, sum);
-    done(sum);
+    for (int v = 0; v < Vecs; ++v) {
+        store_partial(out + j + v * lanes, sum[v], std::min(lanes, cols - v * lanes));
+    }
 }
 
 // Whole groups from column j on, as many as there are: a sum waits for its last addition, so several run side by side.

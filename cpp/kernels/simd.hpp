@@ -425,7 +425,8 @@ FASTOPT_INLINE Vec<T> over_root(const Vec<T>& n, const Vec<T>& square, const Vec
 }
 
 // 0 where v is negative, else v, NaN and -0 too: of two zeros, and beside a NaN, x86 returns the second operand of a maximum. (With AVX2
-// a comparison: a maximum there makes GCC move the sums of a full tile about in its loop.)
+// a comparison: a maximum there makes GCC move the sums of a full tile about in its loop. Where denormals count as 0, only the maximum
+// makes them 0, and whoever reads them next does.)
 template <class T>
 FASTOPT_INLINE Vec<T> relu(const Vec<T>& v) {
 #if defined(__AVX512F__)

@@ -41,20 +41,6 @@ struct Moments {
                 simd::set1(static_cast<T>(1 - beta2)), simd::set1(static_cast<T>(eps))};
     }
 
-    // n / (sqrt(v / (1 - beta2^t)) + eps)
-    template <class T>
-    struct OverRoot {
-        simd::Vec<T> scale, eps;
-
-        FASTOPT_INLINE simd::Vec<T> operator()(const simd::Vec<T>& n, const simd::Vec<T>& v) const {
-            return n / simd::fma(simd::sqrt(v), scale, eps);
-        }
-    };
-    template <class T>
-    OverRoot<T> over_root(const StepInfo& info) const {
-        return {simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1]))), simd::set1(static_cast<T>(eps))};
-    }
-
    private:
     // 1 - beta^t, which is 1 from the step on where beta^t is below half an ulp.
     static double correction(double beta, double log_beta, Index t) {
@@ -83,12 +69,12 @@ class Adam : public WeightDecay<!Decoupled> {
     template <class T>
     struct Constants {
         Moments::Constants<T> moments;
-        Moments::OverRoot<T> over_root;
-        simd::Vec<T> rate, keep;  // keep: of the weight, decoupled
+        simd::Vec<T> rate, root_scale, keep;  // keep: of the weight, decoupled
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool decay) const {
-        return {moments_.constants<T>(), moments_.over_root<T>(info), simd::set1(static_cast<T>(learning_rate / info.of_step[0])),
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate / info.of_step[0])),
+                simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1]))),
                 simd::set1(static_cast<T>(Decoupled ? 1 - learning_rate * this->decay_where(decay) : 1))};
     }
     template <class T>
@@ -103,7 +89,7 @@ class Adam : public WeightDecay<!Decoupled> {
             s[2] = max(s[2], v);
             v = s[2];
         }
-        w = w - c.over_root(c.rate * s[0], v);
+        w = w - (c.rate * s[0]) / fma(sqrt(v), c.root_scale, c.moments.eps);
     }
 
    private:
@@ -133,19 +119,18 @@ class NAdam : public RuleBase {
     template <class T>
     struct Constants {
         Moments::Constants<T> moments;
-        Moments::OverRoot<T> over_root;
-        simd::Vec<T> gradient_rate, moment_rate;
+        simd::Vec<T> gradient_rate, moment_rate, root_scale;
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
-        return {moments_.constants<T>(), moments_.over_root<T>(info), simd::set1(static_cast<T>(learning_rate * info.of_step[0])),
-                simd::set1(static_cast<T>(learning_rate * info.of_step[2]))};
+        return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate * info.of_step[0])),
+                simd::set1(static_cast<T>(learning_rate * info.of_step[2])), simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1])))};
     }
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
         c.moments.advance(g, s[0], s[1]);
-        w = w - c.over_root(fma(c.gradient_rate, g, c.moment_rate * s[0]), s[1]);
+        w = w - fma(c.gradient_rate, g, c.moment_rate * s[0]) / fma(sqrt(s[1]), c.root_scale, c.moments.eps);
     }
 
    private:

@@ -29,8 +29,7 @@ class ScheduleFreeAdamW : public WeightDecay<false> {
     template <class T>
     struct Constants {
         Moments::Constants<T> moments;
-        Moments::OverRoot<T> over_root;
-        simd::Vec<T> rate, decay, share;
+        simd::Vec<T> rate, root_scale, decay, share;
         simd::Mask<T> first;
     };
     template <class T>
@@ -38,8 +37,8 @@ class ScheduleFreeAdamW : public WeightDecay<false> {
         const double largest = info.scalars[1];
         const double share = info.scalars[0] > 0 ? largest * largest / info.scalars[0] : 0;
         return {moments_.constants<T>(),
-                moments_.over_root<T>(info),
                 simd::set1(static_cast<T>(-learning_rate * warm(info.t))),
+                simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1]))),
                 simd::set1(static_cast<T>(decay_where(decay))),
                 simd::set1(static_cast<T>(share)),
                 simd::equal(simd::zero<T>(), simd::set1(T(info.t == 1 ? 0 : 1)))};
@@ -52,7 +51,7 @@ class ScheduleFreeAdamW : public WeightDecay<false> {
         x = select(c.first, y, x);
         z = select(c.first, y, z);
         s[2] = bounded(fma(c.moments.beta2, s[2], c.moments.rest2 * (g * g)));
-        const Vec<T> direction = fma(c.decay, y, c.over_root(g, s[2]));
+        const Vec<T> direction = fma(c.decay, y, g / fma(sqrt(s[2]), c.root_scale, c.moments.eps));
         z = fma(c.rate, direction, z);
         x = fma(c.share, z - x, x);
         y = fma(c.moments.beta1, x - z, z);
