@@ -5,29 +5,25 @@
 
 namespace fastopt::simd {
 
-template <class T>
-FASTOPT_INLINE T sum_lanes(const Vec<T>& v) {
+template <class T, class F>
+FASTOPT_INLINE T fold_lanes(const Vec<T>& v, F&& f) {
     alignas(cache_line) T line[Vec<T>::lanes];
     store(line, v);
 #pragma GCC unroll 4
     for (int half = Vec<T>::lanes / 2; half > 0; half /= 2) {
         for (int i = 0; i < half; ++i) {
-            line[i] = line[i] + line[i + half];
+            line[i] = f(line[i], line[i + half]);
         }
     }
     return line[0];
 }
 template <class T>
+FASTOPT_INLINE T sum_lanes(const Vec<T>& v) {
+    return fold_lanes(v, [](T a, T b) FASTOPT_INLINE_LAMBDA { return a + b; });
+}
+template <class T>
 FASTOPT_INLINE T max_lanes(const Vec<T>& v) {
-    alignas(cache_line) T line[Vec<T>::lanes];
-    store(line, v);
-#pragma GCC unroll 4
-    for (int half = Vec<T>::lanes / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) {
-            line[i] = line[i] < line[i + half] ? line[i + half] : line[i];
-        }
-    }
-    return line[0];
+    return fold_lanes(v, [](T a, T b) FASTOPT_INLINE_LAMBDA { return a < b ? b : a; });
 }
 // The same sums for `packet_lanes` Vecs at once, as one packet: same tree, same bits. In float each step adds the halves of two registers
 // side by side; a transposition first, then the tree, takes more than twice the shuffles.
