@@ -1,6 +1,8 @@
 """The native core as tests call it: the one place that knows how the package finds it."""
 
+import ctypes
 import importlib.util
+import mmap
 
 import numpy as np
 from fastopt import _backend
@@ -41,3 +43,19 @@ def sample(rng, shape, dtype, offset=1):
     array = whole[offset:].reshape(shape)
     array[...] = rng.standard_normal(shape)
     return array
+
+
+class EndOfMemory:
+    """Memory in front of a page that cannot be touched (Linux); arrays made from it end there."""
+
+    def __init__(self, size):
+        self._size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._memory = mmap.mmap(-1, self._size + mmap.PAGESIZE)
+        beyond = ctypes.addressof(ctypes.c_char.from_buffer(self._memory)) + self._size
+        no_access = 0
+        if ctypes.CDLL(None).mprotect(ctypes.c_void_p(beyond), ctypes.c_size_t(mmap.PAGESIZE), no_access) != 0:
+            raise OSError("mprotect failed")
+
+    def array(self, shape, dtype):
+        count = int(np.prod(shape))
+        return np.frombuffer(self._memory, dtype, count, self._size - count * np.dtype(dtype).itemsize).reshape(shape)

@@ -1,11 +1,12 @@
 """The matrix product against NumPy in float64: odd shapes, both dtypes, all transposes, and what its bits may depend on."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
 from helpers import refuses
-from native import DTYPES, EPS, core, guarded, sample
+from native import DTYPES, EPS, EndOfMemory, core, guarded, sample
 
 ODD = (0, 1, 3, 17, 65)
 BIGGER = [
@@ -25,6 +26,9 @@ BIGGER = [
     (40, 1100, 1024),  # a result whose rows lie whole pages apart, in several blocks of k
     (531, 37, 270),  # a transposed a whose rows lie far apart
     (100, 700, 300),  # a b that no cache holds
+    (127, 240, 290),  # with AVX-512 a is packed, several tiles of a transposed one together
+    (15, 350, 270),  # the same in tiles of eight and seven rows
+    (3, 130, 260),
 ]
 TRANSPOSES = list(itertools.product((False, True), repeat=2))
 
@@ -75,6 +79,22 @@ def test_small_integers_are_exact(dtype):
         a, b = operands(rng, m, k, n, transpose_a, transpose_b, dtype, integers)
         expected = (a.T if transpose_a else a) @ (b.T if transpose_b else b)
         np.testing.assert_array_equal(product(a, b, transpose_a, transpose_b), expected, err_msg=f"{m, k, n}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a page that cannot be touched")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nothing_is_read_or_written_behind_arrays(dtype):
+    """Also where rows are whole cache lines, but blocks of k or of rows are not."""
+    left, right, result = EndOfMemory(1 << 24), EndOfMemory(1 << 24), EndOfMemory(1 << 24)
+    sizes = [*BIGGER, (253, 1456, 194), (112, 240, 320), (256, 1456, 48), (30, 24, 40)]
+    for (m, k, n), (transpose_a, transpose_b) in itertools.product(sizes, TRANSPOSES):
+        if max(m * k, k * n, m * n) <= 1 << 21:
+            a = left.array((k, m) if transpose_a else (m, k), dtype)
+            b = right.array((n, k) if transpose_b else (k, n), dtype)
+            a[...], b[...] = 1, 2
+            out = result.array((m, n), dtype)
+            core.matmul(a, b, out, transpose_a, transpose_b)
+            assert (out == 2 * k).all(), (m, k, n)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

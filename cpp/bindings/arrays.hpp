@@ -71,7 +71,7 @@ template <class T>
 Matrix<T> matrix_view(const py::array& array, const char* name) {
     check(array.ndim() == 2, name, " must have 2 dimensions; its shape is ", shape_text(array));
     const Index cols = array.shape(1);
-    return {data_of<T>(array), array.shape(0), cols, cols, cols % line_elements<T> == 0};
+    return {data_of<T>(array), array.shape(0), cols, cols, cols % line_elements<T> == 0, false};
 }
 template <class T>
 ConstMatrix<T> input_matrix(const py::handle& object, const char* name) {
