@@ -39,6 +39,8 @@ constexpr Index row_block_bytes = Index{448} << 10;
 constexpr Index max_row_block_bytes = packs_again ? Index{4} << 20 : row_block_bytes;
 constexpr Index min_row_block = 112;
 constexpr Index max_row_block = packs_again ? 4096 : 448;
+// Tiles whose columns of A are packed together: whole lines of each row of A^T, which may be in a page of its own.
+constexpr Index tiles_together = 8;
 // More of C than this is not at hand when a tile starts.
 constexpr Index far_bytes = Index{1} << (max_vecs == 1 ? 17 : 20);
 // Rows that are computed at once when something is left to do with them afterwards: they are still in L1 then.
@@ -86,13 +88,16 @@ struct Native {
             pack_columns(q.b.data + p + j * q.b.col, q.b.col, q.b.slack, rows, cols, width, to);
         }
     }
-    // Rows of one tile side by side: to[p][i].
-    static void pack_a(const Product<T>& q, Index p, Index count, Index i, Index height, T* to) {
+    // Rows of one tile side by side: to[p][i]; then those of the tile below it.
+    static void pack_a(const Product<T>& q, Index p, Index count, Index i, Index height, Index tiles, T* to) {
         const T* from = q.a.data + i * q.a.row + p * q.a.col;
-        if (q.a.col == 1) {
+        if (q.a.col != 1) {
+            const Index readable = q.m - i + (q.a.slack ? lanes<T> - 1 : 0);
+            copy_tile_rows(from, q.a.col, height, tiles, readable, count, to);
+            return;
+        }
+        for (; tiles > 0; --tiles, from += height * q.a.row, to += height * count) {
             pack_tile_rows<max_rows>(from, q.a.row, height, count, to);
-        } else {
-            copy_tile_rows(from, q.a.col, height, q.m - i, count, to);
         }
     }
     static TileFunction<T> tile(Index rows, Index vecs, TileRows layout, Index steps, TileSource source) {
@@ -113,8 +118,10 @@ struct Bf16 {
     static void pack_b(const Product<float>& q, Index s, Index count, Index j, Index cols, Index width, float* to) {
         bf16::pack_b(q.b, q.k, s, s + count, j, cols, width, to);
     }
-    static void pack_a(const Product<float>& q, Index s, Index count, Index i, Index height, float* to) {
-        bf16::pack_a(q.a, q.k, s, s + count, i, height, to);
+    static void pack_a(const Product<float>& q, Index s, Index count, Index i, Index height, Index tiles, float* to) {
+        for (; tiles > 0; --tiles, i += height, to += height * count) {
+            bf16::pack_a(q.a, q.k, s, s + count, i, height, to);
+        }
     }
     static TileFunction<float> tile(Index rows, Index vecs, TileRows, Index, TileSource source) {
         return bf16::find_tile(static_cast<int>(rows), static_cast<int>(vecs), source);
@@ -160,9 +167,14 @@ Plan make_plan(const Product<T>& q) {
     const Index lda = (q.a.row == 1 ? q.a.col : q.a.row) * bytes;
     const bool far = q.a.row == 1 ? q.k >= 256 && (lda >= page || lda % (page / 4) == 0) : q.k >= 128 && lda % page == 0;
     // A tile's rows of A stream from L2 for every panel, and pieces of 1 KiB, or of a line in every other page, are too short for the
-    // hardware to run ahead. Of AVX-512 more panels must read them to pay for packing, and columns never did.
-    const bool pieces = q.a.row == 1 ? max_vecs == 1 && q.k >= 32 && lda >= page / 2 : q.k >= 192;
-    const bool streams = pieces && q.n >= (max_vecs == 1 ? 256 : 1024);
+    // hardware to run ahead. With AVX-512 shorter ones pay too, columns where they and a panel do not both stay in L1.
+    bool pieces = false;
+    if constexpr (max_vecs == 1) {
+        pieces = q.a.row == 1 ? q.k >= 32 && lda >= page / 2 : q.k >= 192;
+    } else {
+        pieces = q.k >= 96 && (q.a.row == 1 ? q.m > max_rows && q.k * q.n * bytes >= Index{1} << 18 : q.m > 2);
+    }
+    const bool streams = pieces && q.n >= 256;
     plan.pack_a = q.n >= 2 * panel_width<T> && (far || streams);
     if (!plan.pack_a && q.a.row == 1) {
         cut(fewest_steps);
@@ -243,7 +255,8 @@ class Block {
         p0_ = p0;
         p1_ = p1;
         const Index height = rows_.end - rows_.begin;
-        const Index blocks = height <= min_row_block ? 1 : ceil_div(height, row_block<T>(p1 - p0, cols_.size()));
+        const Index tiles = ceil_div(height, max_rows);
+        const Index blocks = height <= min_row_block ? 1 : ceil_div(tiles, row_block<T>(p1 - p0, cols_.size()) / max_rows);
         one_reader_ = packs_again || blocks == 1;
         const bool free = !plan_.pack_a && !plan_.pack_on_the_way;
         const Index b_bytes = cols_.size() * (p1 - p0) * static_cast<Index>(sizeof(T));
@@ -254,11 +267,13 @@ class Block {
             row_range(rows_, cols_);
             return;
         }
+        // Of whole tiles, as high as all rows together allow.
+        const auto first_row = [&](Index block) { return rows_.begin + height * (tiles * block / blocks) / tiles; };
         const Index columns = plan_.pack_b && !one_reader_ ? column_block<T>(p1 - p0) : cols_.size();
         for (Index j = cols_.begin; j < cols_.end; j += columns) {
             const Range cols{j, std::min(cols_.end, j + columns)};
             for (Index block = 0; block < blocks; ++block) {
-                row_range({rows_.begin + height * block / blocks, rows_.begin + height * (block + 1) / blocks}, cols);
+                row_range({first_row(block), first_row(block + 1)}, cols);
             }
         }
     }
@@ -273,12 +288,15 @@ class Block {
             TileSource source = panel_source(rows, j);
             Ahead<T> ahead = next_panel(rows, j);
             const bool packs_a = plan_.pack_a && j == cols.begin;
+            Index packed = rows.begin;  // up to this row
             for_heights(rows, [&](Index i, Index height, Index tiles) {
                 while (tiles > 0) {
                     // What is packed on the way is read while it is fresh.
                     const Index count = packs_a || source == TileSource::rows_to_panel ? 1 : tiles;
-                    if (packs_a) {
-                        pack_a(i, i + height, rows.begin);
+                    if (packs_a && i == packed) {
+                        const Index together = q_.a.row == 1 ? std::min(tiles, tiles_together) : 1;
+                        pack_a(i, height, together, rows.begin);
+                        packed += together * height;
                     }
                     run_tiles(i, height, count, rows.begin, j, 1, source, ahead.tiles > 0 ? &ahead : nullptr);
                     i += count * height;
@@ -380,9 +398,10 @@ class Block {
     // A panel that one block of rows reads is read only while it is fresh, and the next takes its place in the cache.
     T* packed_panel(Index j) const { return one_reader_ && !together_ ? s_.packed_b : s_.packed_b + (j - first_packed_) * (p1_ - p0_); }
 
-    void pack_a(Index i0, Index i1, Index block_begin) {
+    void pack_a(Index i, Index height, Index tiles, Index block_begin) {
         keep_nothing();
-        Arithmetic::pack_a(q_, p0_, p1_ - p0_, i0, i1 - i0, s_.packed_a + (i0 - block_begin) * (p1_ - p0_));
+        const Index steps = p1_ - p0_;
+        Arithmetic::pack_a(q_, p0_, steps, i, height, tiles, s_.packed_a + (i - block_begin) * steps);
     }
 
     // `count` tiles of `height` rows below each other, from row i0 on, in each of `panels` panels from column j on.
@@ -547,13 +566,16 @@ struct Grid {
 
 template <class Arithmetic, class T = typename Arithmetic::Element>
 Grid choose_grid(const Product<T>& q, const Plan& plan, int threads) {
+    // With AVX-512 all of a B that is not at hand passes each thread before one of its panels is read again.
+    const bool far_b = !packs_again && q.k * q.n * static_cast<Index>(sizeof(T)) > far_bytes;
+    const double b_cost = far_b ? 2 * Arithmetic::a_cost : Arithmetic::b_cost;
     Grid best{1, 1};
     double best_cost = 0;
     for (int rows = 1; rows <= threads; ++rows) {
         const int cols = threads / rows;
         const auto height = static_cast<double>(ceil_div(q.m, rows));
         const auto width = static_cast<double>(ceil_div(ceil_div(q.n, panel_width<T>), cols) * panel_width<T>);
-        const double pack = (plan.pack_b ? Arithmetic::b_cost * width : 0.0) + (plan.pack_a ? Arithmetic::a_cost * height : 0.0);
+        const double pack = (plan.pack_b ? b_cost * width : 0.0) + (plan.pack_a ? Arithmetic::a_cost * height : 0.0);
         const double cost = height * width + pack;
         if (rows == 1 || cost < best_cost) {
             best = {rows, cols};

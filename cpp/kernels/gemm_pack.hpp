@@ -59,6 +59,9 @@ void pack_columns(const T* b, Index ldb, bool slack, Index k, Index cols, Index 
     }
 }
 
+// Rows that are asked for ahead: they may lie too far apart for the hardware to guess.
+constexpr Index rows_ahead = 8;
+
 // The rows of one register tile side by side: to[p][0..height) = a(0..height, p). Whole packets are stored in rising order, so what one
 // writes behind its row the next replaces; the last writes up to a packet behind the end.
 
@@ -69,6 +72,22 @@ void pack_tile_rows(const T* a, Index lda, Index height, Index k, T* to) {
     constexpr Index block = simd::Vec<T>::packet_lanes;
     constexpr Index squares = ceil_div(Most, block);
     Index p = 0;
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) {
+        // The first eight rows and the last eight: nothing is written behind a row.
+        if (height >= 8) {
+            for (; p + block <= k; p += block, to += block * height) {
+                for (const Index first : {Index{0}, height - 8}) {
+#pragma GCC unroll 1
+                    for (Index q = 0; q < block; q += 4) {
+                        simd::turn_eight([&](Index r) FASTOPT_INLINE_LAMBDA { return a + (first + r) * lda + p + q; },
+                                         to + q * height + first, height);
+                    }
+                }
+            }
+        }
+    }
+#endif
     for (; p + block <= k; p += block) {
         alignas(cache_line) T square[squares][block * block];
         for (Index s = 0; s < squares && s * block < height; ++s) {
@@ -89,19 +108,29 @@ void pack_tile_rows(const T* a, Index lda, Index height, Index k, T* to) {
     }
 }
 
-// a(i, p) = a[i + p * lda], of which `readable` elements from each a(0, p) on may be read.
+// a(i, p) = a[i + p * lda], of which `readable` elements from each a(0, p) on may be read; of `tiles` tiles below
+// each other.
 template <class T>
-void copy_tile_rows(const T* a, Index lda, Index height, Index readable, Index k, T* to) {
+void copy_tile_rows(const T* a, Index lda, Index height, Index tiles, Index readable, Index k, T* to) {
     using Packet = typename simd::Vec<T>::Packet;
     constexpr Index block = simd::Vec<T>::packet_lanes;
     const Index packets = ceil_div(height, block);
+    const Index beyond = packets * block - height;  // read and written behind a row of a tile
+    // So many tiles may be read like that, and so many rows written: where a tile ends the next one has begun already.
+    const Index wide_tiles = readable >= tiles * height + beyond ? tiles : tiles - 1;
+    const Index wide_rows = k - ceil_div(beyond, height);
     for (Index p = 0; p < k; ++p, a += lda, to += height) {
-        if (packets * block > readable) {
-            std::memcpy(to, a, static_cast<std::size_t>(height) * sizeof(T));
-            continue;
+        const T* from = a;
+        T* at = to;
+        Index left = tiles;
+        for (const Index exact = p < wide_rows ? tiles - wide_tiles : tiles; left > exact; --left, from += height, at += height * k) {
+            __builtin_prefetch(from + rows_ahead * lda);
+            for (Index s = 0; s < packets; ++s) {
+                simd::ei::pstoreu(at + s * block, simd::ei::ploadu<Packet>(from + s * block));
+            }
         }
-        for (Index s = 0; s < packets; ++s) {
-            simd::ei::pstoreu(to + s * block, simd::ei::ploadu<Packet>(a + s * block));
+        for (; left > 0; --left, from += height, at += height * k) {
+            std::memcpy(at, from, static_cast<std::size_t>(height) * sizeof(T));
         }
     }
 }

@@ -152,6 +152,25 @@ FASTOPT_INLINE void store_column(T* to, Index ld, const Vec<T>& v, Index count) 
         to[i * ld] = line[i];
     }
 }
+#if defined(__AVX512F__)
+// Four columns of eight rows, turned: to[i * stride + r] = row(r)[i].
+template <class Row>
+FASTOPT_INLINE void turn_eight(const Row& row, float* to, Index stride) {
+    __m256 v[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        v[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(j))), _mm_loadu_ps(row(j + 4)), 1);
+    }
+    const __m256d low01 = _mm256_castps_pd(_mm256_unpacklo_ps(v[0], v[1]));
+    const __m256d low23 = _mm256_castps_pd(_mm256_unpacklo_ps(v[2], v[3]));
+    const __m256d high01 = _mm256_castps_pd(_mm256_unpackhi_ps(v[0], v[1]));
+    const __m256d high23 = _mm256_castps_pd(_mm256_unpackhi_ps(v[2], v[3]));
+    _mm256_storeu_ps(to, _mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23)));
+    _mm256_storeu_ps(to + stride, _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23)));
+    _mm256_storeu_ps(to + 2 * stride, _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23)));
+    _mm256_storeu_ps(to + 3 * stride, _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23)));
+}
+#endif
 // A square of packet_lanes rows and columns, turned: to[i * stride + r] = row(r)[i].
 template <class T, class Row>
 FASTOPT_INLINE void turn(const Row& row, T* to, Index stride) {
@@ -164,20 +183,7 @@ FASTOPT_INLINE void turn(const Row& row, T* to, Index stride) {
         for (int r = 0; r < count; r += 8) {
 #pragma GCC unroll 1
             for (int i = 0; i < count; i += 4) {
-                __m256 v[4];
-#pragma GCC unroll 4
-                for (int j = 0; j < 4; ++j) {
-                    v[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(r + j) + i)), _mm_loadu_ps(row(r + j + 4) + i), 1);
-                }
-                const __m256d low01 = _mm256_castps_pd(_mm256_unpacklo_ps(v[0], v[1]));
-                const __m256d low23 = _mm256_castps_pd(_mm256_unpacklo_ps(v[2], v[3]));
-                const __m256d high01 = _mm256_castps_pd(_mm256_unpackhi_ps(v[0], v[1]));
-                const __m256d high23 = _mm256_castps_pd(_mm256_unpackhi_ps(v[2], v[3]));
-                T* at = to + i * stride + r;
-                _mm256_storeu_ps(at, _mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23)));
-                _mm256_storeu_ps(at + stride, _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23)));
-                _mm256_storeu_ps(at + 2 * stride, _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23)));
-                _mm256_storeu_ps(at + 3 * stride, _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23)));
+                turn_eight([&](Index q) FASTOPT_INLINE_LAMBDA { return row(r + q) + i; }, to + i * stride + r, stride);
             }
         }
         return;
