@@ -93,6 +93,7 @@ def test_nothing_is_read_or_written_behind_arrays(dtype):
             b = right.array((n, k) if transpose_b else (k, n), dtype)
             a[...], b[...] = 1, 2
             out = result.array((m, n), dtype)
+            out[...] = np.nan
             core.matmul(a, b, out, transpose_a, transpose_b)
             assert (out == 2 * k).all(), (m, k, n)
 

@@ -108,8 +108,7 @@ void pack_tile_rows(const T* a, Index lda, Index height, Index k, T* to) {
     }
 }
 
-// a(i, p) = a[i + p * lda], of which `readable` elements from each a(0, p) on may be read; of `tiles` tiles below
-// each other.
+// a(i, p) = a[i + p * lda], of which `readable` elements from each a(0, p) on may be read; of `tiles` tiles below each other.
 template <class T>
 void copy_tile_rows(const T* a, Index lda, Index height, Index tiles, Index readable, Index k, T* to) {
     using Packet = typename simd::Vec<T>::Packet;
@@ -117,7 +116,7 @@ void copy_tile_rows(const T* a, Index lda, Index height, Index tiles, Index read
     const Index packets = ceil_div(height, block);
     const Index beyond = packets * block - height;  // read and written behind a row of a tile
     // So many tiles may be read like that, and so many rows written: where a tile ends the next one has begun already.
-    const Index wide_tiles = readable >= tiles * height + beyond ? tiles : tiles - 1;
+    const Index wide_tiles = std::clamp<Index>((readable - beyond) / height, 0, tiles);
     const Index wide_rows = k - ceil_div(beyond, height);
     for (Index p = 0; p < k; ++p, a += lda, to += height) {
         const T* from = a;
