@@ -167,7 +167,8 @@ Plan make_plan(const Product<T>& q) {
     const Index lda = (q.a.row == 1 ? q.a.col : q.a.row) * bytes;
     const bool far = q.a.row == 1 ? q.k >= 256 && (lda >= page || lda % (page / 4) == 0) : q.k >= 128 && lda % page == 0;
     // A tile's rows of A stream from L2 for every panel, and pieces of 1 KiB, or of a line in every other page, are too short for the
-    // hardware to run ahead. With AVX-512 shorter ones pay too, columns where they and a panel do not both stay in L1.
+    // hardware to run ahead. With AVX-512 shorter ones pay too: rows of more than two, columns of more than one tile where they and a panel
+    // do not both stay in L1.
     bool pieces = false;
     if constexpr (max_vecs == 1) {
         pieces = q.a.row == 1 ? q.k >= 32 && lda >= page / 2 : q.k >= 192;
@@ -566,7 +567,8 @@ struct Grid {
 
 template <class Arithmetic, class T = typename Arithmetic::Element>
 Grid choose_grid(const Product<T>& q, const Plan& plan, int threads) {
-    // With AVX-512 all of a B that is not at hand passes each thread before one of its panels is read again.
+    // With AVX-512 a B that is not at hand is read and written panel after panel before the first of them is read again; sharing it is
+    // worth more than sharing A, which waits in L2.
     const bool far_b = !packs_again && q.k * q.n * static_cast<Index>(sizeof(T)) > far_bytes;
     const double b_cost = far_b ? 2 * Arithmetic::a_cost : Arithmetic::b_cost;
     Grid best{1, 1};
