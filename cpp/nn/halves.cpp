@@ -29,13 +29,16 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
     capacity_ = grows ? 0 : capacity_;
     for (int t = 0; t < threads; ++t) {
         Half& mine = half(t);
-        mine.target = mine.targets.reserve(data, rows);
+        for (Gathered* const to : {&mine.batch, &mine.next}) {
+            to->rows.reserve(rows, network_.inputs());
+            to->target = to->targets.reserve(data, rows);
+        }
         if (!grows) {
             continue;
         }
-        mine.input.reserve(rows, network_.inputs());
+        mine.next_order.reserve(rows);
         if (standardization_ != nullptr) {
-            mine.rows.reserve(rows, network_.inputs());
+            mine.standardized.reserve(rows, network_.inputs());
         }
         Index scratch = 0;
         for (Index l = 0; l < layers(); ++l) {
@@ -58,6 +61,18 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
     rows_ = rows;
     has_labels_ = data.labels != nullptr;
     target_columns_ = data.y.cols;
+}
+
+template <class T>
+void Halves<T>::gather_rows(Gathered& to, const Data<T>& data, const Index* order) const {
+    gather<T>(data.x, order, 0, to.rows.view(rows_));
+    to.targets.gather_rows(data, order, {0, rows_});
+}
+
+template <class T>
+Matrix<T> Halves<T>::input(int thread) const {
+    const Half& mine = half(thread);
+    return (standardization_ != nullptr ? mine.standardized : mine.batch.rows).view(rows_);
 }
 
 // A matrix of the shape of this thread's part of the first layer's weight.
@@ -129,14 +144,17 @@ ConstMatrix<T> Halves<T>::slope_source(int thread, Index number) const {
 }
 
 template <class T>
-void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, Profile* profile) {
+void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, bool gathered, Profile* profile) {
     Half& mine = half(thread);
-    const Matrix<T> x = mine.input.view(rows_);
-    gather<T>(data.x, order, 0, standardization_ != nullptr ? mine.rows.view(rows_) : x);
-    mine.targets.gather_rows(data, order, {0, rows_});
-    lap(profile, Phase::gather, 0, rows_);
+    if (gathered) {
+        std::swap(mine.batch, mine.next);
+    } else {
+        gather_rows(mine.batch, data, order);
+    }
+    lap(profile, Phase::gather, 0, gathered ? 0 : rows_);
+    const Matrix<T> x = input(thread);
     if (standardization_ != nullptr) {
-        standardization_->forward({true}, mine.rows.view(rows_), x, nullptr);
+        standardization_->forward({true}, mine.batch.rows.view(rows_), x, nullptr);
         lap(profile, Phase::forward, standardization_->number(), rows_);
     }
     const Range own = units(thread);
@@ -147,6 +165,14 @@ void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, Profi
     lap(profile, Phase::forward, layer(0).number(), rows_);
     layer(1).forward_half(h, own, mine.sums.view(rows_), mine.scratch.data());
     lap(profile, Phase::forward, layer(1).number(), rows_);
+}
+
+template <class T>
+void Halves<T>::gather_next(int thread, const Data<T>& data, const Rows& next, Profile* profile) {
+    Half& mine = half(thread);
+    next.copy_to(mine.next_order.data());
+    gather_rows(mine.next, data, mine.next_order.data());
+    lap(profile, Phase::gather, 0, rows_);
 }
 
 template <class T>
@@ -183,7 +209,7 @@ void Halves<T>::weight_gradient(int thread, Index number, Profile* profile) {
     Half& mine = half(thread);
     const auto at = static_cast<std::size_t>(number);
     const Matrix<T> grad = mine.gradients[at].view(rows_);
-    const ConstMatrix<T> x = number == 0 ? mine.input.view(rows_) : mine.activations[at - 1].view(rows_);
+    const ConstMatrix<T> x = number == 0 ? input(thread) : mine.activations[at - 1].view(rows_);
     const Range own = units(thread);
     if (number == 0) {
         dense_backward_weight<T>(x, grad, first(thread, mine.weight_gradient), mine.scratch.data());

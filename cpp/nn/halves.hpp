@@ -43,11 +43,15 @@ class Halves {
     // A step, by each thread, in this order. Before `forward` both have been through `begin`; before either changes weights of the third
     // layer both have been through `backward`.
     Index rows() const { return rows_; }
-    void begin(int thread, const Data<T>& data, const Index* order, Profile* profile);
+    // Up to the partial sums; `gathered`: of the rows that gather_next was given last, else of those in `order`.
+    void begin(int thread, const Data<T>& data, const Index* order, bool gathered, Profile* profile);
+    // Between `begin` and `forward`: rows of the next step, while what the other thread wrote is still on its way. Where there are as many.
+    bool takes_next(const Rows& next) const { return next.count == rows_; }
+    void gather_next(int thread, const Data<T>& data, const Rows& next, Profile* profile);
     void forward(int thread, Profile* profile);
     ConstMatrix<T> output(int thread) const { return half(thread).activations.back().view(rows_); }
     Matrix<T> output_gradient(int thread) const { return half(thread).gradients.back().view(rows_); }
-    const Target<T>& target(int thread) const { return half(thread).target; }
+    const Target<T>& target(int thread) const { return half(thread).batch.target; }
     T* row_loss(int thread) const { return half(thread).row_loss.data(); }
     T* row_scratch(int thread) const { return half(thread).row_scratch.data(); }
     void backward(int thread, Profile* profile);
@@ -65,11 +69,16 @@ class Halves {
     Index layers() const { return static_cast<Index>(layers_.size()); }
 
    private:
-    struct alignas(2 * cache_line) Half {
-        PaddedMatrix<T> rows;  // before standardization, if there is any
-        PaddedMatrix<T> input;
+    struct Gathered {
+        PaddedMatrix<T> rows;
         BatchTargets<T> targets;
         Target<T> target;
+    };
+    struct alignas(2 * cache_line) Half {
+        Gathered batch;
+        Gathered next;
+        Buffer<Index> next_order;
+        PaddedMatrix<T> standardized;  // rows, if there is such a layer
         // Of each layer: of the first one this thread's units alone.
         std::vector<PaddedMatrix<T>> activations;
         std::vector<PaddedMatrix<T>> before;  // the activation, where its derivative needs that
@@ -87,6 +96,8 @@ class Halves {
     const DenseLayer<T>& layer(Index number) const { return *layers_[static_cast<std::size_t>(number)]; }
     Range segments_of(Index layer) const { return network_.segments_of(network_.first_of_halves() + layer); }
     Range units(int thread) const { return thread == 0 ? Range{0, split_} : Range{split_, layer(0).outputs()}; }
+    void gather_rows(Gathered& to, const Data<T>& data, const Index* order) const;
+    Matrix<T> input(int thread) const;
     Matrix<T> first(int thread, const Buffer<T>& memory) const;
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;

@@ -66,6 +66,7 @@ class TrainStep {
     // Before the first batch of other rows, and before so many steps.
     void begin_run(Index steps) {
         widened_ = {0, 0};
+        gathered_in_halves_ = false;
         steps_left_ = steps;
     }
     // Weights and slots that are with the threads that own them come back to the flat buffers; after an error, else it is done at the end
@@ -120,7 +121,8 @@ class TrainStep {
         T* row_scale = nullptr;
     };
 
-    // A step that two threads do in halves: what thread 0 tells the other, in one line; the other may be a step behind.
+    // A step that two threads do in halves: what thread 0 tells the other, in one line and, for when it waits, another; the other may be a
+    // step behind.
     struct alignas(cache_line) HalfStep {
         TrainStep* self;
         const Batch* batch;  // of thread 0
@@ -129,6 +131,8 @@ class TrainStep {
         const T* row_scale;
         std::uint64_t turn;  // of the meeting for partial sums; the one after it says that the weights of the last layer have been read
         double learning_rate;
+        bool gathered;  // as the next rows of the step before
+        Rows next;
         void operator()(int thread, int threads) { self->do_half(*this, thread, threads); }
     };
 
@@ -199,6 +203,7 @@ class TrainStep {
     alignas(2 * cache_line) Index t_ = 0;
     Index steps_left_ = 0;  // of a run, after the present one
     Index steps_in_halves_ = 0;
+    bool gathered_in_halves_ = false;  // the rows of the next step, if that is in halves too
     ThreadChoice thread_choice_;
 };
 

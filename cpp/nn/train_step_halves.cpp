@@ -1,6 +1,7 @@
 // Steps of a small network on two threads that share its first two layers by units (nn/halves.hpp).
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/threads.hpp"
 #include "nn/train_step.hpp"
@@ -82,7 +83,11 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     }
     const std::uint64_t turn = meeting_.begin(2);
     HalfStep& step = half_steps_[static_cast<std::size_t>(turn / 2 % 2)];
-    step = {this, &batch, batch.data, batch.order, batch.row_scale, turn, learning_rate};
+    step = {this, &batch, batch.data, batch.order, batch.row_scale, turn, learning_rate, std::exchange(gathered_in_halves_, false), {}};
+    if (halves_->takes_next(batch.next)) {
+        step.next = batch.next;
+        gathered_in_halves_ = true;
+    }
     half_.whole = false;
     parallel_ahead(Halves<T>::threads, step);
     if (!half_.whole) {
@@ -98,12 +103,21 @@ template <class T>
 void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     Halves<T>& halves = *halves_;
     Profile* laps = thread == 0 ? network_->profile() : nullptr;
-    if (!meeting_.after(step.turn, thread, threads, [&] { halves.begin(thread, *step.data, step.order, laps); })) {
+    std::exception_ptr error =
+        meeting_.arrive_after(step.turn, thread, [&] { halves.begin(thread, *step.data, step.order, step.gathered, laps); });
+    if (!error && step.next.count > 0) {
+        halves.gather_next(thread, *step.data, step.next, laps);
+    }
+    const bool begun = meeting_.wait(step.turn, threads);
+    lap(laps, Phase::wait, 0, halves.rows());
+    if (error) {
+        std::rethrow_exception(error);
+    }
+    if (!begun) {
         return;
     }
-    lap(laps, Phase::wait, 0, halves.rows());
     const std::uint64_t read = step.turn + 1;
-    const std::exception_ptr error = meeting_.arrive_after(read, thread, [&] {
+    error = meeting_.arrive_after(read, thread, [&] {
         halves.forward(thread, laps);
         evaluate_rows<T>(*loss_, 0, halves.rows(), halves.output(thread), halves.target(thread), step.row_scale, halves.row_loss(thread),
                          halves.output_gradient(thread));
