@@ -14,6 +14,12 @@ def sharing_network(inputs=INPUTS):
     return fo.Network(inputs, layers, dtype="float32", seed=3)
 
 
+def halved_network(inputs=INPUTS):
+    """Two threads share the units of its first two layers."""
+    layers = [fo.layers.Dense(64, activation="relu"), fo.layers.Dense(64, activation="relu"), fo.layers.Dense(OUTPUTS)]
+    return fo.Network(inputs, layers, dtype="float32", seed=3)
+
+
 def gathered_rows(profile):
     """Rows that were gathered between two steps."""
     return sum(rows for phase, _, _, rows, _ in profile._native.cells() if phase == "gather")
@@ -55,8 +61,9 @@ def test_a_large_batch_has_one_place_in_memory(cut_for_threads):
     assert gathered_rows(profile) == rows
 
 
+@pytest.mark.parametrize("network", [sharing_network, halved_network])
 @pytest.mark.parametrize("index", [np.int32, np.int64])
-def test_rows_of_another_time_are_not_used(cut_for_threads, index):
+def test_rows_of_another_time_are_not_used(cut_for_threads, index, network):
     """A run ends with a loss that is not finite, when the next batch may be there already; then the caller changes the data."""
     cut_for_threads(2)
     rng = np.random.default_rng(2)
@@ -67,7 +74,7 @@ def test_rows_of_another_time_are_not_used(cut_for_threads, index):
     def run(trainer, first, stop):
         return trainer._native.run_steps(x, y, None, order, BATCH, rates, losses, weights, first, stop)
 
-    used, fresh = (fo.Trainer(sharing_network(), "mse", "adam") for _ in range(2))
+    used, fresh = (fo.Trainer(network(), "mse", "adam") for _ in range(2))
     y[5] = np.inf
     assert run(used, 0, 3) == 0
     x += 1
@@ -75,3 +82,4 @@ def test_rows_of_another_time_are_not_used(cut_for_threads, index):
     assert run(used, 1, 3) == run(fresh, 1, 3) == 2
     for name, value in fresh.state_dict().items():
         assert_array_equal(used.state_dict()[name], value, err_msg=name)
+    assert (used._native.steps_in_halves > 0) == (network is halved_network)

@@ -425,8 +425,9 @@ def test_what_a_run_of_steps_refuses():
     rates, losses, weights = np.full(2, 0.1), np.zeros(2), np.zeros(2)
     before = trainer.state_dict()
     for dtype in (np.int32, np.int64):
-        for order in ([0, 10, 1, 2], [0, 1, 2, -1], [0, 1, 2, 7]):
-            refuses(f"{order}", trainer._native.run_steps, x, y, None, np.array(order, dtype), 2, rates, losses, weights, match=r"0\.\.")
+        for order in ([0, 10, 1, 2], [0, 1, 2, -1], [0, 1, 2, 7], [*range(10), 7]):
+            batch = -(-len(order) // 2)
+            refuses(f"{order}", trainer._native.run_steps, x, y, None, np.array(order, dtype), batch, rates, losses, weights, match=r"0\.\.")
     refuses("float rows", trainer._native.run_steps, x, y, None, np.zeros(4), 2, rates, losses, weights)
     whole = (x, y, None, np.arange(4), 2, rates, losses, weights)
     for first, stop in ((-1, 1), (2, 1), (0, 3), (3, -1)):
@@ -446,6 +447,8 @@ def test_what_a_run_of_steps_refuses():
     np.testing.assert_array_equal(run(np.int64, ()), whole)
     np.testing.assert_array_equal(run(np.int32, (0, 1), (1, 1), (1, 3)), whole)
     np.testing.assert_array_equal(run(np.int64, (0, 2), (2,)), whole)
+    as_many_as_there_are = np.array([*range(7), 9, 9, 8, 8, 0], np.int32)  # but never the row of the wrong label
+    assert trainer._native.run_steps(x, y, None, as_many_as_there_are, 6, rates, losses, weights) == 2
 
 
 @pytest.mark.parametrize("threads", [1, 2])

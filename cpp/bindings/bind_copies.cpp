@@ -5,10 +5,14 @@
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
 #include "core/threads.hpp"
+#include "kernels/copy_away.hpp"
 
 namespace fastopt {
 
 namespace {
+
+// Larger arrays are copied past the caches: in less time, and the weights stay in them.
+constexpr Index large_bytes = Index{1} << 20;
 
 class ArrayCopies {
    public:
@@ -25,7 +29,12 @@ class ArrayCopies {
     }
     void take() {
         for (const Part& part : parts_) {
-            copy(part.live, part.size, copies_.data() + part.at);
+            char* const to = copies_.data() + part.at;
+            if (part.size > large_bytes) {
+                copy_away(part.live, part.size, to);
+            } else {
+                copy(part.live, part.size, to);
+            }
         }
     }
     void restore() {

@@ -75,9 +75,13 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     return loss;
 }
 
-// Of all labels only those of the rows in `order`: an epoch of many rows is run in many pieces.
+// Of `count` labels only those of the rows in `order`: an epoch of many rows is run in many pieces. Where that names as many, all of them,
+// one behind the other, are looked at first: a row may have a label that no row in `order` has.
 template <class I>
-bool labels_below(const std::int32_t* labels, const Flat<I>& order, Index limit) {
+bool labels_below(const std::int32_t* labels, Index count, const Flat<I>& order, Index limit) {
+    if (order.size >= count && all_below(labels, count, limit)) {
+        return true;
+    }
     std::uint32_t outside = 0;
     for (Index i = 0; i < order.size; ++i) {
         outside |= static_cast<std::uint32_t>(static_cast<std::uint32_t>(labels[order.data[i]]) >= static_cast<std::uint32_t>(limit));
@@ -128,7 +132,7 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     const Flat<double> weight_out{output_flat<double>(weights, "weights", steps).data + first_step, rate.size};
     double* const penalty_out = penalties.is_none() ? nullptr : output_flat<double>(penalties, "penalties", batches.epochs()).data;
     check(all_below(rows.data, rows.size, data.x.rows), "order must hold rows 0..", data.x.rows - 1);
-    check(data.labels == nullptr || labels_below(data.labels, rows, self.network().outputs()), "labels must be in 0..",
+    check(data.labels == nullptr || labels_below(data.labels, data.x.rows, rows, self.network().outputs()), "labels must be in 0..",
           self.network().outputs() - 1);
     std::for_each(rate.data, rate.data + rate.size, check_rate);
     const py::gil_scoped_release release;
