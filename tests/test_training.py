@@ -426,8 +426,8 @@ def test_what_a_run_of_steps_refuses():
     before = trainer.state_dict()
     for dtype in (np.int32, np.int64):
         for order in ([0, 10, 1, 2], [0, 1, 2, -1], [0, 1, 2, 7], [*range(10), 7]):
-            batch = -(-len(order) // 2)
-            refuses(f"{order}", trainer._native.run_steps, x, y, None, np.array(order, dtype), batch, rates, losses, weights, match=r"0\.\.")
+            steps = (x, y, None, np.array(order, dtype), -(-len(order) // 2), rates, losses, weights)
+            refuses(f"{order}", trainer._native.run_steps, *steps, match=r"0\.\.")
     refuses("float rows", trainer._native.run_steps, x, y, None, np.zeros(4), 2, rates, losses, weights)
     whole = (x, y, None, np.arange(4), 2, rates, losses, weights)
     for first, stop in ((-1, 1), (2, 1), (0, 3), (3, -1)):
