@@ -14,43 +14,76 @@ namespace {
 constexpr int rounds = 10;
 constexpr int blocks = chunk_elements / 4;
 
+#if defined(__AVX512F__)
+
+struct Lanes {
+    using Vector = __m512i;
+    static constexpr int count = 8;
+    static Vector each(std::uint64_t value) { return _mm512_set1_epi64(static_cast<long long>(value)); }
+    static Vector from(std::uint64_t first) { return _mm512_add_epi64(each(first), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7)); }
+    static Vector product(Vector a, Vector b) { return _mm512_mul_epu32(a, b); }
+    static Vector sum(Vector a, Vector b) { return _mm512_add_epi32(a, b); }
+    static Vector high(Vector a) { return _mm512_srli_epi64(a, 32); }
+    static Vector differ(Vector a, Vector b, Vector c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+    static Vector pairs(Vector low, Vector high) { return _mm512_mask_blend_epi32(0xAAAA, low, _mm512_slli_epi64(high, 32)); }
+    static void store(Vector words01, Vector words23, std::uint32_t* to) {
+        const Vector even = _mm512_unpacklo_epi64(words01, words23);  // blocks 0, 2, 4 and 6
+        const Vector odd = _mm512_unpackhi_epi64(words01, words23);
+        _mm512_storeu_si512(to, _mm512_permutex2var_epi64(even, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), odd));
+        _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi64(even, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), odd));
+    }
+};
+
+#elif defined(__AVX2__)
+
+struct Lanes {
+    using Vector = __m256i;
+    static constexpr int count = 4;
+    static Vector each(std::uint64_t value) { return _mm256_set1_epi64x(static_cast<long long>(value)); }
+    static Vector from(std::uint64_t first) { return _mm256_add_epi64(each(first), _mm256_setr_epi64x(0, 1, 2, 3)); }
+    static Vector product(Vector a, Vector b) { return _mm256_mul_epu32(a, b); }
+    static Vector sum(Vector a, Vector b) { return _mm256_add_epi32(a, b); }
+    static Vector high(Vector a) { return _mm256_srli_epi64(a, 32); }
+    static Vector differ(Vector a, Vector b, Vector c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
+    static Vector pairs(Vector low, Vector high) { return _mm256_blend_epi32(low, _mm256_slli_epi64(high, 32), 0xAA); }
+    static void store(Vector words01, Vector words23, std::uint32_t* to) {
+        const Vector even = _mm256_unpacklo_epi64(words01, words23);  // blocks 0 and 2
+        const Vector odd = _mm256_unpackhi_epi64(words01, words23);
+        _mm256_storeu_si256(reinterpret_cast<Vector*>(to), _mm256_permute2x128_si256(even, odd, 0x20));
+        _mm256_storeu_si256(reinterpret_cast<Vector*>(to + 8), _mm256_permute2x128_si256(even, odd, 0x31));
+    }
+};
+
+#endif
+
 #if defined(__AVX2__)
 
-// Four blocks at a time, each word in the low half of a 64-bit lane. What the products leave in the high halves stays there: a product does
-// not read it. Written out, because GCC multiplies by a constant in a dozen shifts and additions.
-class FourBlocks {
+// A block in each 64-bit lane, each word in its low half. What the products leave in the high halves stays there: a product does not read
+// it. Written out, because GCC multiplies by a constant in a dozen shifts and additions.
+class SomeBlocks {
    public:
-    FourBlocks(const Stream& stream, std::uint64_t first_block)
-        : c0_(_mm256_add_epi64(each(first_block), _mm256_setr_epi64x(0, 1, 2, 3))),
-          c1_(each(first_block >> 32)),
-          c2_(each(stream.step)),
-          c3_(each(stream.layer)),
-          key0_(each(stream.seed)),
-          key1_(each((stream.seed ^ stream.step) >> 32)) {}
+    SomeBlocks(const Stream& stream, std::uint64_t first_block)
+        : c0_(Lanes::from(first_block)),
+          c1_(Lanes::each(first_block >> 32)),
+          c2_(Lanes::each(stream.step)),
+          c3_(Lanes::each(stream.layer)),
+          key0_(Lanes::each(stream.seed)),
+          key1_(Lanes::each((stream.seed ^ stream.step) >> 32)) {}
 
     void round() {
-        const __m256i product0 = _mm256_mul_epu32(c0_, each(0xD2511F53u));
-        const __m256i product1 = _mm256_mul_epu32(c2_, each(0xCD9E8D57u));
-        c0_ = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(product1, 32), c1_), key0_);
+        const Lanes::Vector product0 = Lanes::product(c0_, Lanes::each(0xD2511F53u));
+        const Lanes::Vector product1 = Lanes::product(c2_, Lanes::each(0xCD9E8D57u));
+        c0_ = Lanes::differ(Lanes::high(product1), c1_, key0_);
         c1_ = product1;
-        c2_ = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(product0, 32), c3_), key1_);
+        c2_ = Lanes::differ(Lanes::high(product0), c3_, key1_);
         c3_ = product0;
-        key0_ = _mm256_add_epi32(key0_, each(0x9E3779B9u));
-        key1_ = _mm256_add_epi32(key1_, each(0xBB67AE85u));
+        key0_ = Lanes::sum(key0_, Lanes::each(0x9E3779B9u));
+        key1_ = Lanes::sum(key1_, Lanes::each(0xBB67AE85u));
     }
-    void store(std::uint32_t* words) const {
-        const __m256i words01 = _mm256_blend_epi32(c0_, _mm256_slli_epi64(c1_, 32), 0xAA);
-        const __m256i words23 = _mm256_blend_epi32(c2_, _mm256_slli_epi64(c3_, 32), 0xAA);
-        const __m256i even = _mm256_unpacklo_epi64(words01, words23);  // blocks 0 and 2
-        const __m256i odd = _mm256_unpackhi_epi64(words01, words23);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), _mm256_permute2x128_si256(even, odd, 0x20));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + 8), _mm256_permute2x128_si256(even, odd, 0x31));
-    }
+    void store(std::uint32_t* words) const { Lanes::store(Lanes::pairs(c0_, c1_), Lanes::pairs(c2_, c3_), words); }
 
    private:
-    static __m256i each(std::uint64_t value) { return _mm256_set1_epi64x(static_cast<long long>(value)); }
-
-    __m256i c0_, c1_, c2_, c3_, key0_, key1_;
+    Lanes::Vector c0_, c1_, c2_, c3_, key0_, key1_;
 };
 
 #endif
@@ -59,13 +92,13 @@ class FourBlocks {
 
 void random_chunk(const Stream& stream, std::uint64_t chunk, std::uint32_t* words) {
 #if defined(__AVX2__)
-    for (int first = 0; first < blocks; first += 4) {
-        FourBlocks four(stream, chunk * blocks + static_cast<std::uint64_t>(first));
+    for (int first = 0; first < blocks; first += Lanes::count) {
+        SomeBlocks some(stream, chunk * blocks + static_cast<std::uint64_t>(first));
 #pragma GCC unroll 10
         for (int round = 0; round < rounds; ++round) {
-            four.round();
+            some.round();
         }
-        four.store(words + 4 * first);
+        some.store(words + 4 * first);
     }
 #else
     for (int i = 0; i < blocks; ++i) {
