@@ -86,7 +86,8 @@ def inference_pair(fo: Any, core: Any) -> tuple[Callable[[], object], Callable[[
     x, layers = normal(1, 64), dense_layers(fo, (64, 128, 64, 10))
     net = fo.Network(64, layers, dtype="float32", seed=0)
     native = core.Network_float32(64, [layer.config() for layer in layers], 0)
-    return lambda: net(x), lambda: native.infer(x)
+    infer = native.infer
+    return lambda: net(x), lambda: infer(x)
 
 
 def imports(context: Context) -> None:

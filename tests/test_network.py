@@ -1,6 +1,7 @@
 """Networks: names, views, forward and backward against the twin, initialisation, copies, state, standardisation."""
 
 import pickle
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from operator import setitem
@@ -177,6 +178,32 @@ def test_a_brief_call_waits_for_a_training_step():
         """,
         threads=1,  # or the step is one of threads with rows of their own, which asks for no interrupts
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_native_inference_is_a_function_of_its_own(dtype):
+    """It has no dispatcher before it: it counts and checks what it is given, raises what others raise, and keeps its network."""
+    net = fo.mlp(3, [4], 2, dtype=dtype, seed=1)
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(dtype)
+    infer, expected = net._native.infer, net(x)
+    refuses("no array", infer, match="one or two")
+    refuses("three", infer, x, None, None, match="one or two")
+    refuses("a name", lambda: infer(x, out=None), match="keyword")
+    for name, bad in {"list": x.tolist(), "None": None, "complex": x.astype(complex), "vector": x[0], "columns": x[:, :2]}.items():
+        refuses(name, infer, bad, match="x must")
+    for name, bad in {"other dtype": np.zeros((5, 2), "i8"), "rows": np.zeros((4, 2), dtype), "list": expected.tolist()}.items():
+        refuses(f"out: {name}", infer, x, bad, match="out must")
+    references = [sys.getrefcount(net._native)]
+    functions = [net._native.infer for _ in range(100)]
+    references.append(sys.getrefcount(net._native))
+    del functions
+    references.append(sys.getrefcount(net._native))
+    assert references[1:] == [references[0] + 100, references[0]]
+    del net
+    out = np.zeros((5, 2), dtype)
+    assert infer(x, out) is out
+    for found in (out, infer(x), infer(x, None)):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_padding_stays_zero():

@@ -5,6 +5,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
+#include "bindings/direct.hpp"
 #include "kernels/reduce.hpp"
 #include "nn/network.hpp"
 
@@ -208,7 +209,7 @@ void bind_network_of(py::module_& m) {
                  const std::lock_guard<SoleUse> lock(net.mutex());
                  net.adapt(source);
              })
-        .def("infer", &infer<T>, py::arg("x"), py::arg("out") = py::none())
+        .def_property_readonly("infer", [](const py::object& self) { return direct_method<Net, &infer<T>>(self, "infer"); })
         .def("forward", &forward<T>)
         .def("undo_forward",
              [](Net& net) {

@@ -195,8 +195,11 @@ class Network_float32:
         """False when a Standardize layer still waits for `adapt`."""
     def adapt(self, x: NDArray[Any]) -> None:
         """Mean and variance of the training set for the Standardize layer (float32, float64, uint8 or int16 rows)."""
-    def infer(self, x: NDArray[Any], out: Real | None = None) -> Real:
-        """Rows of float32, float64, uint8 or int16 with contiguous rows, converted block by block; `out` is exact."""
+    def infer(self, x: NDArray[Any], out: Real | None = None, /) -> Real:
+        """Rows of float32, float64, uint8 or int16 with contiguous rows, converted block by block; `out` is exact.
+
+        A property: a function that outlives the network, made anew each time.
+        """
     def forward(self, x: Real, training: bool) -> Real: ...
     def undo_forward(self) -> None:
         """As if the last training forward had not been: its count, and the statistics that it moved."""
