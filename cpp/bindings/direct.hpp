@@ -48,7 +48,7 @@ py::object direct_method(const py::object& self, const char* name) {
     static PyMethodDef definition{name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(static_cast<Call>(call))), METH_FASTCALL,
                                   nullptr};
     const auto holder = py::reinterpret_steal<py::object>(PyCapsule_New(
-        py::cast<T*>(self), nullptr, [](PyObject* capsule) { Py_DECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule))); }));
+        py::cast<T*>(self), nullptr, [](PyObject* capsule) { Py_XDECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule))); }));
     if (!holder || PyCapsule_SetContext(holder.ptr(), self.ptr()) != 0) {
         throw py::error_already_set();
     }
