@@ -149,7 +149,6 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
         loss = step_in_halves(batch, learning_rate);
     } else {
         bring_home();
-        gathered_in_halves_ = false;
         loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
     }
     if (!std::isfinite(loss.value)) {

@@ -66,7 +66,6 @@ class TrainStep {
     // Before the first batch of other rows, and before so many steps.
     void begin_run(Index steps) {
         widened_ = {0, 0};
-        gathered_in_halves_ = false;
         steps_left_ = steps;
     }
     // Weights and slots that are with the threads that own them come back to the flat buffers; after an error, else it is done at the end
@@ -203,7 +202,7 @@ class TrainStep {
     alignas(2 * cache_line) Index t_ = 0;
     Index steps_left_ = 0;  // of a run, after the present one
     Index steps_in_halves_ = 0;
-    bool gathered_in_halves_ = false;  // the rows of the next step, if that is in halves too
+    bool gathered_in_halves_ = false;  // the rows of the next step, unless the weights come home before it
     ThreadChoice thread_choice_;
 };
 

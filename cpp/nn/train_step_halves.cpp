@@ -28,6 +28,7 @@ void TrainStep<T>::bring_home() {
     if (halves_ == nullptr || !halves_->away()) {
         return;
     }
+    gathered_in_halves_ = false;
     std::exception_ptr error;
     try {
         wait_for_others();
