@@ -52,7 +52,9 @@ inline void with_row_copy(Index cols, F&& f) {
         });
     } else if (cols == line) {
         f([](const T* from, T* to) { copy_piece<line>(from, to); });
-    } else if (cols >= half) {
+    } else if (cols == half) {
+        f([](const T* from, T* to) { copy_piece<half>(from, to); });
+    } else if (cols > half) {
         f([last = cols - half](const T* from, T* to) {
             copy_piece<half>(from, to);
             copy_piece<half>(from + last, to + last);

@@ -590,9 +590,11 @@ Grid choose_grid(const Product<T>& q, const Plan& plan, int threads) {
 // By one thread; again, if it did just this before.
 template <class Arithmetic, class T = typename Arithmetic::Element>
 void multiply_small(const Product<T>& q, T* scratch) {
-    thread_local const std::unique_ptr<Memo<T>> memo(new Memo<T>);
-    const Calls<T>* const known = memo->find(q, scratch);
+    static thread_local Memo<T>* memo = nullptr;  // what needs no call to make it is found sooner
+    const Calls<T>* const known = memo != nullptr ? memo->find(q, scratch) : nullptr;
     if (known == nullptr) {
+        thread_local const std::unique_ptr<Memo<T>> owner(new Memo<T>);
+        memo = owner.get();
         Calls<T>& calls = memo->place(q);
         calls.begin(q, scratch);
         Block<Arithmetic>(q, make_plan<Arithmetic>(q), {0, q.m}, {0, q.n}, scratch, &calls).run();

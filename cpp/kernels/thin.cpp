@@ -97,52 +97,70 @@ FASTOPT_INLINE void store_down(const T* values, Index count, T* to, Index ld) {
     }
 }
 
+// `Vecs` Vecs of columns of rows [begin, end) of the gradient of the input, from column j on; the columns of W, `width` apart, stay in
+// registers from row to row.
+template <class T, Index Units, bool Relu, Index Vecs>
+FASTOPT_INLINE void input_columns(const ConstMatrix<T>& grad, const T* columns, Index width, const Matrix<T>& grad_x, Index j, Index begin,
+                                  Index end, const ConstMatrix<T>& slope_source) {
+    Vec<T> column[Units][Vecs];
+#pragma GCC unroll 4
+    for (Index u = 0; u < Units; ++u) {
+#pragma GCC unroll 4
+        for (Index v = 0; v < Vecs; ++v) {
+            column[u][v] = simd::load(columns + u * width + j + v * lanes<T>);
+        }
+    }
+    const Index ldf = grad.ld;
+    const Index lds = slope_source.ld;
+    const Index ldo = grad_x.ld;
+    const T* from = grad.row(begin);
+    const T* source = slope_source.row(begin) + j;
+    T* out = grad_x.row(begin) + j;
+    for (Index i = end - begin; i > 0; --i, from += ldf, source += lds, out += ldo) {
+#pragma GCC unroll 4
+        for (Index v = 0; v < Vecs; ++v) {
+            Vec<T> sum = simd::zero<T>();
+#pragma GCC unroll 4
+            for (Index u = 0; u < Units; ++u) {
+                sum = simd::fma(simd::set1(from[u]), column[u][v], sum);
+            }
+            simd::store(out + v * lanes<T>, Relu ? simd::keep(simd::less(simd::zero<T>(), simd::load(source + v * lanes<T>)), sum) : sum);
+        }
+    }
+}
+
+// Rows of the gradient of the input, each of so many Vecs, that stay in L1 until all of their columns are there.
+constexpr Index rows_at_once(Index vecs) { return std::max<Index>(1, 16384 / cache_line / std::max<Index>(1, vecs)); }
+
 // Rows [begin, end) of the gradient of the input: `columns` are those of W, rows of `width` elements.
 template <class T, Index Units, bool Relu>
 void input_rows(const ConstMatrix<T>& grad, const T* columns, Index width, const Matrix<T>& grad_x, Index begin, Index end,
                 Activation slope, const ConstMatrix<T>& slope_source) {
     const bool later = !Relu && slope != Activation::identity;
     const Index whole = grad_x.padded ? width : grad_x.cols / lanes<T> * lanes<T>;
-    const Index rest = grad_x.cols - whole;  // of a row that ends within a cache line
-    const Index ldf = grad.ld;
-    const Index lds = slope_source.ld;
-    const Index ldo = grad_x.ld;
-    const T* from = grad.row(begin);
-    const T* source = slope_source.row(begin);
-    T* out = grad_x.row(begin);
-    for (Index i = begin; i < end; ++i, from += ldf, source += lds, out += ldo) {
-        Vec<T> factor[Units];
-#pragma GCC unroll 4
-        for (Index u = 0; u < Units; ++u) {
-            factor[u] = simd::set1(from[u]);
-        }
-        const auto at = [&](Index j) FASTOPT_INLINE_LAMBDA {
-            Vec<T> sum = simd::zero<T>();
-#pragma GCC unroll 4
-            for (Index u = 0; u < Units; ++u) {
-                sum = simd::fma(factor[u], simd::load(columns + u * width + j), sum);
-            }
-            return Relu ? simd::keep(simd::less(simd::zero<T>(), simd::load(source + j)), sum) : sum;
-        };
+    const Index rest = grad_x.cols - whole;  // of rows that end within a cache line
+    for (Index next, i = begin; i < end; i = next) {
+        next = std::min(end, i + rows_at_once(width / lanes<T>));
         Index j = 0;
-        for (; j + lanes<T> < whole; j += 2 * lanes<T>) {
-            simd::store(out + j, at(j));
-            simd::store(out + j + lanes<T>, at(j + lanes<T>));
+        for (; j + 2 * lanes<T> <= whole; j += 2 * lanes<T>) {
+            input_columns<T, Units, Relu, 2>(grad, columns, width, grad_x, j, i, next, slope_source);
         }
         if (j < whole) {
-            simd::store(out + j, at(j));
+            input_columns<T, Units, Relu, 1>(grad, columns, width, grad_x, j, i, next, slope_source);
         }
         if (later && whole > 0) {
-            activation_backward_tile(slope, source, lds, out, ldo, 1, whole / lanes<T>);
+            activation_backward_tile(slope, slope_source.row(i), slope_source.ld, grad_x.row(i), grad_x.ld, next - i, whole / lanes<T>);
         }
-        if (rest > 0) {
-            alignas(cache_line) T last[lanes<T>];
-            simd::store(last, at(whole));
-            if (later) {
-                activation_backward_tile(slope, source + whole, lds, last, lanes<T>, 1, 1);
-            }
-            simd::store_partial(out + whole, simd::load(last), rest);
+    }
+    for (Index i = begin; rest > 0 && i < end; ++i) {
+        alignas(cache_line) T last[lanes<T>];
+        const ConstMatrix<T> source{slope_source.row(i) + whole, 1, lanes<T>, lanes<T>, true};
+        input_columns<T, Units, Relu, 1>(grad.row_range(i, 1), columns + whole, width, {last, 1, lanes<T>, lanes<T>, true}, 0, 0, 1,
+                                         source);
+        if (later) {
+            activation_backward_tile(slope, source.data, lanes<T>, last, lanes<T>, 1, 1);
         }
+        simd::store_partial(grad_x.row(i) + whole, simd::load(last), rest);
     }
 }
 
