@@ -12,6 +12,7 @@ from reference.activations import ACTIVATIONS
 SHAPES = [
     *itertools.product((0, 1, 3, 17, 65), (1, 3, 17, 65), (1, 2, 10, 65)),
     *((40, 21, units) for units in range(4, 18)),  # from thin to more than a cache line
+    *((300, inputs, units) for inputs in (21, 70) for units in range(1, 5)),  # thin, of more rows than are worked through at once
     (130, 400, 70),
     (33, 784, 128),
     (5, 0, 3),
