@@ -37,17 +37,17 @@ Index dense_scratch(Index rows, Index inputs, Index units, int threads) {
 
 template <class T>
 void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch, Precision precision,
-                   Out<T> writes_next) {
+                   Out<T> writes_next, Tape* tape) {
     if (is_thin(weight.cols)) {
         if (weight.cols == 0) {
             return;
         }
-        thin_forward<T>(x, weight, bias, activation, y, pre, scratch);
+        make_call(tape, [=] { thin_forward<T>(x, weight, bias, activation, y, pre, scratch); });
         return;
     }
     if (precision == Precision::full && one_row_fits<T>(x, weight, y, pre)) {
         take_lines(writes_next.data, writes_next.rows * writes_next.ld);
-        one_row_forward<T>(x, weight, bias, activation, y, pre);
+        make_call(tape, [=] { one_row_forward<T>(x, weight, bias, activation, y, pre); });
         return;
     }
     Product<T> product = product_of<T>(operand(x), operand(weight), y, x.rows, weight.cols, weight.rows);
@@ -56,57 +56,63 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
     product.pre = pre;
     product.precision = precision;
     product.writes_next = writes_next;
+    product.tape = tape;
     multiply(product, scratch);
 }
 
 template <class T>
-void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, Activation activation, Out<T> y, Out<T> pre, T* scratch) {
+void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, Activation activation, Out<T> y, Out<T> pre, T* scratch, Tape* tape) {
     if (is_thin(weight.cols)) {
         const Matrix<T> sum{scratch, x.rows, weight.cols, line_elements<T>, true};
-        dense_forward<T>(x, weight, nullptr, Activation::identity, sum, {}, scratch + x.rows * line_elements<T>);
-        activation_of_sum<T>(activation, addend, sum, y, pre);
+        dense_forward<T>(x, weight, nullptr, Activation::identity, sum, {}, scratch + x.rows * line_elements<T>, Precision::full, {}, tape);
+        make_call(tape, [=] { activation_of_sum<T>(activation, addend, sum, y, pre); });
         return;
     }
     Product<T> product = product_of<T>(operand(x), operand(weight), y, x.rows, weight.cols, weight.rows);
     product.addend = addend;
     product.activation = activation;
     product.pre = pre;
+    product.tape = tape;
     multiply(product, scratch);
 }
 
 template <class T>
-void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Precision precision, Out<T> writes_next) {
+void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Precision precision, Out<T> writes_next, Tape* tape) {
     if (is_thin(grad_a.cols) || (is_narrow<T>(grad_a.cols) && precision == Precision::full)) {
         if (grad_a.cols == 0) {
             return;
         }
         take_lines(writes_next.data, writes_next.rows * writes_next.ld);
-        narrow_backward_weight<T>(x, grad_a, grad_weight, scratch);
+        narrow_backward_weight<T>(x, grad_a, grad_weight, scratch, tape);
         return;
     }
     Product<T> product = product_of<T>(transposed(x), operand(grad_a), grad_weight, x.cols, grad_a.cols, x.rows);
     product.precision = precision;
     product.writes_next = writes_next;
+    product.tape = tape;
     multiply(product, scratch);
 }
 
 template <class T>
-void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch,
-                          Precision precision) {
+void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch, Precision precision,
+                          Tape* tape) {
     if (is_thin(weight.cols)) {
         if (weight.cols == 0) {
-            for (Index i = 0; i < grad_x.rows; ++i) {
-                std::fill(grad_x.row(i), grad_x.row(i) + grad_x.cols, T(0));
-            }
+            make_call(tape, [=] {
+                for (Index i = 0; i < grad_x.rows; ++i) {
+                    std::fill(grad_x.row(i), grad_x.row(i) + grad_x.cols, T(0));
+                }
+            });
             return;
         }
-        thin_backward_input<T>(grad_a, weight, grad_x, slope, slope_source, scratch);
+        make_call(tape, [=] { thin_backward_input<T>(grad_a, weight, grad_x, slope, slope_source, scratch); });
         return;
     }
     Product<T> product = product_of<T>(operand(grad_a), transposed(weight), grad_x, grad_a.rows, weight.rows, weight.cols);
     product.slope = slope;
     product.slope_source = slope_source;
     product.precision = precision;
+    product.tape = tape;
     multiply(product, scratch);
 }
 
@@ -137,13 +143,14 @@ void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                                            \
-    template Index dense_scratch<T>(Index, Index, Index, int);                                                                            \
-    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision, Matrix<T>); \
-    template void dense_forward_onto<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Activation, Matrix<T>, Matrix<T>, T*);            \
-    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>);                          \
-    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision);          \
-    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);                                 \
+#define FASTOPT_INSTANTIATE(T)                                                                                                           \
+    template Index dense_scratch<T>(Index, Index, Index, int);                                                                           \
+    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision, Matrix<T>, \
+                                   Tape*);                                                                                               \
+    template void dense_forward_onto<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Activation, Matrix<T>, Matrix<T>, T*, Tape*);    \
+    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>, Tape*);                  \
+    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision, Tape*);  \
+    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);                                \
     template void outer_rows<T>(ConstMatrix<T>, ConstMatrix<T>, bool, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

@@ -13,23 +13,23 @@ template <class T>
 Index dense_scratch(Index rows, Index inputs, Index units, int threads);
 
 // y = g(x W + b). `bias` is null or has whole cache lines; `pre` (may be empty) keeps x W + b. `writes_next`, here (without effect for
-// thin layers) and below: see Product.
+// thin layers) and below, and `tape`: see Product.
 template <class T>
 void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
-                   Precision precision = Precision::full, Out<T> writes_next = {});
+                   Precision precision = Precision::full, Out<T> writes_next = {}, Tape* tape = nullptr);
 // y = g(x W + addend), where addend (padded) is y or no part of it; `pre` keeps the sum.
 template <class T>
-void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, Activation activation, Out<T> y, Out<T> pre, T* scratch);
+void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, Activation activation, Out<T> y, Out<T> pre, T* scratch, Tape* tape = nullptr);
 
 // grad_weight = x^T grad_a. The gradient of the bias is column_sums (kernels/reduce.hpp) of grad_a.
 template <class T>
 void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Precision precision = Precision::full,
-                           Out<T> writes_next = {});
+                           Out<T> writes_next = {}, Tape* tape = nullptr);
 
 // grad_x = grad_a W^T, times g'(slope_source) of the activation that made x (identity: none).
 template <class T>
 void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch,
-                          Precision precision = Precision::full);
+                          Precision precision = Precision::full, Tape* tape = nullptr);
 
 // c (rows, c.cols) += a b, where `inner` is what the sums run over; any of the products of a dense layer.
 template <class T>

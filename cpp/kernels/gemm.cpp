@@ -587,6 +587,29 @@ Grid choose_grid(const Product<T>& q, const Plan& plan, int threads) {
     return best;
 }
 
+template <class Arithmetic, class T = typename Arithmetic::Element>
+void pack_again(const Product<T>& q, const typename Calls<T>::Panel& b) {
+    Arithmetic::pack_b(q, b.p, b.steps, b.j, b.cols, b.width, b.to);
+}
+
+// A product that is more than a few calls is one call.
+template <class Arithmetic, class T = typename Arithmetic::Element>
+void keep_product(const Product<T>& q, T* scratch, const Calls<T>* calls) {
+    Product<T> again = q;
+    again.tape = nullptr;
+    if (calls == nullptr || !calls->complete()) {
+        q.tape->keep([=] { multiply(again, scratch); });
+        return;
+    }
+    for (const typename Calls<T>::Call& call : *calls) {
+        if (call.tiles != nullptr) {
+            q.tape->keep([tiles = call.tiles, args = call.args] { tiles(args); });
+        } else {
+            q.tape->keep([again, panel = call.panel] { pack_again<Arithmetic>(again, panel); });
+        }
+    }
+}
+
 // By one thread; again, if it did just this before.
 template <class Arithmetic, class T = typename Arithmetic::Element>
 void multiply_small(const Product<T>& q, T* scratch) {
@@ -598,15 +621,20 @@ void multiply_small(const Product<T>& q, T* scratch) {
         Calls<T>& calls = memo->place(q);
         calls.begin(q, scratch);
         Block<Arithmetic>(q, make_plan<Arithmetic>(q), {0, q.m}, {0, q.n}, scratch, &calls).run();
+        if (q.tape != nullptr) {
+            keep_product<Arithmetic>(q, scratch, &calls);
+        }
         return;
     }
     for (const typename Calls<T>::Call& call : *known) {
         if (call.tiles != nullptr) {
             call.tiles(call.args);
         } else {
-            const typename Calls<T>::Panel& b = call.panel;
-            Arithmetic::pack_b(q, b.p, b.steps, b.j, b.cols, b.width, b.to);
+            pack_again<Arithmetic>(q, call.panel);
         }
+    }
+    if (q.tape != nullptr) {
+        keep_product<Arithmetic>(q, scratch, known);
     }
 }
 
@@ -621,6 +649,9 @@ void multiply_with(const Product<T>& q, T* scratch) {
     const Plan plan = make_plan<Arithmetic>(q);
     if (threads == 1) {
         Block<Arithmetic>(q, plan, {0, q.m}, {0, q.n}, scratch).run();
+        if (q.tape != nullptr) {
+            keep_product<Arithmetic, T>(q, scratch, nullptr);
+        }
         return;
     }
     const Grid grid = choose_grid<Arithmetic>(q, plan, threads);

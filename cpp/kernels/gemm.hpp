@@ -7,6 +7,7 @@
 #include "core/types.hpp"
 #include "kernels/activations.hpp"
 #include "kernels/precision.hpp"
+#include "kernels/tape.hpp"
 
 namespace fastopt {
 
@@ -50,6 +51,8 @@ struct Product {
     ConstMatrix<T> addend = {};
     // Of C's shape, or empty: what this thread writes soon. Its lines are taken from other cores behind the multiply-adds (take_lines.hpp).
     Matrix<T> writes_next = {};
+    // What the product comes down to, done by this thread alone, is kept here, or nowhere.
+    Tape* tape = nullptr;
 };
 
 // Elements of scratch that `multiply` may use for a product of this size on any number of threads up to `threads`.

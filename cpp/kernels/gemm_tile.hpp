@@ -35,6 +35,10 @@ constexpr int long_unroll = 4;
 // instructions for 28 multiply-adds, this one 34. Not all rows: such a multiply-add is a load too, and of these many processors start two
 // a cycle.
 constexpr bool broadcasts_alone(int row) { return row % 4 != 0; }
+// Short ones of rows side by side, as of the weight gradients of small batches, take two steps at once and every other row so: 22 and 31
+// instructions of a step less.
+constexpr int short_unroll = 2;
+constexpr bool short_broadcasts_alone(int row) { return row % 2 != 0; }
 
 // How a tile finds a(i, p).
 enum class TileRows {
@@ -299,7 +303,8 @@ FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
     if (args.far_c) {
         ask_for_next<T, Rows, Vecs>(args);
     }
-    constexpr int unroll = Long ? long_unroll : k_unroll;
+    constexpr bool short_pairs = !Long && max_vecs == 2 && Vecs == max_vecs && Layout == TileRows::unit && Rows > 2;
+    constexpr int unroll = Long ? long_unroll : short_pairs ? short_unroll : k_unroll;
     RowsOfA<T, Rows, Layout, Long> a(args);
     [[maybe_unused]] const T* asked = args.asked;
     const T* b = args.b;
@@ -321,7 +326,7 @@ FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
         }
 #pragma GCC unroll 14
         for (int i = 0; i < Rows; ++i) {
-            if (Long && broadcasts_alone(i)) {
+            if ((Long && broadcasts_alone(i)) || (short_pairs && short_broadcasts_alone(i))) {
 #pragma GCC unroll 8
                 for (int j = 0; j < Vecs; ++j) {
                     simd::accumulate_broadcast(a.at(i, u), panel[j], sum[i][j]);

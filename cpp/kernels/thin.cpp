@@ -210,7 +210,7 @@ void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, O
 
 // grad_weight^T = grad_a^T x: the same chains over the batch as the plain product, with lanes along the inputs.
 template <class T>
-void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch) {
+void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Tape* tape) {
     const Index units = grad_a.cols;
     const Index inputs = x.cols;
     Product<T> product;
@@ -219,6 +219,7 @@ void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratc
     product.k = x.rows;
     product.a = transposed(grad_a);
     product.b = operand(x);
+    product.tape = tape;
     if (units == 1) {
         product.c = {grad_weight.data, 1, inputs, inputs, false};
         multiply(product, scratch);
@@ -227,7 +228,7 @@ void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratc
     const Index ld = padded_ld<T>(inputs);
     product.c = {scratch, units, inputs, ld, true};
     multiply(product, scratch + units * ld);
-    join_columns<T>(scratch, ld, grad_weight);
+    make_call(tape, [=] { join_columns<T>(scratch, ld, grad_weight); });
 }
 
 // Row by row, with the chains of a product of one to four steps: the tiles of one would cost several times their multiply-adds.
@@ -248,7 +249,7 @@ void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation s
 #define FASTOPT_INSTANTIATE(T)                                                                                     \
     template Index thin_scratch<T>(Index, Index, Index, int);                                                      \
     template void thin_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*); \
-    template void narrow_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*);                        \
+    template void narrow_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Tape*);                 \
     template void thin_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

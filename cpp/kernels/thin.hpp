@@ -6,6 +6,7 @@
 
 #include "core/types.hpp"
 #include "kernels/activations.hpp"
+#include "kernels/tape.hpp"
 
 namespace fastopt {
 
@@ -24,7 +25,7 @@ template <class T>
 void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch);
 
 template <class T>
-void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch);
+void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Tape* tape);
 
 template <class T>
 void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch);

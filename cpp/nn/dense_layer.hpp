@@ -97,20 +97,20 @@ class DenseLayer final : public Layer<T> {
         const Matrix<T> kept = keeps ? pre(pass, x.rows) : Matrix<T>{};
         if (pass.in_halves && first_half_ > 0) {
             const Matrix<T> first = first_sums_.view(pass.first + x.rows).row_range(pass.first, x.rows);
-            forward_half(x.column_range(0, first_half_), {0, first_half_}, first, scratch);
+            forward_half(x.column_range(0, first_half_), {0, first_half_}, first, scratch, pass.tape);
             const Index rest = this->inputs_ - first_half_;
             dense_forward_onto<T>(first, x.column_range(first_half_, rest), weight_.row_range(first_half_, rest), activation_, y, kept,
-                                  scratch);
+                                  scratch, pass.tape);
             return;
         }
-        dense_forward<T>(x, weight_, bias_, activation_, y, kept, scratch, pass.precision, writes_next);
+        dense_forward<T>(x, weight_, bias_, activation_, y, kept, scratch, pass.precision, writes_next, pass.tape);
     }
     // In passes in halves the sum over so many inputs, from the bias on, and that over the others are added at the end; 0: one sum.
     void set_first_half(Index inputs) { first_half_ = inputs; }
     // The sum over a range of the inputs, of which x has nothing else; the first one begins with the bias.
-    void forward_half(ConstMatrix<T> x, Range inputs, Matrix<T> y, T* scratch) const {
+    void forward_half(ConstMatrix<T> x, Range inputs, Matrix<T> y, T* scratch, Tape* tape = nullptr) const {
         dense_forward<T>(x, weight_.row_range(inputs.begin, inputs.size()), inputs.begin == 0 ? bias_ : nullptr, Activation::identity, y,
-                         {}, scratch);
+                         {}, scratch, Precision::full, {}, tape);
     }
     const Matrix<T>& weight() const { return weight_; }
     const Matrix<T>& grad_weight() const { return grad_weight_; }
@@ -121,11 +121,12 @@ class DenseLayer final : public Layer<T> {
         return {activation_, activation_needs_input(activation_) ? pre(pass, y.rows) : y};
     }
     bool rows_alone() const override { return true; }
+    bool repeats() const override { return true; }
     void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
-        dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch, pass.precision);
+        dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch, pass.precision, pass.tape);
     }
     Range weight_part(Part part) const override { return part.of<T>(this->inputs_, weight_turn()); }
-    void backward_weight(ConstMatrix<T> x, ConstMatrix<T> grad, Part part, Precision precision, T* scratch) override {
+    void backward_weight(const Pass& pass, ConstMatrix<T> x, ConstMatrix<T> grad, Part part, T* scratch) override {
         const Range rows = weight_part(part);
         const Range units = part.of<T>(units_, bias_turn());
         const bool takes = takes_lines_ahead && part.updates;
@@ -134,11 +135,13 @@ class DenseLayer final : public Layer<T> {
         }
         if (!rows.empty()) {
             const auto mine = [&](const Matrix<T>& m) { return m.row_range(rows.begin, rows.size()); };
-            dense_backward_weight<T>(x.column_range(rows.begin, rows.size()), grad, mine(grad_weight_), scratch, precision,
-                                     takes ? mine(weight_) : Matrix<T>{});
+            dense_backward_weight<T>(x.column_range(rows.begin, rows.size()), grad, mine(grad_weight_), scratch, pass.precision,
+                                     takes ? mine(weight_) : Matrix<T>{}, pass.tape);
         }
         if (has_bias_ && !units.empty()) {
-            column_sums<T>(grad.column_range(units.begin, units.size()), grad_bias_ + units.begin);
+            const ConstMatrix<T> columns = grad.column_range(units.begin, units.size());
+            T* const sums = grad_bias_ + units.begin;
+            make_call(pass.tape, [=] { column_sums<T>(columns, sums); });
         }
     }
 

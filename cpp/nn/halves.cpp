@@ -222,7 +222,7 @@ void Halves<T>::weight_gradient(int thread, Index number, Profile* profile) {
             column_sums<T>(grad, layer(1).grad_bias());
         }
     } else {
-        layers_[at]->backward_weight(x, grad, {thread, threads}, Precision::full, mine.scratch.data());
+        layers_[at]->backward_weight({}, x, grad, {thread, threads}, mine.scratch.data());
     }
     lap(profile, Phase::weight_gradient, layer(number).number(), rows_);
 }

@@ -12,6 +12,7 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/gather.hpp"
 #include "kernels/precision.hpp"
+#include "kernels/tape.hpp"
 #include "nn/layout.hpp"
 
 namespace fastopt {
@@ -25,6 +26,7 @@ struct Pass {
     Profile* profile = nullptr;  // null: off
     Index first = 0;             // row of the batch at which the rows of a training pass begin
     bool in_halves = false;      // sums over two halves of the inputs apart, where a layer has such (nn/halves.hpp)
+    Tape* tape = nullptr;        // where a layer that repeats keeps its calls, or nowhere
 };
 
 // The activation that ends a layer and what its derivative is computed from. Whoever computes the gradient of that layer's output
@@ -115,7 +117,7 @@ class Layer {
     // profile; a layer with two products ends that of the first one itself.
     virtual void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) {
         if (trainable()) {
-            backward_weight(x, grad, {0, 1}, pass.precision, scratch);
+            backward_weight(pass, x, grad, {0, 1}, scratch);
         }
         if (grad_x.data != nullptr) {
             if (trainable()) {
@@ -128,6 +130,8 @@ class Layer {
     // backward_weight for parts of the parameters when the rows are complete; backward is both. What such a layer keeps from a forward it
     // keeps by rows, from pass.first on.
     virtual bool rows_alone() const { return false; }
+    // Whether every training pass over the same memory makes the same calls of kernels, and keeps all of them on pass.tape.
+    virtual bool repeats() const { return false; }
     // The rows of its weight that are of a part.
     virtual Range weight_part(Part part) const {
         (void)part;
@@ -140,11 +144,11 @@ class Layer {
         (void)slope;
         (void)scratch;
     }
-    virtual void backward_weight(ConstMatrix<T> x, ConstMatrix<T> grad, Part part, Precision precision, T* scratch) {
+    virtual void backward_weight(const Pass& pass, ConstMatrix<T> x, ConstMatrix<T> grad, Part part, T* scratch) {
+        (void)pass;
         (void)x;
         (void)grad;
         (void)part;
-        (void)precision;
         (void)scratch;
     }
 

@@ -72,6 +72,7 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
     }
     plan_halves();
     rows_alone_ = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->rows_alone(); });
+    repeats_ = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->repeats(); });
 }
 
 // What follows the second layer is computed by both threads, so it must be little. All of this is a matter of sizes, never of threads;
@@ -181,6 +182,7 @@ void Network<T>::reserve(Index rows) {
     // Should memory run out on the way, nothing here counts as there.
     capacity_ = 0;
     trained_rows_ = 0;
+    tapes_.forget();
     for (Stage& stage : stages_) {
         stage.view = {};
     }
@@ -211,6 +213,7 @@ void Network<T>::begin(Index rows, bool training, bool apart) {
     }
     pass_ = {training, seed_, training ? ++training_step_ : training_step_, precision_, training ? profile_.get() : nullptr};
     pass_.in_halves = training && in_halves(rows);
+    tapes_.leave();
     if (const Index trained = training ? rows : 0; trained != trained_rows_) {
         trained_rows_ = trained;
     }
@@ -256,7 +259,12 @@ Pass Network<T>::pass_of(int thread, Index first) const {
 
 template <class T>
 void Network<T>::forward_rows(Range rows, int thread) {
-    const Pass pass = pass_of(thread, rows.begin);
+    if (tapes_.plays()) {
+        tapes_.forward().play();
+        return;
+    }
+    Pass pass = pass_of(thread, rows.begin);
+    pass.tape = tapes_.forward_to_keep();
     for (std::size_t s = 0; s < stages_.size(); ++s) {
         Layer<T>& layer = *stages_[s].layer;
         if (!stages_[s].transparent) {
@@ -327,21 +335,29 @@ std::size_t Network<T>::lowest_trainable() const {
 
 template <class T>
 ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
+    if (tapes_.plays() && !want_input_gradient) {
+        tapes_.backward().play();
+        return {};
+    }
     const Index rows = trained_rows_;
     T* temporary = scratch(rows);
+    Pass pass = pass_;
+    pass.tape = tapes_.backward_to_keep();
     const std::size_t lowest = want_input_gradient ? 0 : lowest_trainable();
     int turn = 0;
     Matrix<T> grad = output_gradient(rows);
     if (lowest < stages_.size()) {
-        const Slope<T> last = slope_of(stages_.size() - 1, pass_, rows);
-        activation_backward<T>(last.activation, last.source, grad);
+        const Slope<T> last = slope_of(stages_.size() - 1, pass, rows);
+        if (last.activation != Activation::identity) {
+            make_call(pass.tape, [=] { activation_backward<T>(last.activation, last.source, grad); });
+        }
     }
     for (std::size_t s = stages_.size(); s-- > lowest;) {
         Layer<T>& layer = *stages_[s].layer;
         const bool wanted = s > lowest || want_input_gradient;
-        const Slope<T> slope = s > 0 && wanted ? slope_of(s - 1, pass_, rows) : Slope<T>{};
+        const Slope<T> slope = s > 0 && wanted ? slope_of(s - 1, pass, rows) : Slope<T>{};
         if (stages_[s].transparent) {
-            activation_backward<T>(slope.activation, slope.source, grad);
+            make_call(pass.tape, [=] { activation_backward<T>(slope.activation, slope.source, grad); });
             continue;
         }
         Matrix<T> grad_x;
@@ -349,13 +365,16 @@ ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
             grad_x = gradient_[1 - turn].view(rows);
             grad_x.cols = layer.inputs();
         }
-        layer.backward(pass_, below(s), grad, grad_x, slope, temporary);
-        lap(pass_.profile, wanted ? Phase::input_gradient : Phase::weight_gradient, layer.number(), rows);
+        layer.backward(pass, below(s), grad, grad_x, slope, temporary);
+        lap(pass.profile, wanted ? Phase::input_gradient : Phase::weight_gradient, layer.number(), rows);
         after_layer();
         if (wanted) {
             turn = 1 - turn;
             grad = grad_x;
         }
+    }
+    if (!want_input_gradient) {
+        tapes_.end();
     }
     return want_input_gradient ? ConstMatrix<T>(grad) : ConstMatrix<T>{};
 }
@@ -382,7 +401,10 @@ int Network<T>::begin_step(Index rows) {
     const int threads = rows_alone_ && weights_in_cache() ? std::min(threads_by_rows(rows, training_work(rows)), Meeting::most) : 1;
     begin(rows, true, threads > 1);
     if (threads == 1) {
-        scratch(rows);
+        const T* temporary = scratch(rows);
+        if (repeats_ && is_alone() && !long_step_ && pass_.profile == nullptr) {
+            tapes_.begin({rows, input_.view(rows).data, temporary});
+        }
     } else if (const Shape shape{rows, threads}; shape != apart_for_) {
         apart_for_ = {};
         reserve_apart(rows, threads);
@@ -454,7 +476,7 @@ bool Network<T>::weight_gradient(Index stage, Part part) {
         return false;
     }
     const Pass pass = pass_of(part.thread, 0);
-    layer.backward_weight(below(s, part.thread), gradient_of(s), part, pass.precision, scratch_of(part.thread));
+    layer.backward_weight(pass, below(s, part.thread), gradient_of(s), part, scratch_of(part.thread));
     // A thread without a part of the weight took no time for its product.
     lap(pass.profile, Phase::weight_gradient, layer.number(), layer.weight_part(part).empty() ? 0 : trained_rows_);
     return true;

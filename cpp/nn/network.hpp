@@ -9,6 +9,7 @@
 #include "core/aligned.hpp"
 #include "core/sole_use.hpp"
 #include "nn/layer.hpp"
+#include "nn/step_tapes.hpp"
 
 namespace fastopt {
 
@@ -151,6 +152,7 @@ class Network {
     Index inputs_;
     Index outputs_;
     bool rows_alone_ = true;  // in every layer
+    bool repeats_ = true;     // too
     Index half_units_ = 0;
     Index first_of_halves_ = 0;
     Precision precision_;
@@ -185,6 +187,7 @@ class Network {
     // What every step writes has lines of its own: the other threads read the rest, and would wait for it again in every step.
     alignas(2 * cache_line) Pass pass_;
     std::uint64_t training_step_ = 0;
+    StepTapes<T> tapes_;
 };
 
 }  // namespace fastopt

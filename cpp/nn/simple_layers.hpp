@@ -19,15 +19,20 @@ class ActivationLayer final : public Layer<T> {
     LayerInfo info() const override { return {"activation", activation_name(activation_), this->inputs_, true}; }
 
     bool transparent(const Pass&) const override { return activation_ == Activation::identity; }
-    void forward(const Pass&, ConstMatrix<T> x, Matrix<T> y, T*) override { activation_forward<T>(activation_, x, y); }
+    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T*) override {
+        make_call(pass.tape, [x, y, activation = activation_] { activation_forward<T>(activation, x, y); });
+    }
     Activation activation() const override { return activation_; }
     Slope<T> slope(const Pass&, ConstMatrix<T> x, ConstMatrix<T> y) const override {
         return {activation_, activation_needs_input(activation_) ? x : y};
     }
     bool rows_alone() const override { return true; }
-    void backward_input(const Pass&, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
-        copy_rows<T>(grad, grad_x);
-        activation_backward<T>(slope.activation, slope.source, grad_x);
+    bool repeats() const override { return true; }
+    void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
+        make_call(pass.tape, [=] {
+            copy_rows<T>(grad, grad_x);
+            activation_backward<T>(slope.activation, slope.source, grad_x);
+        });
     }
 
    private:
@@ -92,11 +97,16 @@ class StandardizeLayer final : public Layer<T> {
     void initialize(std::uint64_t, Activation) override { *count_ = T(0); }
 
     void prepare(const Pass&) override { update_scale(); }
-    void forward(const Pass&, ConstMatrix<T> x, Matrix<T> y, T*) override { shift_and_scale<T>(x, mean_, scale_.data(), y); }
+    void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T*) override {
+        make_call(pass.tape, [x, y, mean = mean_, scale = scale_.data()] { shift_and_scale<T>(x, mean, scale, y); });
+    }
     bool rows_alone() const override { return true; }
-    void backward_input(const Pass&, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
-        shift_and_scale<T>(grad, nullptr, scale_.data(), grad_x);
-        activation_backward<T>(slope.activation, slope.source, grad_x);
+    bool repeats() const override { return true; }
+    void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {
+        make_call(pass.tape, [=, scale = scale_.data()] {
+            shift_and_scale<T>(grad, nullptr, scale, grad_x);
+            activation_backward<T>(slope.activation, slope.source, grad_x);
+        });
     }
 
     void affine(ConstMatrix<T> x, Matrix<T> a, T* scratch) override {

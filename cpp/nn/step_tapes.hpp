@@ -1,0 +1,69 @@
+// Forward and backward of a training step by one thread, from one step to the next: the second of two alike is kept, and those after it
+// make its calls again without asking the layers.
+#pragma once
+
+#include "core/types.hpp"
+#include "kernels/tape.hpp"
+
+namespace fastopt {
+
+template <class T>
+class StepTapes {
+   public:
+    // What may differ between steps of a network; all other operands stay where they are, or `forget` is called.
+    struct Place {
+        Index rows = 0;
+        const T* input = nullptr;
+        const T* scratch = nullptr;
+        bool operator==(const Place& other) const { return rows == other.rows && input == other.input && scratch == other.scratch; }
+    };
+
+    // A step begins. One that is unlike the last, as the short batch at the end of an epoch, is not worth keeping.
+    void begin(const Place& place) {
+        if (complete_ && place == kept_) {
+            use_ = Use::play;
+            seen_ = {};
+        } else if (place == seen_) {
+            use_ = Use::keep;
+            complete_ = false;
+            kept_ = place;
+            forward_.clear();
+            backward_.clear();
+        } else {
+            use_ = Use::none;
+            seen_ = place;
+        }
+    }
+    // This step neither keeps nor plays.
+    void leave() {
+        if (use_ != Use::none) {
+            use_ = Use::none;
+        }
+    }
+    void forget() {
+        leave();
+        complete_ = false;
+        seen_ = {};
+    }
+
+    bool plays() const { return use_ == Use::play; }
+    const Tape& forward() const { return forward_; }
+    const Tape& backward() const { return backward_; }
+    // Where the calls of this step are kept, or null.
+    Tape* forward_to_keep() { return use_ == Use::keep ? &forward_ : nullptr; }
+    Tape* backward_to_keep() { return use_ == Use::keep ? &backward_ : nullptr; }
+    // Both are through.
+    void end() { complete_ = complete_ || use_ == Use::keep; }
+
+   private:
+    enum class Use { none, keep, play };
+
+    Use use_ = Use::none;
+    bool complete_ = false;  // the tapes are of a whole step
+    Place kept_;
+    Place seen_;  // of the last step, when it was neither kept nor played
+    Tape forward_;
+    Tape backward_;
+};
+
+}  // namespace fastopt
