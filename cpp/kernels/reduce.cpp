@@ -58,7 +58,20 @@ template <class T, int Vecs>
 void sum_group(In<T> x, Index j, T* out, Index cols) {
     constexpr Index lanes = Vec<T>::lanes;
     Vec<T> sum[Vecs];
-    sum_tree<T, Vecs>(x, {0, x.rows}, j, cols, sum);
+    if (x.rows <= rows_in_line) {
+        sum_rows<T, Vecs>(x, {0, x.rows}, j, cols, sum);
+    } else {
+        Vec<T> parts[Vecs];
+        sum_tree<T, Vecs>(x, {0, x.rows}, j, cols, parts);
+        std::copy(parts, parts + Vecs, sum);
+    }
+    if (cols == Vecs * lanes) {
+#pragma GCC unroll 8
+        for (int v = 0; v < Vecs; ++v) {
+            store(out + j + v * lanes, sum[v]);
+        }
+        return;
+    }
     for (int v = 0; v < Vecs; ++v) {
         store_partial(out + j + v * lanes, sum[v], std::min(lanes, cols - v * lanes));
     }

@@ -28,9 +28,12 @@ void with_units(Index units, F&& f) {
     f(std::integral_constant<Index, Most>{});
 }
 
-// The columns of W as rows of `width` elements, zeros behind.
+// The columns of W as rows of `width` elements, zeros behind: in `to`, unless W is that already.
 template <class T>
-void split_columns(ConstMatrix<T> weight, Index width, T* to) {
+const T* split_columns(ConstMatrix<T> weight, Index width, T* to) {
+    if (weight.cols == 1 && weight.rows == width) {
+        return weight.data;
+    }
     with_units<max_thin>(weight.cols, [=](auto units) {
         constexpr Index count = decltype(units)::value;
         for (Index j = 0; j < count; ++j) {
@@ -43,6 +46,7 @@ void split_columns(ConstMatrix<T> weight, Index width, T* to) {
             }
         }
     });
+    return to;
 }
 
 // The reverse.
@@ -178,7 +182,7 @@ void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, O
     constexpr Index count = Vec<T>::packet_lanes;
     const Index units = weight.cols;
     const Index width = round_up(x.cols, lanes<T>);
-    split_columns<T>(weight, width, scratch);
+    const T* const columns = split_columns<T>(weight, width, scratch);
     const double work = 2.0 * static_cast<double>(x.rows * width * units);
     parallel_for(x.rows, count, work, [=](Index begin, Index end) {
         for (Index i = begin; i < end; i += count) {
@@ -192,7 +196,7 @@ void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, O
             }
             alignas(cache_line) T value[lanes<T>] = {};
             for (Index j = 0; j < units; ++j) {
-                simd::ei::pstoreu(value, dots(row, scratch + j * width, x.cols, x.padded));
+                simd::ei::pstoreu(value, dots(row, columns + j * width, x.cols, x.padded));
                 if (bias != nullptr) {
                     simd::store(value, simd::load(value) + bias[j]);
                 }
@@ -235,13 +239,13 @@ void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratc
 template <class T>
 void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch) {
     const Index width = round_up(weight.rows, lanes<T>);
-    split_columns<T>(weight, width, scratch);
+    const T* const columns = split_columns<T>(weight, width, scratch);
     const double work = 2.0 * static_cast<double>(grad_a.rows * width * weight.cols);
     parallel_for(grad_a.rows, 1, work, [=](Index begin, Index end) {
         with_units<max_thin>(weight.cols, [=](auto units) {
             constexpr Index count = decltype(units)::value;
             const auto rows = slope == Activation::relu ? &input_rows<T, count, true> : &input_rows<T, count, false>;
-            rows(grad_a, scratch, width, grad_x, begin, end, slope, slope_source);
+            rows(grad_a, columns, width, grad_x, begin, end, slope, slope_source);
         });
     });
 }

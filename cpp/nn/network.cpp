@@ -204,19 +204,28 @@ Matrix<T> Network<T>::input(Index rows) {
     return input_.view(rows);
 }
 
-// Everything about a forward that belongs to no row. What is as it was is not written: a store to a line that other threads read waits.
+// What is new in every forward.
 template <class T>
-void Network<T>::begin(Index rows, bool training, bool apart) {
+void Network<T>::begin_pass(Index rows, bool training) {
     check(adapted(), "the Standardize layer has not seen data yet");
     if (training) {
         std::copy(buffers_.data(), buffers_.data() + buffers_.size(), buffers_before_.data());
     }
     pass_ = {training, seed_, training ? ++training_step_ : training_step_, precision_, training ? profile_.get() : nullptr};
     pass_.in_halves = training && in_halves(rows);
-    tapes_.leave();
     if (const Index trained = training ? rows : 0; trained != trained_rows_) {
         trained_rows_ = trained;
     }
+    for (const Stage& stage : stages_) {
+        stage.layer->prepare(pass_);
+    }
+}
+
+// Everything about a forward that belongs to no row. What is as it was is not written: a store to a line that other threads read waits.
+template <class T>
+void Network<T>::begin(Index rows, bool training, bool apart) {
+    tapes_.leave();
+    begin_pass(rows, training);
     if (apart != apart_) {
         apart_ = apart;
     }
@@ -225,7 +234,6 @@ void Network<T>::begin(Index rows, bool training, bool apart) {
     }
     ConstMatrix<T> x = input_.view(rows);
     for (Stage& stage : stages_) {
-        stage.layer->prepare(pass_);
         if (const bool transparent = stage.layer->transparent(pass_); transparent != stage.transparent) {
             stage.transparent = transparent;
         }
@@ -337,8 +345,14 @@ template <class T>
 ConstMatrix<T> Network<T>::backward(bool want_input_gradient) {
     if (tapes_.plays() && !want_input_gradient) {
         tapes_.backward().play();
+        tapes_.end();
         return {};
     }
+    return backward_layers(want_input_gradient);
+}
+
+template <class T>
+ConstMatrix<T> Network<T>::backward_layers(bool want_input_gradient) {
     const Index rows = trained_rows_;
     T* temporary = scratch(rows);
     Pass pass = pass_;
@@ -398,12 +412,16 @@ bool Network<T>::weights_in_cache() const {
 
 template <class T>
 int Network<T>::begin_step(Index rows) {
+    if (trained_rows_ == rows && !apart_ && may_repeat() && tapes_.begin_again(place(rows))) {  // all is as the last forward left it
+        begin_pass(rows, true);
+        return 1;
+    }
     const int threads = rows_alone_ && weights_in_cache() ? std::min(threads_by_rows(rows, training_work(rows)), Meeting::most) : 1;
     begin(rows, true, threads > 1);
     if (threads == 1) {
-        const T* temporary = scratch(rows);
-        if (repeats_ && is_alone() && !long_step_ && pass_.profile == nullptr) {
-            tapes_.begin({rows, input_.view(rows).data, temporary});
+        scratch(rows);
+        if (may_repeat() && !long_step_) {
+            tapes_.begin(place(rows));
         }
     } else if (const Shape shape{rows, threads}; shape != apart_for_) {
         apart_for_ = {};

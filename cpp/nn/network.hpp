@@ -8,6 +8,7 @@
 
 #include "core/aligned.hpp"
 #include "core/sole_use.hpp"
+#include "core/threads.hpp"
 #include "nn/layer.hpp"
 #include "nn/step_tapes.hpp"
 
@@ -132,12 +133,16 @@ class Network {
     void reserve(Index rows);
     Activation next_activation(std::size_t stage) const;
     void begin(Index rows, bool training, bool apart = false);
+    void begin_pass(Index rows, bool training);
+    bool may_repeat() const { return repeats_ && profile_ == nullptr && is_alone(); }
+    typename StepTapes<T>::Place place(Index rows) const { return {rows, input_.view(rows).data, scratch_.data()}; }
     bool own_inputs() const;
     void reserve_apart(Index rows, int threads);
     ConstMatrix<T> below(std::size_t stage, int thread = 0) const;
     Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows, int thread = 0) const;
     std::size_t lowest_trainable() const;
     void after_layer();
+    ConstMatrix<T> backward_layers(bool want_input_gradient);
     Matrix<T> gradient_of(std::size_t stage) const;
     Pass pass_of(int thread, Index first) const;
     Index scratch_elements(Index rows, int threads) const;

@@ -18,12 +18,21 @@ class StepTapes {
         bool operator==(const Place& other) const { return rows == other.rows && input == other.input && scratch == other.scratch; }
     };
 
-    // A step begins. One that is unlike the last, as the short batch at the end of an epoch, is not worth keeping.
+    // Whether a step that begins plays.
+    bool begin_again(const Place& place) {
+        if (!complete_ || !(place == kept_)) {
+            return false;
+        }
+        use_ = Use::play;
+        seen_ = {};
+        return true;
+    }
+    // One begins. What is unlike the last, as the short batch at the end of an epoch, is not worth keeping.
     void begin(const Place& place) {
-        if (complete_ && place == kept_) {
-            use_ = Use::play;
-            seen_ = {};
-        } else if (place == seen_) {
+        if (begin_again(place)) {
+            return;
+        }
+        if (place == seen_) {
             use_ = Use::keep;
             complete_ = false;
             kept_ = place;
@@ -53,7 +62,10 @@ class StepTapes {
     Tape* forward_to_keep() { return use_ == Use::keep ? &forward_ : nullptr; }
     Tape* backward_to_keep() { return use_ == Use::keep ? &backward_ : nullptr; }
     // Both are through.
-    void end() { complete_ = complete_ || use_ == Use::keep; }
+    void end() {
+        complete_ = complete_ || use_ == Use::keep;
+        leave();
+    }
 
    private:
     enum class Use { none, keep, play };

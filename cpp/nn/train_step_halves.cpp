@@ -18,8 +18,8 @@ constexpr Index fewest_steps = 16;
 // The last step of a run goes another way, which leaves everything where others look for it: weights, gradients and outputs of layers.
 template <class T>
 bool TrainStep<T>::takes_halves(Index rows) {
-    const bool possible = steps_left_ > 0 && leads_team() && !is_alone() && get_num_threads() == Halves<T>::threads &&
-                          network_->in_halves(rows) && updates_at_once() && !has_averages();
+    const bool possible = steps_left_ > 0 && network_->in_halves(rows) && updates_at_once() && !has_averages() && leads_team() &&
+                          !is_alone() && get_num_threads() == Halves<T>::threads;
     return possible && ((halves_ != nullptr && halves_->away()) || steps_left_ >= (cuts_small_work() ? 1 : fewest_steps));
 }
 

@@ -163,18 +163,18 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     // `count` elements from `first` on, in a line of their own; zeros behind them.
     template <class F>
     static void part_of_line(const F& element, const At& at, Index first, Index count) {
-        alignas(cache_line) T memory[slots + 2][simd::Vec<T>::lanes] = {};
+        alignas(cache_line) T memory[slots + 2][simd::Vec<T>::lanes];
         At line{memory[0], memory[1], {}};
-        std::copy_n(at.w + first, count, line.w);
-        std::copy_n(at.g + first, count, memory[1]);
+        simd::store(line.w, simd::load_partial(at.w + first, count));
+        simd::store(memory[1], simd::load_partial(at.g + first, count));
         for (int s = 0; s < slots; ++s) {
             line.slot[s] = memory[s + 2];
-            std::copy_n(at.slot[s] + first, count, line.slot[s]);
+            simd::store(line.slot[s], simd::load_partial(at.slot[s] + first, count));
         }
         lines(element, line, simd::Vec<T>::lanes);
-        std::copy_n(line.w, count, at.w + first);
+        simd::store_partial(at.w + first, simd::load(line.w), count);
         for (int s = 0; s < slots; ++s) {
-            std::copy_n(line.slot[s], count, at.slot[s] + first);
+            simd::store_partial(at.slot[s] + first, simd::load(line.slot[s]), count);
         }
     }
 
