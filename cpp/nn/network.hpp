@@ -92,6 +92,9 @@ class Network {
     // Threads take rows in multiples of this many.
     static constexpr Index row_grain = 8;
 
+    // Steps so far that made the calls of one before them again.
+    Index steps_repeated() const { return tapes_.steps_played(); }
+
     bool ready_for_backward(Index rows) const { return trained_rows_ == rows && rows > 0; }
     // Rows and output of a layer in the last forward.
     ConstMatrix<T> layer_output(Index layer) const;

@@ -25,6 +25,7 @@ class StepTapes {
         }
         use_ = Use::play;
         seen_ = {};
+        ++steps_played_;
         return true;
     }
     // One begins. What is unlike the last, as the short batch at the end of an epoch, is not worth keeping.
@@ -56,6 +57,7 @@ class StepTapes {
     }
 
     bool plays() const { return use_ == Use::play; }
+    Index steps_played() const { return steps_played_; }
     const Tape& forward() const { return forward_; }
     const Tape& backward() const { return backward_; }
     // Where the calls of this step are kept, or null.
@@ -71,6 +73,7 @@ class StepTapes {
     enum class Use { none, keep, play };
 
     Use use_ = Use::none;
+    Index steps_played_ = 0;
     bool complete_ = false;  // the tapes are of a whole step
     Place kept_;
     Place seen_;  // of the last step, when it was neither kept nor played

@@ -231,6 +231,10 @@ class TrainStep_float32:
     def micro_steps(self) -> int:
         """Micro-batches so far, those of updates and those that wait for one."""
     @property
+    def steps_repeated(self) -> int:
+        """Steps of the network so far that made the calls of one before them again."""
+
+    @property
     def steps_in_halves(self) -> int:
         """Steps so far in which two threads shared the first two layers by units, as they may in the runs of small networks."""
     @property
