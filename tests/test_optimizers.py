@@ -331,3 +331,28 @@ def test_schedules_are_asked_for_the_step():
     for _ in range(3):
         optimizer.step(w, np.zeros(2), state)
     assert seen[-3:] == [0, 1, 2]
+
+
+def test_roots_are_those_of_numpy_to_the_bit():
+    """With no gradient and m = 1, Adam's step is 1 / (sqrt(v) + eps), in float32 whatever takes the root (kernels/roots.hpp)."""
+    rng = np.random.default_rng(17)
+    mantissas = rng.integers(0, 1 << 23, 1 << 20, dtype=np.uint32)
+    small, normal = (mantissas | (rng.integers(first, 255, mantissas.size, dtype=np.uint32) << 23) for first in (1, 30))
+    between = np.concatenate([np.arange(1 << 17), np.arange((1 << 24) - (1 << 17), 1 << 24), rng.integers(0, 1 << 24, 1 << 20)])
+    edges = np.array([0, 1 << 24, 0x0DFFFFFF, 0x0E000000, 0x0E000001, 0x7F7FFFFF, 0x3F7FFFFF, 0x3F800000], np.uint32)
+    for bits, zeros in (
+        (small, 0.0),
+        (normal, 0.0),
+        (normal, 0.3),
+        (between.astype(np.uint32) + np.uint32(0x3F800000), 0.1),
+        (np.tile(edges, 37), 0.0),
+    ):
+        v = bits.view(np.float32).copy()
+        v[rng.random(v.size) < zeros] = 0
+        v = v[(v == 0) | (v >= 2 * np.finfo(np.float32).tiny)]  # what is halved to a denormal counts as 0
+        w, optimizer = np.zeros_like(v), fo.optimizers.Adam(learning_rate=1.0, beta1=0.5, beta2=0.5, eps=2.0**-60)
+        state = optimizer.init([w])
+        state.step = 1000  # 1 - 0.5^t is 1
+        state.slots["m"][0][:], state.slots["v"][0][:] = 2, v
+        optimizer.step([w], [np.zeros_like(v)], state)
+        np.testing.assert_array_equal(w, -(np.float32(1) / (np.sqrt(np.float32(0.5) * v) + np.float32(2.0**-60))))

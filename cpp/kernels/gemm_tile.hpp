@@ -35,8 +35,8 @@ constexpr int long_unroll = 4;
 // instructions for 28 multiply-adds, this one 34. Not all rows: such a multiply-add is a load too, and of these many processors start two
 // a cycle.
 constexpr bool broadcasts_alone(int row) { return row % 4 != 0; }
-// Short ones of rows side by side, as of the weight gradients of small batches, take two steps at once and every other row so: 22 and 31
-// instructions of a step less.
+// Short ones of rows side by side, as of the weight gradients of small batches, take two steps at once and every other row so, which
+// makes them 3 to 8 % faster. Where rows lie apart it gave nothing.
 constexpr int short_unroll = 2;
 constexpr bool short_broadcasts_alone(int row) { return row % 2 != 0; }
 

@@ -44,6 +44,7 @@ Network<T>::Network(Index inputs, const std::vector<LayerSpec>& specs, std::uint
         stage.layer->bind(parameters_.data(), gradients_.data(), buffers_.data());
     }
     initialize(seed);
+    adapts_ = !adapted();
 }
 
 template <class T>
@@ -141,9 +142,10 @@ void Network<T>::initialize(std::uint64_t seed) {
     }
 }
 
+// Who needs no data has all it needs from the beginning.
 template <class T>
 bool Network<T>::adapted() const {
-    return std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->adapted(); });
+    return !adapts_ || std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->adapted(); });
 }
 
 template <class T>
@@ -271,6 +273,11 @@ void Network<T>::forward_rows(Range rows, int thread) {
         tapes_.forward().play();
         return;
     }
+    forward_layers(rows, thread);
+}
+
+template <class T>
+void Network<T>::forward_layers(Range rows, int thread) {
     Pass pass = pass_of(thread, rows.begin);
     pass.tape = tapes_.forward_to_keep();
     for (std::size_t s = 0; s < stages_.size(); ++s) {

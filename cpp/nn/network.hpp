@@ -52,7 +52,10 @@ class Network {
     // Rows that there is memory for.
     Index capacity() const { return capacity_; }
     // Take a batch that was gathered elsewhere, with memory for as many rows, for what is there.
-    void exchange_input(PaddedMatrix<T>& other) { std::swap(input_, other); }
+    void exchange_input(PaddedMatrix<T>& other) {
+        std::swap(input_, other);
+        trained_rows_ = 0;  // the last forward had another input
+    }
     // Forward over the rows in `input`. The result stays valid until the next call; a training forward keeps what backward needs.
     ConstMatrix<T> forward(Index rows, bool training);
     // As if the last training forward had not been: its count, and the statistics that it moved.
@@ -145,7 +148,8 @@ class Network {
     Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows, int thread = 0) const;
     std::size_t lowest_trainable() const;
     void after_layer();
-    ConstMatrix<T> backward_layers(bool want_input_gradient);
+    [[gnu::noinline]] void forward_layers(Range rows, int thread);
+    [[gnu::noinline]] ConstMatrix<T> backward_layers(bool want_input_gradient);
     Matrix<T> gradient_of(std::size_t stage) const;
     Pass pass_of(int thread, Index first) const;
     Index scratch_elements(Index rows, int threads) const;
@@ -161,6 +165,7 @@ class Network {
     Index outputs_;
     bool rows_alone_ = true;  // in every layer
     bool repeats_ = true;     // too
+    bool adapts_ = true;      // one of them, to data
     Index half_units_ = 0;
     Index first_of_halves_ = 0;
     Precision precision_;

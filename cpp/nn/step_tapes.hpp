@@ -76,7 +76,7 @@ class StepTapes {
     Index steps_played_ = 0;
     bool complete_ = false;  // the tapes are of a whole step
     Place kept_;
-    Place seen_;  // of the last step, when it was neither kept nor played
+    Place seen_;  // of the last step that began here, when it was neither kept nor played
     Tape forward_;
     Tape backward_;
 };

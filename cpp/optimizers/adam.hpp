@@ -77,19 +77,26 @@ class Adam : public WeightDecay<!Decoupled> {
                 simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1]))),
                 simd::set1(static_cast<T>(Decoupled ? 1 - learning_rate * this->decay_where(decay) : 1))};
     }
+    static constexpr bool takes_root = true;
     template <class T>
-    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
+    static FASTOPT_INLINE const simd::Vec<T>& advance(const Constants<T>& c, const simd::Vec<T>& g, simd::Vec<T>* s) {
+        c.moments.advance(g, s[0], s[1]);
+        if constexpr (AmsGrad) {
+            s[2] = max(s[2], s[1]);
+        }
+        return s[slots - 1];
+    }
+    template <class T>
+    static FASTOPT_INLINE void finish(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>* s, const simd::Vec<T>& root) {
         using namespace simd;
         if constexpr (Decoupled) {
             w = w * c.keep;
         }
-        c.moments.advance(g, s[0], s[1]);
-        Vec<T> v = s[1];
-        if constexpr (AmsGrad) {
-            s[2] = max(s[2], v);
-            v = s[2];
-        }
-        w = w - (c.rate * s[0]) / fma(sqrt(v), c.root_scale, c.moments.eps);
+        w = w - (c.rate * s[0]) / fma(root, c.root_scale, c.moments.eps);
+    }
+    template <class T>
+    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
+        finish(c, w, s, simd::sqrt(advance(c, g, s)));
     }
 
    private:

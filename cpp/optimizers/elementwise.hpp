@@ -5,12 +5,16 @@
 //     explicit Rule(const Config&);
 //     auto constants<T>(const StepInfo&, double learning_rate, bool decay) const;   // what the element formula needs, in T
 //     static void apply(const constants&, Vec<T>& w, Vec<T> g, Vec<T>* s);          // the element formula
+// or, with takes_root, also in two pieces, so that roots are taken of several Vecs together:
+//     static const Vec<T>& advance(const constants&, Vec<T> g, Vec<T>* s);            // what the root is of
+//     static void finish(const constants&, Vec<T>& w, const Vec<T>* s, Vec<T> root);
 // and inherits the names of its slots and scalars from RuleBase, overriding what differs, or from WeightDecay when it has one.
 #pragma once
 
 #include <algorithm>
 
 #include "core/threads.hpp"
+#include "kernels/roots.hpp"
 #include "kernels/simd.hpp"
 #include "optimizers/optimizer.hpp"
 
@@ -40,6 +44,7 @@ struct VecTransform {
 // Defaults for a rule without scalars and without weight decay.
 struct RuleBase {
     static constexpr bool coupled_decay = false;
+    static constexpr bool takes_root = false;
     std::vector<std::string> scalar_names() const { return {}; }
     std::vector<double> initial_scalars() const { return {}; }
     double initial_slot(int) const { return 0; }
@@ -83,32 +88,37 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         const auto constants = rule_.template constants<T>(info, info.learning_rate * segment.multiplier, segment.decay);
         // 4 operations a byte: the passes are bound by memory, a second thread pays from about 40 kB on.
         const double work = 4.0 * sizeof(T) * (3 + 2 * Rule::slots) * static_cast<double>(segment.size);
-        const auto element = [=](simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s)
-                                 FASTOPT_INLINE_LAMBDA { Rule::apply(constants, w, g, s); };
         if (segment.transform.active()) {
             const VecTransform<T> transform(segment.transform);
-            with_decay(segment, work, transform, element);
+            with_decay(segment, work, transform, constants);
         } else {
             with_decay(
-                segment, work, [](const simd::Vec<T>&, const simd::Vec<T>& g) FASTOPT_INLINE_LAMBDA { return g; }, element);
+                segment, work, [](const simd::Vec<T>&, const simd::Vec<T>& g) FASTOPT_INLINE_LAMBDA { return g; }, constants);
         }
     }
 
    private:
-    template <class Transform, class F>
-    void with_decay(const Segment<T>& segment, double work, const Transform& transform, const F& element) const {
+    template <class Transform, class Constants>
+    void with_decay(const Segment<T>& segment, double work, const Transform& transform, const Constants& constants) const {
         using simd::Vec;
         if constexpr (Rule::coupled_decay) {
             if (const double factor = rule_.decay_where(segment.decay); factor != 0) {
                 const Vec<T> decay = simd::set1(static_cast<T>(factor));
-                run(segment, work, [=](Vec<T>& w, const Vec<T>& g, Vec<T>* s) FASTOPT_INLINE_LAMBDA {
-                    element(w, simd::fma(decay, w, transform(w, g)), s);
-                });
+                const auto decayed = [=](const Vec<T>& w, const Vec<T>& g)
+                                         FASTOPT_INLINE_LAMBDA { return simd::fma(decay, w, transform(w, g)); };
+                run(segment, work, Element<decltype(decayed), Constants>{decayed, constants});
                 return;
             }
         }
-        run(segment, work, [=](Vec<T>& w, const Vec<T>& g, Vec<T>* s) FASTOPT_INLINE_LAMBDA { element(w, transform(w, g), s); });
+        run(segment, work, Element<Transform, Constants>{transform, constants});
     }
+
+    // What is done to each Vec: the gradient that the rule sees, and the rule.
+    template <class Gradient, class Constants>
+    struct Element {
+        Gradient gradient;
+        Constants constants;
+    };
 
     template <class F>
     static void run(const Segment<T>& segment, double work, const F& element) {
@@ -139,24 +149,66 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         T* slot[slots + 1];
     };
 
+    static FASTOPT_INLINE void load_slots(const At& at, Index i, simd::Vec<T>* state) {
+#pragma GCC unroll 4
+        for (int s = 0; s < slots; ++s) {
+            state[s] = simd::load(at.slot[s] + i);
+        }
+    }
+    static FASTOPT_INLINE void store_slots(const At& at, Index i, const simd::Vec<T>* state) {
+#pragma GCC unroll 4
+        for (int s = 0; s < slots; ++s) {
+            simd::store(at.slot[s] + i, state[s]);
+        }
+    }
+
+    // Lines whose roots are taken together: more would not fit the registers.
+    static constexpr int together = 4;
+
+    template <class F>
+    static FASTOPT_INLINE void lines_together(const F& element, const At& own, Index i) {
+        using simd::Vec;
+        Vec<T> square[together];
+        Vec<T> root[together];
+#pragma GCC unroll 4
+        for (int l = 0; l < together; ++l) {
+            const Index at = i + l * Vec<T>::lanes;
+            Vec<T> state[slots + 1];
+            load_slots(own, at, state);
+            square[l] = Rule::advance(element.constants, element.gradient(simd::load(own.w + at), simd::load(own.g + at)), state);
+            store_slots(own, at, state);
+        }
+        simd::roots_together(square, root);
+#pragma GCC unroll 4
+        for (int l = 0; l < together; ++l) {
+            const Index at = i + l * Vec<T>::lanes;
+            Vec<T> state[slots + 1];
+            load_slots(own, at, state);
+            Vec<T> value = simd::load(own.w + at);
+            Rule::finish(element.constants, value, state, root[l]);
+            simd::store(own.w + at, value);
+        }
+    }
+
     template <class F>
     [[gnu::noinline]] static void lines(const F& shared, const At& at, Index count) {
         using simd::Vec;
         const F element = shared;  // copies of its own: no store below can change them, so they stay in registers
         const At own = at;
-        for (Index i = 0; i < count; i += Vec<T>::lanes) {
+        Index i = 0;
+        if constexpr (Rule::takes_root && std::is_same_v<T, float>) {
+            constexpr Index step = together * Vec<T>::lanes;
+            for (const Index end = simd::roots_from_products() ? count / step * step : 0; i < end; i += step) {
+                lines_together(element, own, i);
+            }
+        }
+        for (; i < count; i += Vec<T>::lanes) {
             Vec<T> value = simd::load(own.w + i);
             Vec<T> state[slots + 1];
-#pragma GCC unroll 4
-            for (int s = 0; s < slots; ++s) {
-                state[s] = simd::load(own.slot[s] + i);
-            }
-            element(value, simd::load(own.g + i), state);
+            load_slots(own, i, state);
+            Rule::apply(element.constants, value, element.gradient(value, simd::load(own.g + i)), state);
             simd::store(own.w + i, value);
-#pragma GCC unroll 4
-            for (int s = 0; s < slots; ++s) {
-                simd::store(own.slot[s] + i, state[s]);
-            }
+            store_slots(own, i, state);
         }
     }
 
