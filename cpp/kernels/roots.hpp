@@ -6,12 +6,9 @@
 
 namespace fastopt::simd {
 
-// Whether that is faster: where the processor does two multiply-adds of 512 bits a cycle. On a Zen 4, which does one, it is not.
+// Whether that is faster: it takes as many multiply-adds again as the rest of an update, of which a Zen 4 does one of 512 bits a cycle.
 #if defined(__AVX512F__)
-inline bool roots_from_products() {
-    static const bool intel = __builtin_cpu_is("intel") != 0;
-    return intel;
-}
+inline bool roots_from_products() { return executes_512_bits(); }
 
 // From any y within 2^-14 of 1/sqrt(v): one Newton step on g = v y and h = y/2, then the remainder v - g g, which is exact, times h. For
 // every float v in [1, 4) and every float y so near the result was seen to be the correctly rounded root (2.4e10 pairs). Powers of four

@@ -153,6 +153,11 @@ FASTOPT_INLINE void store_column(T* to, Index ld, const Vec<T>& v, Index count) 
     }
 }
 #if defined(__AVX512F__)
+// Whether the processor executes 512 bits at once, not as two halves (Zen 4). It decides what is fast, never what comes out.
+inline bool executes_512_bits() {
+    static const bool intel = __builtin_cpu_is("intel") != 0;
+    return intel;
+}
 // Four columns of eight rows, turned: to[i * stride + r] = row(r)[i].
 template <class Row>
 FASTOPT_INLINE void turn_eight(const Row& row, float* to, Index stride) {
@@ -199,9 +204,17 @@ FASTOPT_INLINE void turn(const Row& row, T* to, Index stride) {
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<T, float>) {
         // Four columns at a time: ptranspose of sixteen is a call with everything through memory.
+        const int rows = executes_512_bits() ? 16 : 8;
 #pragma GCC unroll 1
         for (int i = 0; i < count; i += 4) {
-            turn_sixteen([&](Index q) FASTOPT_INLINE_LAMBDA { return row(q) + i; }, to + i * stride, stride);
+            if (rows == 16) {
+                turn_sixteen([&](Index q) FASTOPT_INLINE_LAMBDA { return row(q) + i; }, to + i * stride, stride);
+                continue;
+            }
+#pragma GCC unroll 2
+            for (int r = 0; r < count; r += 8) {
+                turn_eight([&](Index q) FASTOPT_INLINE_LAMBDA { return row(r + q) + i; }, to + i * stride + r, stride);
+            }
         }
         return;
     }
