@@ -204,15 +204,17 @@ FASTOPT_INLINE void turn(const Row& row, T* to, Index stride) {
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<T, float>) {
         // Four columns at a time: ptranspose of sixteen is a call with everything through memory.
-        const int rows = executes_512_bits() ? 16 : 8;
+        if (executes_512_bits()) {
 #pragma GCC unroll 1
-        for (int i = 0; i < count; i += 4) {
-            if (rows == 16) {
+            for (int i = 0; i < count; i += 4) {
                 turn_sixteen([&](Index q) FASTOPT_INLINE_LAMBDA { return row(q) + i; }, to + i * stride, stride);
-                continue;
             }
+            return;
+        }
 #pragma GCC unroll 2
-            for (int r = 0; r < count; r += 8) {
+        for (int r = 0; r < count; r += 8) {
+#pragma GCC unroll 1
+            for (int i = 0; i < count; i += 4) {
                 turn_eight([&](Index q) FASTOPT_INLINE_LAMBDA { return row(r + q) + i; }, to + i * stride + r, stride);
             }
         }

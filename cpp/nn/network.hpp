@@ -141,7 +141,7 @@ class Network {
     void begin(Index rows, bool training, bool apart = false);
     void begin_pass(Index rows, bool training);
     bool may_repeat() const { return repeats_ && profile_ == nullptr && is_alone(); }
-    typename StepTapes<T>::Place place(Index rows) const { return {rows, input_.view(rows).data, scratch_.data()}; }
+    StepTapes::Place place(Index rows) const { return {rows, input_.view(rows).data, scratch_.data()}; }
     bool own_inputs() const;
     void reserve_apart(Index rows, int threads);
     ConstMatrix<T> below(std::size_t stage, int thread = 0) const;
@@ -200,7 +200,7 @@ class Network {
     // What every step writes has lines of its own: the other threads read the rest, and would wait for it again in every step.
     alignas(2 * cache_line) Pass pass_;
     std::uint64_t training_step_ = 0;
-    StepTapes<T> tapes_;
+    StepTapes tapes_;
 };
 
 }  // namespace fastopt

@@ -7,14 +7,13 @@
 
 namespace fastopt {
 
-template <class T>
 class StepTapes {
    public:
     // What may differ between steps of a network; all other operands stay where they are, or `forget` is called.
     struct Place {
         Index rows = 0;
-        const T* input = nullptr;
-        const T* scratch = nullptr;
+        const void* input = nullptr;
+        const void* scratch = nullptr;
         bool operator==(const Place& other) const { return rows == other.rows && input == other.input && scratch == other.scratch; }
     };
 
