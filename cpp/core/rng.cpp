@@ -1,6 +1,8 @@
 #include "core/rng.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__AVX2__)
@@ -86,27 +88,132 @@ class SomeBlocks {
     Lanes::Vector c0_, c1_, c2_, c3_, key0_, key1_;
 };
 
+constexpr int blocks_together = Lanes::count;
+
+// words[i] * range[i] / 2^32 of as many.
+inline void scale(const std::uint32_t* words, const std::uint32_t* range, std::uint32_t* to) {
+    constexpr int lanes = 2 * Lanes::count;
+    for (int i = 0; i < 4 * blocks_together; i += lanes) {
+        Lanes::Vector w;
+        Lanes::Vector r;
+        std::memcpy(&w, words + i, sizeof(w));
+        std::memcpy(&r, range + i, sizeof(r));
+        const Lanes::Vector even = Lanes::high(Lanes::product(w, r));
+        const Lanes::Vector odd = Lanes::high(Lanes::product(Lanes::high(w), Lanes::high(r)));
+        const Lanes::Vector scaled = Lanes::pairs(even, odd);
+        std::memcpy(to + i, &scaled, sizeof(scaled));
+    }
+}
+
+// Of `blocks_together` blocks.
+inline void random_blocks(const Stream& stream, std::uint64_t first_block, std::uint32_t* words) {
+    SomeBlocks some(stream, first_block);
+#pragma GCC unroll 10
+    for (int round = 0; round < rounds; ++round) {
+        some.round();
+    }
+    some.store(words);
+}
+
+#else
+
+constexpr int blocks_together = 1;
+
+inline void scale(const std::uint32_t* words, const std::uint32_t* range, std::uint32_t* to) {
+    for (int i = 0; i < 4 * blocks_together; ++i) {
+        to[i] = static_cast<std::uint32_t>((std::uint64_t{words[i]} * range[i]) >> 32);
+    }
+}
+
+inline void random_blocks(const Stream& stream, std::uint64_t first_block, std::uint32_t* words) {
+    const Words block = random_words(stream, first_block);
+    std::copy(block.begin(), block.end(), words);
+}
+
 #endif
 
 }  // namespace
 
 void random_chunk(const Stream& stream, std::uint64_t chunk, std::uint32_t* words) {
-#if defined(__AVX2__)
-    for (int first = 0; first < blocks; first += Lanes::count) {
-        SomeBlocks some(stream, chunk * blocks + static_cast<std::uint64_t>(first));
-#pragma GCC unroll 10
-        for (int round = 0; round < rounds; ++round) {
-            some.round();
-        }
-        some.store(words + 4 * first);
+    for (int first = 0; first < blocks; first += blocks_together) {
+        random_blocks(stream, chunk * blocks + static_cast<std::uint64_t>(first), words + 4 * first);
     }
-#else
-    for (int i = 0; i < blocks; ++i) {
-        const Words block = random_words(stream, chunk * blocks + static_cast<std::uint64_t>(i));
-        std::copy(block.begin(), block.end(), words + 4 * i);
-    }
-#endif
 }
+
+namespace {
+
+// Some of the draws of a permutation: the first row changes places with one of all, the next with one of those before it. A random number
+// is scaled to its range by a product. With 32 bits the bias is below 2^-16 up to 65 536 rows; longer ones take 64 bits.
+template <bool Short>
+struct Draws {
+    static constexpr Index count = 4 * blocks_together;
+    static constexpr Index words_each = Short ? 1 : 2;
+    std::conditional_t<Short, std::uint32_t, std::uint64_t> partner[count];
+
+    // From draw `first` on, one of 0..last, then one of 0..last - 1.
+    void draw(const Stream& stream, Index first, Index last) {
+        std::uint32_t words[count * words_each];
+        for (Index word = 0; word < count * words_each; word += count) {
+            random_blocks(stream, static_cast<std::uint64_t>((first * words_each + word) / 4), words + word);
+        }
+        if constexpr (Short) {
+            std::uint32_t range[count];
+            for (Index d = 0; d < count; ++d) {
+                range[d] = static_cast<std::uint32_t>(last + 1) - static_cast<std::uint32_t>(d);
+            }
+            scale(words, range, partner);
+        } else {
+            asm("" : "+m"(words));  // in memory: taken out of vector registers one by one they cost more
+            for (Index d = 0; d < count; ++d) {
+                const std::uint64_t random = std::uint64_t{words[2 * d]} << 32 | words[2 * d + 1];
+                const auto range = static_cast<std::uint64_t>(last - d + 1);
+                partner[d] = static_cast<std::uint64_t>((static_cast<unsigned __int128>(random) * range) >> 64);
+            }
+        }
+    }
+};
+
+// Fisher and Yates. Some draws are made ahead: the processor works on their numbers while places are changed, and rows of a long
+// permutation are on their way.
+template <bool Short, class I>
+void shuffle(const Stream& stream, I* out, Index n) {
+    constexpr Index count = Draws<Short>::count;
+    constexpr Index ahead = Short ? 3 : 1;
+    Draws<Short> draws[ahead + 1];
+    const auto draw = [&](Index number) {
+        const Index last = n - 1 - number * count;
+        if (last <= 0) {
+            return;
+        }
+        Draws<Short>& some = draws[number % (ahead + 1)];
+        some.draw(stream, number * count, last);
+        if constexpr (!Short) {
+            for (Index d = 0; d < std::min(count, last); ++d) {
+                __builtin_prefetch(out + some.partner[d], 1);
+            }
+        }
+    };
+    for (Index number = 0; number < ahead; ++number) {
+        draw(number);
+    }
+    Index number = 0;
+    for (Index last = n - 1; last > 0; last -= count, ++number) {
+        draw(number + ahead);
+        const auto& partner = draws[number % (ahead + 1)].partner;
+        if (last >= count) {
+#pragma GCC unroll 8
+            for (Index d = 0; d < count; ++d) {
+                std::swap(out[last - d], out[partner[d]]);
+            }
+        } else {
+            for (Index d = 0; d < last; ++d) {
+                std::swap(out[last - d], out[partner[d]]);
+            }
+        }
+    }
+}
+
+}  // namespace
 
 template <class I>
 void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, I* out) {
@@ -115,29 +222,7 @@ void permutation(Index n, std::uint64_t seed, std::uint64_t epoch, I* out) {
     for (Index i = 0; i < n; ++i) {
         out[i] = static_cast<I>(i);
     }
-    std::uint32_t words[chunk_elements];
-    Index partner[chunk_elements];
-    // A random number scaled to 0..i by a product. With 32 bits the bias is below 2^-16 up to 65 536 rows; longer ones take 64 bits.
-    const bool short_draws = n <= 65536;
-    const Index batch = short_draws ? chunk_elements : chunk_elements / 2;
-    std::uint64_t chunk = 0;
-    for (Index high = n - 1; high > 0; high -= batch, ++chunk) {
-        const Index count = high < batch ? high : batch;
-        random_chunk(stream, chunk, words);
-        if (short_draws) {
-            for (Index d = 0; d < chunk_elements; ++d) {
-                partner[d] = static_cast<Index>((std::uint64_t{words[d]} * static_cast<std::uint64_t>(high - d + 1)) >> 32);
-            }
-        } else {
-            for (Index d = 0; d < count; ++d) {
-                const std::uint64_t random = std::uint64_t{words[2 * d]} << 32 | words[2 * d + 1];
-                partner[d] = static_cast<Index>((static_cast<unsigned __int128>(random) * static_cast<std::uint64_t>(high - d + 1)) >> 64);
-            }
-        }
-        for (Index d = 0; d < count; ++d) {
-            std::swap(out[high - d], out[partner[d]]);
-        }
-    }
+    n <= 65536 ? shuffle<true>(stream, out, n) : shuffle<false>(stream, out, n);
 }
 
 template void permutation<std::int32_t>(Index, std::uint64_t, std::uint64_t, std::int32_t*);

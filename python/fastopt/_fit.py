@@ -277,7 +277,8 @@ class ArrayEpochs(Epochs):
             rates = trainer._rates.block(first, count * steps)
         except (ValueError, ArithmeticError, Warning):
             rates = np.full(1, np.nan)
-        if not np.isfinite(rates).all():
+        fixed = trainer._rates.fixed
+        if not (np.isfinite(rates).all() if fixed is None else math.isfinite(fixed)):
             self._joins = False  # the epoch whose rates fail will say so
             return
         try:
@@ -308,12 +309,14 @@ class ArrayEpochs(Epochs):
             self.bar.update(count * self._data.count)
 
     def _rows(self, epochs: int, rates: NDArray[np.float64]) -> list[dict[str, Any]]:
+        losses = core.weighted_means(self._losses[:epochs], self._weights[:epochs])
+        ends = rates[self._steps - 1 : epochs * self._steps : self._steps].tolist()
         rows = []
-        for i, loss in enumerate(core.weighted_means(self._losses[:epochs], self._weights[:epochs])):
-            row: dict[str, Any] = {"epoch": self.trainer.epoch + i, "loss": loss}
+        for epoch, (loss, rate) in enumerate(zip(losses, ends, strict=True), self.trainer.epoch):
+            row: dict[str, Any] = {"epoch": epoch, "loss": loss}
             if self._penalties is not None:
-                row["penalty"] = float(self._penalties[i])
-            self.rate = row["learning_rate"] = float(rates[(i + 1) * self._steps - 1])
+                row["penalty"] = float(self._penalties[len(rows)])
+            row["learning_rate"] = self.rate = rate
             rows.append(row)
         return rows
 
