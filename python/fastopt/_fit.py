@@ -311,9 +311,9 @@ class ArrayEpochs(Epochs):
     def _rows(self, epochs: int, rates: NDArray[np.float64]) -> list[dict[str, Any]]:
         losses = core.weighted_means(self._losses[:epochs], self._weights[:epochs])
         ends = rates[self._steps - 1 : epochs * self._steps : self._steps].tolist()
-        rows = []
+        rows: list[dict[str, Any]] = []
         for epoch, (loss, rate) in enumerate(zip(losses, ends, strict=True), self.trainer.epoch):
-            row: dict[str, Any] = {"epoch": epoch, "loss": loss}
+            row = {"epoch": epoch, "loss": loss}
             if self._penalties is not None:
                 row["penalty"] = float(self._penalties[len(rows)])
             row["learning_rate"] = self.rate = rate
