@@ -148,12 +148,17 @@ void activation_of_sum(Activation activation, In<T> a, In<T> b, Out<T> h, Out<T>
     parallel_for(a.rows, 1, work_per_element * static_cast<double>(a.rows * a.cols), [=](Index begin, Index end) {
         dispatch(activation, [=](auto rule) {
             for (Index i = begin; i < end; ++i) {
-                for (Index at = 0; at < padded; at += lanes<T>) {
-                    const Vec<T> sum = load(a.row(i) + at) + load(b.row(i) + at);
-                    if (pre.data != nullptr) {
-                        store(pre.row(i) + at, sum);
+                const T* const one = a.row(i);  // pointers of their own: the compiler thinks that a store may change a matrix
+                const T* const other = b.row(i);
+                T* const to = h.row(i);
+                T* const kept = pre.data != nullptr ? pre.row(i) : nullptr;
+                const Index end_of_row = padded;
+                for (Index at = 0; at < end_of_row; at += lanes<T>) {
+                    const Vec<T> sum = load(one + at) + load(other + at);
+                    if (kept != nullptr) {
+                        store(kept + at, sum);
                     }
-                    store(h.row(i) + at, rule.value(sum));
+                    store(to + at, rule.value(sum));
                 }
             }
         });

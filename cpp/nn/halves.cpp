@@ -14,8 +14,11 @@ Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_
     for (Index s = first; s < network.stages(); ++s) {
         layers_.push_back(static_cast<DenseLayer<T>*>(&network.stage(s)));
     }
+    check(layers() <= most_layers, "no more than ", most_layers, " layers in halves");
     for (auto& mine : halves_) {
         mine = std::make_unique<Half>();
+        mine->batch.tapes = std::make_unique<PartTapes>();
+        mine->next.tapes = std::make_unique<PartTapes>();
         mine->activations.resize(layers_.size());
         mine->before.resize(layers_.size());
         mine->gradients.resize(layers_.size());
@@ -23,7 +26,16 @@ Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_
 }
 
 template <class T>
+void Halves<T>::forget_tapes() {
+    for (auto& mine : halves_) {
+        mine->batch.tapes->forget();
+        mine->next.tapes->forget();
+    }
+}
+
+template <class T>
 void Halves<T>::reserve(const Data<T>& data, Index rows) {
+    forget_tapes();
     const bool grows = rows > capacity_;
     rows_ = 0;  // should memory run out on the way
     capacity_ = grows ? 0 : capacity_;
@@ -97,6 +109,7 @@ void Halves<T>::copy_first(F&& copy) const {
 
 template <class T>
 void Halves<T>::send(const std::vector<Buffer<T>>& slots) {
+    forget_tapes();
     slots_ = slots.size();
     for (int t = 0; t < threads; ++t) {
         const Index size = network_.inputs() * units(t).size();
@@ -152,19 +165,25 @@ void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, bool 
         gather_rows(mine.batch, data, order);
     }
     lap(profile, Phase::gather, 0, gathered ? 0 : rows_);
-    const Matrix<T> x = input(thread);
-    if (standardization_ != nullptr) {
-        standardization_->forward({true}, mine.batch.rows.view(rows_), x, nullptr);
-        lap(profile, Phase::forward, standardization_->number(), rows_);
-    }
-    const Range own = units(thread);
-    const T* bias = layer(0).bias();
-    const Matrix<T> h = mine.activations[0].view(rows_);
-    dense_forward<T>(x, first(thread, mine.weight), bias == nullptr ? nullptr : bias + own.begin, layer(0).activation(), h,
-                     before(thread, 0), mine.scratch.data());
-    lap(profile, Phase::forward, layer(0).number(), rows_);
-    layer(1).forward_half(h, own, mine.sums.view(rows_), mine.scratch.data());
-    lap(profile, Phase::forward, layer(1).number(), rows_);
+    tapes(thread).begin(profile != nullptr);
+    steps_repeated_ += thread == 0 && tapes(thread).plays() ? 1 : 0;
+    tapes(thread).part(begin_part, [&](Tape* tape) {
+        const Matrix<T> x = input(thread);
+        if (standardization_ != nullptr) {
+            Pass pass{true};
+            pass.tape = tape;
+            standardization_->forward(pass, mine.batch.rows.view(rows_), x, nullptr);
+            lap(profile, Phase::forward, standardization_->number(), rows_);
+        }
+        const Range own = units(thread);
+        const T* bias = layer(0).bias();
+        const Matrix<T> h = mine.activations[0].view(rows_);
+        dense_forward<T>(x, first(thread, mine.weight), bias == nullptr ? nullptr : bias + own.begin, layer(0).activation(), h,
+                         before(thread, 0), mine.scratch.data(), Precision::full, {}, tape);
+        lap(profile, Phase::forward, layer(0).number(), rows_);
+        layer(1).forward_half(h, own, mine.sums.view(rows_), mine.scratch.data(), tape);
+        lap(profile, Phase::forward, layer(1).number(), rows_);
+    });
 }
 
 template <class T>
@@ -178,53 +197,76 @@ void Halves<T>::gather_next(int thread, const Data<T>& data, const Rows& next, P
 template <class T>
 void Halves<T>::forward(int thread, Profile* profile) {
     Half& mine = half(thread);
-    activation_of_sum<T>(layer(1).activation(), half(0).sums.view(rows_), half(1).sums.view(rows_), mine.activations[1].view(rows_),
-                         before(thread, 1));
-    lap(profile, Phase::forward, layer(1).number(), 0);
-    for (Index l = 2; l < layers(); ++l) {
-        const auto at = static_cast<std::size_t>(l);
-        dense_forward<T>(mine.activations[at - 1].view(rows_), layer(l).weight(), layer(l).bias(), layer(l).activation(),
-                         mine.activations[at].view(rows_), before(thread, l), mine.scratch.data());
-        lap(profile, Phase::forward, layer(l).number(), rows_);
-    }
+    tapes(thread).part(forward_part, [&](Tape* tape) {
+        const Activation activation = layer(1).activation();
+        const ConstMatrix<T> sums[threads] = {half(0).sums.view(rows_), half(1).sums.view(rows_)};
+        const Matrix<T> to = mine.activations[1].view(rows_);
+        const Matrix<T> kept = before(thread, 1);
+        make_call(tape, [=, one = sums[0], other = sums[1]] { activation_of_sum<T>(activation, one, other, to, kept); });
+        lap(profile, Phase::forward, layer(1).number(), 0);
+        for (Index l = 2; l < layers(); ++l) {
+            const auto at = static_cast<std::size_t>(l);
+            dense_forward<T>(mine.activations[at - 1].view(rows_), layer(l).weight(), layer(l).bias(), layer(l).activation(),
+                             mine.activations[at].view(rows_), before(thread, l), mine.scratch.data(), Precision::full, {}, tape);
+            lap(profile, Phase::forward, layer(l).number(), rows_);
+        }
+    });
 }
 
 template <class T>
 void Halves<T>::backward(int thread, Profile* profile) {
     Half& mine = half(thread);
-    const Index last = layers() - 1;
-    activation_backward<T>(layer(last).activation(), slope_source(thread, last), output_gradient(thread));
-    for (Index l = last; l > 0; --l) {
-        const auto at = static_cast<std::size_t>(l);
-        const Range inputs = l == 1 ? units(thread) : Range{0, layer(l).inputs()};
-        dense_backward_input<T>(mine.gradients[at].view(rows_), layer(l).weight().row_range(inputs.begin, inputs.size()),
-                                mine.gradients[at - 1].view(rows_), layer(l - 1).activation(), slope_source(thread, l - 1),
-                                mine.scratch.data());
-        lap(profile, Phase::input_gradient, layer(l).number(), rows_);
-    }
+    tapes(thread).part(backward_part, [&](Tape* tape) {
+        const Index last = layers() - 1;
+        if (const Activation activation = layer(last).activation(); activation != Activation::identity) {
+            const ConstMatrix<T> source = slope_source(thread, last);
+            const Matrix<T> grad = output_gradient(thread);
+            make_call(tape, [=] { activation_backward<T>(activation, source, grad); });
+        }
+        for (Index l = last; l > 0; --l) {
+            const auto at = static_cast<std::size_t>(l);
+            const Range inputs = l == 1 ? units(thread) : Range{0, layer(l).inputs()};
+            dense_backward_input<T>(mine.gradients[at].view(rows_), layer(l).weight().row_range(inputs.begin, inputs.size()),
+                                    mine.gradients[at - 1].view(rows_), layer(l - 1).activation(), slope_source(thread, l - 1),
+                                    mine.scratch.data(), Precision::full, tape);
+            lap(profile, Phase::input_gradient, layer(l).number(), rows_);
+        }
+    });
 }
 
 template <class T>
 void Halves<T>::weight_gradient(int thread, Index number, Profile* profile) {
+    tapes(thread).part(first_weight_part + static_cast<int>(number), [&](Tape* tape) { ask_weight_gradient(thread, number, tape); });
+    lap(profile, Phase::weight_gradient, layer(number).number(), rows_);
+    if (number == layers() - 1) {
+        tapes(thread).end();
+    }
+}
+
+template <class T>
+void Halves<T>::ask_weight_gradient(int thread, Index number, Tape* tape) {
     Half& mine = half(thread);
     const auto at = static_cast<std::size_t>(number);
     const Matrix<T> grad = mine.gradients[at].view(rows_);
     const ConstMatrix<T> x = number == 0 ? input(thread) : mine.activations[at - 1].view(rows_);
     const Range own = units(thread);
+    const auto sum = [&](T* bias) { make_call(tape, [=] { column_sums<T>(grad, bias); }); };
     if (number == 0) {
-        dense_backward_weight<T>(x, grad, first(thread, mine.weight_gradient), mine.scratch.data());
+        dense_backward_weight<T>(x, grad, first(thread, mine.weight_gradient), mine.scratch.data(), Precision::full, {}, tape);
         if (layer(0).grad_bias() != nullptr) {
-            column_sums<T>(grad, layer(0).grad_bias() + own.begin);
+            sum(layer(0).grad_bias() + own.begin);
         }
     } else if (number == 1) {
-        dense_backward_weight<T>(x, grad, layer(1).grad_weight().row_range(own.begin, own.size()), mine.scratch.data());
+        dense_backward_weight<T>(x, grad, layer(1).grad_weight().row_range(own.begin, own.size()), mine.scratch.data(), Precision::full, {},
+                                 tape);
         if (thread == 0 && layer(1).grad_bias() != nullptr) {
-            column_sums<T>(grad, layer(1).grad_bias());
+            sum(layer(1).grad_bias());
         }
     } else {
-        layers_[at]->backward_weight({}, x, grad, {thread, threads}, mine.scratch.data());
+        Pass pass;
+        pass.tape = tape;
+        layers_[at]->backward_weight(pass, x, grad, {thread, threads}, mine.scratch.data());
     }
-    lap(profile, Phase::weight_gradient, layer(number).number(), rows_);
 }
 
 template <class T>

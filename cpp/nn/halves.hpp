@@ -17,6 +17,7 @@
 #include "nn/data.hpp"
 #include "nn/dense_layer.hpp"
 #include "nn/network.hpp"
+#include "nn/step_tapes.hpp"
 #include "optimizers/optimizer.hpp"
 
 namespace fastopt {
@@ -67,12 +68,22 @@ class Halves {
     Segment<T> first_weight(int thread) const;
     Index first_weight_segment() const { return segments_of(0).begin; }
     Index layers() const { return static_cast<Index>(layers_.size()); }
+    // Steps in which thread 0 did not ask the layers.
+    Index steps_repeated() const { return steps_repeated_; }
 
    private:
+    // Of a step: calls that are kept together.
+    static constexpr int begin_part = 0;
+    static constexpr int forward_part = 1;
+    static constexpr int backward_part = 2;
+    static constexpr int first_weight_part = 3;  // of the first layer; those of the others behind it
+    static constexpr int most_layers = PartTapes::most - first_weight_part;
+
     struct Gathered {
         PaddedMatrix<T> rows;
         BatchTargets<T> targets;
         Target<T> target;
+        std::unique_ptr<PartTapes> tapes;  // of a step over these rows
     };
     struct alignas(2 * cache_line) Half {
         Gathered batch;
@@ -93,6 +104,8 @@ class Halves {
     };
 
     Half& half(int thread) const { return *halves_[static_cast<std::size_t>(thread)]; }
+    PartTapes& tapes(int thread) const { return *half(thread).batch.tapes; }
+    void forget_tapes();
     const DenseLayer<T>& layer(Index number) const { return *layers_[static_cast<std::size_t>(number)]; }
     Range segments_of(Index layer) const { return network_.segments_of(network_.first_of_halves() + layer); }
     Range units(int thread) const { return thread == 0 ? Range{0, split_} : Range{split_, layer(0).outputs()}; }
@@ -101,6 +114,7 @@ class Halves {
     Matrix<T> first(int thread, const Buffer<T>& memory) const;
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;
+    void ask_weight_gradient(int thread, Index number, Tape* tape);
     template <class F>
     void copy_first(F&& copy) const;
 
@@ -115,6 +129,7 @@ class Halves {
     Index target_columns_ = 0;
     std::size_t slots_ = 0;
     bool away_ = false;
+    Index steps_repeated_ = 0;
 };
 
 }  // namespace fastopt

@@ -387,7 +387,7 @@ ConstMatrix<T> Network<T>::backward_layers(bool want_input_gradient) {
             grad_x.cols = layer.inputs();
         }
         layer.backward(pass, below(s), grad, grad_x, slope, temporary);
-        lap(pass.profile, wanted ? Phase::input_gradient : Phase::weight_gradient, layer.number(), rows);
+        lap(pass.profile, layer.trainable() ? Phase::weight_gradient : Phase::input_gradient, layer.number(), rows);
         after_layer();
         if (wanted) {
             turn = 1 - turn;

@@ -2,6 +2,9 @@
 // make its calls again without asking the layers.
 #pragma once
 
+#include <array>
+#include <cstddef>
+
 #include "core/types.hpp"
 #include "kernels/tape.hpp"
 
@@ -78,6 +81,44 @@ class StepTapes {
     Place seen_;  // of the last step that began here, when it was neither kept nor played
     Tape forward_;
     Tape backward_;
+};
+
+// The same for a thread that shares steps with another one, with things in between that differ from step to step: a tape for each part of a
+// step. All operands stay where they are, or `forget` is called.
+class PartTapes {
+   public:
+    static constexpr int most = 6;
+
+    void forget() { complete_ = false; }
+    // A step begins; `asks`: it asks the layers whatever is kept, and nothing is kept of it.
+    void begin(bool asks) {
+        use_ = asks ? Use::none : complete_ ? Use::play : Use::keep;
+        if (use_ == Use::keep) {
+            for (Tape& tape : tapes_) {
+                tape.clear();
+            }
+        }
+    }
+    bool plays() const { return use_ == Use::play; }
+    // Its part `number` again, or ask(where to keep it, or null).
+    template <class F>
+    void part(int number, F&& ask) {
+        Tape& tape = tapes_[static_cast<std::size_t>(number)];
+        if (plays()) {
+            tape.play();
+        } else {
+            ask(use_ == Use::keep ? &tape : nullptr);
+        }
+    }
+    // All parts are through.
+    void end() { complete_ = complete_ || use_ == Use::keep; }
+
+   private:
+    enum class Use { none, keep, play };
+
+    Use use_ = Use::none;
+    bool complete_ = false;
+    std::array<Tape, most> tapes_;
 };
 
 }  // namespace fastopt
