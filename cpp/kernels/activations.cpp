@@ -145,15 +145,18 @@ void activation_backward(Activation activation, In<T> source, Out<T> d) {
 template <class T>
 void activation_of_sum(Activation activation, In<T> a, In<T> b, Out<T> h, Out<T> pre) {
     const Index padded = round_up(a.cols, lanes<T>);
+    const bool joined = a.ld == padded && b.ld == padded && h.ld == padded && (pre.data == nullptr || pre.ld == padded);
     parallel_for(a.rows, 1, work_per_element * static_cast<double>(a.rows * a.cols), [=](Index begin, Index end) {
+        const Index length = joined ? (end - begin) * padded : padded;  // rows without a gap are one
+        const Index step = joined ? end - begin : 1;
         dispatch(activation, [=](auto rule) {
-            for (Index i = begin; i < end; ++i) {
+            for (Index i = begin; i < end; i += step) {
                 const T* const one = a.row(i);  // pointers of their own: the compiler thinks that a store may change a matrix
                 const T* const other = b.row(i);
                 T* const to = h.row(i);
                 T* const kept = pre.data != nullptr ? pre.row(i) : nullptr;
-                const Index end_of_row = padded;
-                for (Index at = 0; at < end_of_row; at += lanes<T>) {
+                const Index count = length;
+                for (Index at = 0; at < count; at += lanes<T>) {
                     const Vec<T> sum = load(one + at) + load(other + at);
                     if (kept != nullptr) {
                         store(kept + at, sum);
