@@ -1,6 +1,7 @@
 #include "nn/halves.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/gather.hpp"
 #include "kernels/reduce.hpp"
@@ -113,6 +114,7 @@ void Halves<T>::send(const std::vector<Buffer<T>>& slots) {
     slots_ = slots.size();
     for (int t = 0; t < threads; ++t) {
         const Index size = network_.inputs() * units(t).size();
+        half(t).begun = false;
         half(t).weight.reserve(size);
         half(t).weight_gradient.reserve(size);
         for (std::size_t s = 0; s < slots_; ++s) {
@@ -159,12 +161,33 @@ ConstMatrix<T> Halves<T>::slope_source(int thread, Index number) const {
 template <class T>
 void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, bool gathered, Profile* profile) {
     Half& mine = half(thread);
+    if (std::exchange(mine.begun, false) && gathered) {
+        return;
+    }
     if (gathered) {
         std::swap(mine.batch, mine.next);
     } else {
         gather_rows(mine.batch, data, order);
     }
     lap(profile, Phase::gather, 0, gathered ? 0 : rows_);
+    first_sums(thread, profile);
+}
+
+template <class T>
+void Halves<T>::begin_ahead(int thread) {
+    Half& mine = half(thread);
+    std::swap(mine.batch, mine.next);
+    try {
+        first_sums(thread, nullptr);
+        mine.begun = true;
+    } catch (...) {
+        std::swap(mine.batch, mine.next);  // what went wrong goes wrong again in its turn, when others can be told
+    }
+}
+
+template <class T>
+void Halves<T>::first_sums(int thread, Profile* profile) {
+    Half& mine = half(thread);
     tapes(thread).begin(profile != nullptr);
     steps_repeated_ += thread == 0 && tapes(thread).plays() ? 1 : 0;
     tapes(thread).part(begin_part, [&](Tape* tape) {
@@ -238,9 +261,6 @@ template <class T>
 void Halves<T>::weight_gradient(int thread, Index number, Profile* profile) {
     tapes(thread).part(first_weight_part + static_cast<int>(number), [&](Tape* tape) { ask_weight_gradient(thread, number, tape); });
     lap(profile, Phase::weight_gradient, layer(number).number(), rows_);
-    if (number == layers() - 1) {
-        tapes(thread).end();
-    }
 }
 
 template <class T>

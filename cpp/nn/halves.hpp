@@ -46,6 +46,9 @@ class Halves {
     Index rows() const { return rows_; }
     // Up to the partial sums; `gathered`: of the rows that gather_next was given last, else of those in `order`.
     void begin(int thread, const Data<T>& data, const Index* order, bool gathered, Profile* profile);
+    // The same before its turn, with the rows of gather_next, when the weights of this thread are those of the next step: `begin` has nothing
+    // left to do then.
+    void begin_ahead(int thread);
     // Between `begin` and `forward`: rows of the next step, while what the other thread wrote is still on its way. Where there are as many.
     bool takes_next(const Rows& next) const { return next.count == rows_; }
     void gather_next(int thread, const Data<T>& data, const Rows& next, Profile* profile);
@@ -58,6 +61,7 @@ class Halves {
     void backward(int thread, Profile* profile);
     // Gradients of what a thread updates of a layer.
     void weight_gradient(int thread, Index layer, Profile* profile);
+    void end(int thread) { tapes(thread).end(); }
     // The same as elements of segments of the flat buffer, but for the weight of the first layer.
     struct Own {
         Index segment;
@@ -101,6 +105,7 @@ class Halves {
         Buffer<T> weight;
         Buffer<T> weight_gradient;
         std::array<Buffer<T>, max_slots> slots;
+        bool begun = false;  // the next step
     };
 
     Half& half(int thread) const { return *halves_[static_cast<std::size_t>(thread)]; }
@@ -114,6 +119,7 @@ class Halves {
     Matrix<T> first(int thread, const Buffer<T>& memory) const;
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;
+    void first_sums(int thread, Profile* profile);
     void ask_weight_gradient(int thread, Index number, Tape* tape);
     template <class F>
     void copy_first(F&& copy) const;

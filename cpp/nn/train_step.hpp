@@ -132,7 +132,8 @@ class TrainStep {
         const T* row_scale;
         std::uint64_t turn;  // of the meeting for partial sums; the one after it says that the weights of the last layer have been read
         double learning_rate;
-        bool gathered;  // as the next rows of the step before
+        bool gathered;     // as the next rows of the step before
+        bool begins_next;  // whoever is through begins the next one without being told
         Rows next;
         void operator()(int thread, int threads) { self->do_half(*this, thread, threads); }
     };

@@ -84,9 +84,10 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     }
     const std::uint64_t turn = meeting_.begin(2);
     HalfStep& step = half_steps_[static_cast<std::size_t>(turn / 2 % 2)];
-    step = {this, &batch, batch.data, batch.order, batch.row_scale, turn, learning_rate, std::exchange(gathered_in_halves_, false), {}};
+    step = {this, &batch, batch.data, batch.order, batch.row_scale, turn, learning_rate, std::exchange(gathered_in_halves_, false), false, {}};
     if (halves_->takes_next(batch.next)) {
         step.next = batch.next;
+        step.begins_next = steps_left_ > 1;  // else it goes another way
         gathered_in_halves_ = true;
     }
     half_.whole = false;
@@ -136,20 +137,32 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     if (error) {
         std::rethrow_exception(error);
     }
-    for (Index layer = 0; layer < halves.layers(); ++layer) {
-        halves.weight_gradient(thread, layer, laps);
-        // Nothing changes before both are sure of their part, and have read the weights of the last layer.
-        if (layer == 0) {
-            const bool whole = meeting_.wait(read, threads);
-            if (thread == 0) {
-                half_.whole = whole;
-            }
-            if (!whole || !half_.finite) {
-                return;
-            }
+    halves.weight_gradient(thread, 0, laps);
+    // Nothing changes before both are sure of their part, and have read the weights of the last layer.
+    const bool whole = meeting_.wait(read, threads);
+    if (thread == 0) {
+        half_.whole = whole;
+    }
+    if (!whole || !half_.finite) {
+        return;
+    }
+    const auto update = [&](Index layer) {
+        if (layer > 0) {
+            halves.weight_gradient(thread, layer, laps);
         }
         update_half(half_.info, thread, layer);
         lap(laps, Phase::update);
+    };
+    // First what both read: while a store waits until the other core gives up its line, those behind it wait as well, and at the end of a
+    // step the signal to begin the next one.
+    for (Index layer = halves.layers(); layer-- > 2;) {
+        update(layer);
+    }
+    update(0);
+    update(1);
+    halves.end(thread);
+    if (step.begins_next && thread > 0) {
+        halves.begin_ahead(thread);
     }
 }
 
