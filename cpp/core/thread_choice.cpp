@@ -4,6 +4,7 @@
 #include <chrono>
 #include <ctime>
 #include <limits>
+#include <utility>
 
 namespace fastopt {
 
@@ -13,6 +14,7 @@ namespace {
 // got less of their time than this share, because something else has the cores, or when steps became slower twice in a row.
 constexpr double together_first = 2e7;
 constexpr double fair_share = 0.8;
+constexpr double watch_seconds = 0.02;  // the kernel notes down every 4 ms what a thread on another core got
 // Steps of less work have no part that a team would share.
 constexpr double surely_alone = 4e5;
 
@@ -82,8 +84,20 @@ void ThreadChoice::notice_pause(double now) {
 
 bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && !from_before_ && now >= next_trial_; }
 
-// Whether the threads of a team did not get their cores in the present block.
-bool ThreadChoice::starved() const { return best_ == together && block_.cpu_seconds < fair_share * block_.seconds * threads_; }
+// Whether the threads of a team did not get their cores lately; asked after each block.
+bool ThreadChoice::starved() {
+    if (best_ == alone) {
+        watched_ = {};
+        return false;
+    }
+    watched_.seconds += block_.seconds;
+    watched_.cpu_seconds += block_.cpu_seconds;
+    if (watched_.seconds < watch_seconds) {
+        return false;
+    }
+    const Block all = std::exchange(watched_, {});
+    return all.cpu_seconds < fair_share * all.seconds * threads_;
+}
 
 Index ThreadChoice::block_steps() const {
     const Index steps = seconds_[best_] > 0 ? static_cast<Index>(block_seconds / seconds_[best_]) : 0;
@@ -106,7 +120,7 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, do
     // A present way that became slower, or a team without its cores, calls for a trial of the other; a first block has threads to start.
     slow_blocks_ = seconds_[best_] > 0 && each > 1.5 * seconds_[best_] ? slow_blocks_ + 1 : 0;
     const bool slower = slow_blocks_ >= (work_ > together_first ? 2 : 1);  // the largest steps are blocks of their own
-    if (seconds_[best_] > 0 && (starved() || slower)) {
+    if (const bool without_cores = starved(); seconds_[best_] > 0 && (without_cores || slower)) {
         next_trial_ = std::min(next_trial_, std::max(earliest_trial_, now + first_patience));
     }
     block_ = {};

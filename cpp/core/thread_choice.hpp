@@ -63,7 +63,7 @@ class ThreadChoice {
     Index run_steps(Index steps, double work, StepFunction step, void* state);
     void forget(double work, int threads);
     void scale_to(double work);
-    bool starved() const;
+    bool starved();
     Way other() const { return best_ == alone ? together : alone; }
     void notice_pause(double now);
     bool trial_is_due(double now) const;
@@ -81,6 +81,7 @@ class ThreadChoice {
     Way best_ = alone;
     int slow_blocks_ = 0;  // the last ones, in a row
     Block block_;
+    Block watched_;         // steps of a team whose share of the cores is looked at
     Block trial_;           // all of a trial, with getting threads and letting them go
     Index trial_left_ = 0;  // steps of the other way that are still to be tried; 0: no trial
     int rounds_ = 0;        // of the trial that are over

@@ -46,8 +46,8 @@ class Halves {
     Index rows() const { return rows_; }
     // Up to the partial sums; `gathered`: of the rows that gather_next was given last, else of those in `order`.
     void begin(int thread, const Data<T>& data, const Index* order, bool gathered, Profile* profile);
-    // The same before its turn, with the rows of gather_next, when the weights of this thread are those of the next step: `begin` has nothing
-    // left to do then.
+    // The same before its turn, with the rows of gather_next, when the weights of this thread are those of the next step: `begin` has
+    // nothing left to do then.
     void begin_ahead(int thread);
     // Between `begin` and `forward`: rows of the next step, while what the other thread wrote is still on its way. Where there are as many.
     bool takes_next(const Rows& next) const { return next.count == rows_; }

@@ -84,7 +84,8 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     }
     const std::uint64_t turn = meeting_.begin(2);
     HalfStep& step = half_steps_[static_cast<std::size_t>(turn / 2 % 2)];
-    step = {this, &batch, batch.data, batch.order, batch.row_scale, turn, learning_rate, std::exchange(gathered_in_halves_, false), false, {}};
+    step = {this,  &batch, batch.data, batch.order, batch.row_scale, turn, learning_rate, std::exchange(gathered_in_halves_, false),
+            false, {}};
     if (halves_->takes_next(batch.next)) {
         step.next = batch.next;
         step.begins_next = steps_left_ > 1;  // else it goes another way
