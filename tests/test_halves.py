@@ -140,6 +140,29 @@ def test_all_but_the_last_step_of_a_run(cut_for_threads, monkeypatch):
     assert steps_in_halves(trainer) == EPOCHS * (batches - 1)
 
 
+@pytest.mark.parametrize("loss", ["mse", "softmax_cross_entropy"])
+@pytest.mark.parametrize("name", ["one hidden layer", "two", "uneven", "standardized"])
+def test_long_runs(cut_for_threads, name, loss):
+    """Each thread makes the calls of a step before again, of one for each of its two batches, and thread 1 begins before it is told."""
+    inputs, layers = NETWORKS[name]
+    states = []
+    for threads in (1, 2):
+        cut_for_threads(threads)
+        net = fo.Network(inputs, layers, dtype="float32", seed=3)
+        x, y, _ = batch_for(loss, net.outputs, 20 * BATCH + 7, inputs, np.random.default_rng(6))
+        trainer = fo.Trainer(net, loss, "adam")
+        for rows, epochs in ((20 * BATCH, 4), (20 * BATCH + 7, 2), (20 * BATCH, 3)):
+            trainer.fit(x[:rows], y[:rows], epochs=epochs, batch_size=BATCH)
+        with trainer.profile():
+            trainer.fit(x, y, epochs=2, batch_size=BATCH)
+        states.append(trainer.state_dict())
+    native = trainer._native
+    assert native.steps_in_halves > 0.9 * 11 * 20
+    assert native.steps_repeated > 0.5 * native.steps_in_halves
+    for key, value in states[0].items():
+        assert_array_equal(states[1][key], value, err_msg=key)
+
+
 def test_penalties_of_epochs_in_one_run(cut_for_threads):
     """The penalty of an epoch is that of its last weights, wherever they lie."""
     cut_for_threads(1)

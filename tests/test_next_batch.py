@@ -83,3 +83,21 @@ def test_rows_of_another_time_are_not_used(cut_for_threads, index, network):
     for name, value in fresh.state_dict().items():
         assert_array_equal(used.state_dict()[name], value, err_msg=name)
     assert (used._native.steps_in_halves > 0) == (network is halved_network)
+
+
+@pytest.mark.parametrize("network", [sharing_network, halved_network])
+def test_a_run_that_begins_with_a_short_batch(cut_for_threads, network):
+    """The batch after it is longer than any that the network has memory for."""
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((ROWS, INPUTS)).astype(np.float32), rng.standard_normal((ROWS, OUTPUTS)).astype(np.float32)
+    order, steps = np.concatenate([rng.permutation(ROWS), rng.permutation(ROWS)]), 2 * -(-ROWS // BATCH)
+    first = steps // 2 - 1
+    states = []
+    for threads in (1, 2):
+        cut_for_threads(threads)
+        trainer = fo.Trainer(network(), "mse", "adam")
+        rates, losses, weights = np.full(steps, 1e-3), np.zeros(steps), np.zeros(steps)
+        assert trainer._native.run_steps(x, y, None, order, BATCH, rates, losses, weights, first, steps, ROWS, None) == steps - first
+        states.append({**trainer.state_dict(), "losses": losses})
+    for name, value in states[0].items():
+        assert_array_equal(states[1][name], value, err_msg=name)

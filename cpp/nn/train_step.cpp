@@ -183,7 +183,7 @@ LossValue TrainStep<T>::step_shared(const Batch& batch, double learning_rate) {
         gather_rows(batch, all, 0);
     }
     if (NextBatch<T>::wants(*batch.data, batch.next.count) && leads_team()) {
-        next_batch_.begin(*batch.data, batch.next, network_->capacity());
+        next_batch_.begin(*batch.data, batch.next, std::max(network_->capacity(), batch.next.count));
     }
     loss_of_rows(batch, all, 0);
     const LossValue loss = loss_of_batch(batch);
