@@ -54,11 +54,11 @@ def stage_costs(workload: Workload) -> dict[str, Cost]:
         costs[f"{layer}.forward"] = Cost(2 * b * inputs * outputs, FLOAT * (b * inputs + (inputs + 1) * outputs + b * outputs))
     costs["loss"] = Cost(bytes=FLOAT * (2 * b * workload.sizes[-1] + target))
     for layer, (inputs, outputs) in reversed(layers):
-        moved = FLOAT * (b * inputs + b * outputs + (inputs + 1) * outputs)
-        costs[f"{layer}.weight_gradient"] = Cost(2 * b * inputs * outputs, moved)
         if layer > 0:
             moved = FLOAT * (b * outputs + inputs * outputs + 2 * b * inputs)  # the activation below is read for its derivative
             costs[f"{layer}.input_gradient"] = Cost(2 * b * inputs * outputs, moved)
+        moved = FLOAT * (b * inputs + b * outputs + (inputs + 1) * outputs)
+        costs[f"{layer}.weight_gradient"] = Cost(2 * b * inputs * outputs, moved)
     costs["update"] = Cost(bytes=workload.optimizer_bytes)
     return costs
 

@@ -99,15 +99,17 @@ class BatchNormLayer final : public Layer<T> {
     Slope<T> slope(const Pass&, ConstMatrix<T>, ConstMatrix<T> y) const override {
         return {activation_, activation_needs_input(activation_) ? ConstMatrix<T>(pre(y.rows)) : y};
     }
-    void backward(const Pass&, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
+    Phase backward(const Pass&, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
+        const Phase phase = grad_x.data != nullptr ? Phase::input_gradient : Phase::weight_gradient;
         if (!trainable_ && grad_x.data == nullptr) {
-            return;
+            return phase;
         }
         // A frozen layer's gradients stay 0 in the flat buffer.
         T* grad_gamma = trainable_ ? grad_gamma_ : inverse_.data();
         T* grad_beta = trainable_ ? grad_beta_ : inverse_.data();
         batchnorm_backward<T>(x, norm_, batch_mean_.data(), batch_inverse_.data(), grad, grad_x, grad_gamma, grad_beta, slope.activation,
                               slope.source, scratch);
+        return phase;
     }
 
     Index parameters() const override { return 2 * this->inputs_; }

@@ -114,17 +114,19 @@ class Layer {
     }
     // grad: gradient before this layer's activation; may be overwritten. grad_x (empty: not wanted) is finished with `slope` of the layer
     // below and may share memory with grad only where a layer says so; it never does with the dense layer. Whoever calls ends the lap of a
-    // profile; a layer with two products ends that of the first one itself.
-    virtual void backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) {
+    // profile with what is returned; a layer with two products ends that of the first one itself.
+    virtual Phase backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) {
         if (grad_x.data != nullptr) {
             backward_input(pass, grad, grad_x, slope, scratch);
-            if (trainable()) {
-                lap(pass.profile, Phase::input_gradient, number_, x.rows);
-            }
         }
-        if (trainable()) {
-            backward_weight(pass, x, grad, {0, 1}, scratch);
+        if (!trainable()) {
+            return Phase::input_gradient;
         }
+        if (grad_x.data != nullptr) {
+            lap(pass.profile, Phase::input_gradient, number_, x.rows);
+        }
+        backward_weight(pass, x, grad, {0, 1}, scratch);
+        return Phase::weight_gradient;
     }
     // Whether no row of a batch sees another. Threads may then run forward and backward_input of a training pass on rows of their own, and
     // backward_weight for parts of the parameters when the rows are complete; backward is both. What such a layer keeps from a forward it

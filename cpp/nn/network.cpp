@@ -386,8 +386,8 @@ ConstMatrix<T> Network<T>::backward_layers(bool want_input_gradient) {
             grad_x = gradient_[1 - turn].view(rows);
             grad_x.cols = layer.inputs();
         }
-        layer.backward(pass, below(s), grad, grad_x, slope, temporary);
-        lap(pass.profile, layer.trainable() ? Phase::weight_gradient : Phase::input_gradient, layer.number(), rows);
+        const Phase phase = layer.backward(pass, below(s), grad, grad_x, slope, temporary);
+        lap(pass.profile, phase, layer.number(), rows);
         after_layer();
         if (wanted) {
             turn = 1 - turn;

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Profile", "StageTime"]
 
-BACKWARD = ("weight_gradient", "input_gradient")
+BACKWARD = ("input_gradient", "weight_gradient")
 PER_LAYER = ("forward", *BACKWARD)
 BEFORE_BACKWARD = ("gather", "forward", "loss")
 
@@ -63,8 +63,8 @@ class Profile(Mapping[str, StageTime]):
     """The stages of a trainer's steps by name, made by `Trainer.profile`; measures while it is entered as a context.
 
     Stages of a step, in order: "gather" (rows, targets and weights of the batch), "0.forward", "1.forward", ... (an activation behind a
-    dense layer or a normalization is part of it), "loss" (value and gradient), "1.weight_gradient" (with the bias), "1.input_gradient"
-    (with the derivative of the activation below; of a layer that is not dense also its parameters' gradients), "0.weight_gradient",
+    dense layer or a normalization is part of it), "loss" (value and gradient), "1.input_gradient" (with the derivative of the
+    activation below; of a layer that is not dense also its parameters' gradients), "1.weight_gradient" (with the bias), "0.weight_gradient",
     "wait", "accumulate" (micro-batches), "norm" (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
 
     Threads share every product of a large network, and gather the next batch while they wait for each other, so that "gather" is only what
