@@ -142,7 +142,7 @@ def test_single_steps_streams_and_python_losses():
     assert list(profile) == ["gather", "0.forward", "loss", "0.weight_gradient", "update", "snapshot", "python", "clock"]
     assert (profile.steps, profile["0.forward"].flops) == (5, 2 * 3 * ROWS * 6 * 3)
     profile = profiled(trainer_of([fo.layers.Dense(3)], loss=squared_error))
-    assert list(profile) == ["0.forward", "loss", "0.weight_gradient", "0.input_gradient", "update", "snapshot", "order", "python", "clock"]
+    assert list(profile) == ["0.forward", "loss", "0.input_gradient", "0.weight_gradient", "update", "snapshot", "order", "python", "clock"]
     assert profile.steps == profile["update"].calls == STEPS
 
 

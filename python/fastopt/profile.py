@@ -64,8 +64,9 @@ class Profile(Mapping[str, StageTime]):
 
     Stages of a step, in order: "gather" (rows, targets and weights of the batch), "0.forward", "1.forward", ... (an activation behind a
     dense layer or a normalization is part of it), "loss" (value and gradient), "1.input_gradient" (with the derivative of the
-    activation below; of a layer that is not dense also its parameters' gradients), "1.weight_gradient" (with the bias), "0.weight_gradient",
-    "wait", "accumulate" (micro-batches), "norm" (`clip_norm`), "update" (with penalties and clipping), "average" (`ema`).
+    activation below; of a layer that is not dense also its parameters' gradients), "1.weight_gradient" (with the bias),
+    "0.weight_gradient", "wait", "accumulate" (micro-batches), "norm" (`clip_norm`), "update" (with penalties and clipping), "average"
+    (`ema`).
 
     Threads share every product of a large network, and gather the next batch while they wait for each other, so that "gather" is only what
     is left of it. In a small one without batch normalization each takes rows of its own through all layers, then its part of every weight
