@@ -7,6 +7,9 @@
 // cache and 27 where they do not (Zen 3, 276 lines in a loop; in a step, where stores wait for them in order, more). For the same reason
 // the weights into its units lie in memory of their owner during a run of steps: in the rows of the flat buffer the halves alternate, and a
 // core asks ahead for lines of the other.
+//
+// In a run, a thread gathers the rows of the next step while it waits, and thread 1 begins with them before it is told: its weights are its
+// own. Steps that are alike make the calls of kernels of the ones before again (nn/step_tapes.hpp).
 #pragma once
 
 #include <array>
