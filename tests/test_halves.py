@@ -1,5 +1,7 @@
 """Two threads that share the first two layers of a small network by units: the bits of one thread, in a run of steps and after it."""
 
+import contextlib
+
 import fastopt as fo
 import numpy as np
 import pytest
@@ -151,14 +153,19 @@ def test_long_runs(cut_for_threads, name, loss):
         net = fo.Network(inputs, layers, dtype="float32", seed=3)
         x, y, _ = batch_for(loss, net.outputs, 20 * BATCH + 7, inputs, np.random.default_rng(6))
         trainer = fo.Trainer(net, loss, "adam")
-        for rows, epochs in ((20 * BATCH, 4), (20 * BATCH + 7, 2), (20 * BATCH, 3)):
-            trainer.fit(x[:rows], y[:rows], epochs=epochs, batch_size=BATCH)
-        with trainer.profile():
-            trainer.fit(x, y, epochs=2, batch_size=BATCH)
+        for rows, epochs, profiled in (
+            (20 * BATCH, 4, False),
+            (20 * BATCH + 7, 2, True),
+            (20 * BATCH, 3, False),
+            (20 * BATCH + 7, 2, False),
+        ):
+            with trainer.profile() if profiled else contextlib.nullcontext():
+                trainer.fit(x[:rows], y[:rows], epochs=epochs, batch_size=BATCH)
         states.append(trainer.state_dict())
     native = trainer._native
     assert native.steps_in_halves > 0.9 * 11 * 20
     assert native.steps_repeated > 0.5 * native.steps_in_halves
+    assert native.steps_begun_ahead > 0.8 * native.steps_in_halves
     for key, value in states[0].items():
         assert_array_equal(states[1][key], value, err_msg=key)
 

@@ -128,9 +128,11 @@ def test_permutations():
         assert order.dtype == np.int32  # half the memory of an index; 64 bits only where they are needed
         np.testing.assert_array_equal(np.sort(order), np.arange(n), err_msg=f"permutation of {n}")
         np.testing.assert_array_equal(order, core.permutation(n, 5, 0), err_msg="the same arguments give the same order")
-    for n, (seed, epoch, _) in itertools.product((2, 64, 65, 66, 1000), STREAMS):
+    groups = [count + extra for count in (16, 32, 48, 64, 96) for extra in (-1, 0, 1, 2)]  # of draws
+    for n, (seed, epoch, _) in itertools.product((2, *groups, 1000), STREAMS):
         np.testing.assert_array_equal(core.permutation(n, seed, epoch), philox.permutation(n, seed, epoch), err_msg=f"{n, seed, epoch}")
-    np.testing.assert_array_equal(core.permutation(65_600, 3, 1), philox.permutation(65_600, 3, 1), err_msg="draws of 64 bits")
+    for n in (65_536, 65_537, 65_600):  # from the second on draws of 64 bits
+        np.testing.assert_array_equal(core.permutation(n, 3, 1), philox.permutation(n, 3, 1), err_msg=f"permutation of {n}")
     orders = [tuple(core.permutation(50, seed, epoch)) for seed, epoch in itertools.product((0, 1, 2**40), (0, 1, 2))]
     assert len(set(orders)) == 9, "two of (seed, epoch) give the same order"
     firsts = np.array([core.permutation(4, 0, epoch) for epoch in range(4000)])

@@ -94,6 +94,21 @@ def test_a_second_core_must_be_worth_three_percent(threads, work):
     assert core.simulate_bursts(8 * [1e-4], 8 * [9.9e-5], work)[-1] < 0.5
 
 
+def test_a_team_that_has_its_cores_is_seldom_compared(threads):
+    """What a thread on another core got is noted down every 4 ms; over a few steps a team then looks as if it had lost one."""
+    threads(2)
+    parts = core.simulate_bursts(8 * [6e-5], 8 * [4e-5], 5e6, burst_seconds=1.0, pause=0.0, tick=4e-3)
+    assert min(parts[1:]) > 0.994
+
+
+def test_a_team_that_lost_its_cores_is_compared(threads):
+    """Large steps try one thread for no other reason."""
+    threads(2)
+    large = {"work": 5e7, "burst_seconds": 1.0, "pause": 0.0, "tick": 4e-3}
+    assert min(core.simulate_bursts(4 * [1e-3], 4 * [1.4e-3], share=1.0, **large)) > 0.9999
+    assert core.simulate_bursts(4 * [1e-3], 4 * [1.4e-3], share=0.3, **large)[-1] < 0.1
+
+
 @pytest.mark.parametrize("train", [trained, trained_by_steps, trained_by_sizes])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_the_choice_does_not_change_a_bit(threads, batch_norm, train):

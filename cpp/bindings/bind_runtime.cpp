@@ -1,6 +1,7 @@
 // Build facts, threads, names of what is registered, the machine's limits.
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -123,13 +124,16 @@ thread_local double simulated_seconds;
 thread_local double simulated_cpu_seconds;
 
 // The part that a team has of the time of bursts of steps with pauses between them, on a clock of their own. A step takes alone[i] or
-// together[i] seconds in burst i, and `cold` times that in the first `cold_seconds` of it.
+// together[i] seconds in burst i, and `cold` times that in the first `cold_seconds` of it. What the other threads get of their cores, a
+// share, is noted down once a tick.
 std::vector<double> simulate_bursts(const std::vector<double>& alone, const std::vector<double>& together, double work, double cold,
-                                    double cold_seconds, double burst_seconds, double pause) {
+                                    double cold_seconds, double burst_seconds, double pause, double tick, double share) {
     check(alone.size() == together.size(), "a time alone and together for each burst");
     simulated_seconds = simulated_cpu_seconds = 1;
     ThreadChoice choice({[] { return simulated_seconds; }, [] { return simulated_cpu_seconds; }});
     std::vector<double> parts;
+    double got = 0;  // by the other threads
+    double noted = 0;
     for (std::size_t burst = 0; burst < alone.size(); ++burst) {
         const double begin = simulated_seconds;
         double of_team = 0;
@@ -138,7 +142,9 @@ std::vector<double> simulate_bursts(const std::vector<double>& alone, const std:
             const double slower = simulated_seconds - begin < cold_seconds ? cold : 1;
             const double took = slower * (threads > 1 ? together : alone)[burst];
             simulated_seconds += took;
-            simulated_cpu_seconds += took * threads;
+            got += took * share * (threads - 1);
+            const double now = tick > 0 ? std::floor(got / tick) * tick : got;
+            simulated_cpu_seconds += took + now - std::exchange(noted, now);
             of_team += threads > 1 ? took : 0;
             return true;
         };
@@ -180,7 +186,8 @@ void bind_runtime(py::module_& m) {
     m.def("set_work_per_thread", &set_work_per_thread);
     bind_balance(m);
     m.def("simulate_bursts", &simulate_bursts, py::arg("alone"), py::arg("together"), py::arg("work"), py::arg("cold") = 1.0,
-          py::arg("cold_seconds") = 0.0, py::arg("burst_seconds") = 0.04, py::arg("pause") = 0.3);
+          py::arg("cold_seconds") = 0.0, py::arg("burst_seconds") = 0.04, py::arg("pause") = 0.3, py::arg("tick") = 0.0,
+          py::arg("share") = 1.0);
     m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) { return permutations(n, seed, epoch, 1).reshape({n}); });
     m.def("permutations", &permutations);
     m.def("activation_names", &activation_names);

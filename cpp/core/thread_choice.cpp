@@ -79,6 +79,7 @@ void ThreadChoice::notice_pause(double now) {
         next_trial_ = std::min(next_trial_, std::max(earliest_trial_, warm_at_));
         trial_left_ = 0;
         block_ = {};
+        watched_ = {};
     }
 }
 
@@ -86,7 +87,7 @@ bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 &
 
 // Whether the threads of a team did not get their cores lately; asked after each block.
 bool ThreadChoice::starved() {
-    if (best_ == alone) {
+    if (best_ == alone || seconds_[best_] == 0 || from_before_) {  // threads of a first block start, or wake on one core
         watched_ = {};
         return false;
     }
@@ -120,7 +121,7 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, do
     // A present way that became slower, or a team without its cores, calls for a trial of the other; a first block has threads to start.
     slow_blocks_ = seconds_[best_] > 0 && each > 1.5 * seconds_[best_] ? slow_blocks_ + 1 : 0;
     const bool slower = slow_blocks_ >= (work_ > together_first ? 2 : 1);  // the largest steps are blocks of their own
-    if (const bool without_cores = starved(); seconds_[best_] > 0 && (without_cores || slower)) {
+    if (const bool without_cores = starved(); without_cores || (seconds_[best_] > 0 && slower)) {
         next_trial_ = std::min(next_trial_, std::max(earliest_trial_, now + first_patience));
     }
     block_ = {};

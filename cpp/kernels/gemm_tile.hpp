@@ -33,12 +33,14 @@ constexpr Index long_k = 64;
 constexpr int long_unroll = 4;
 // Rows of such a tile whose factors the multiply-adds read from A themselves. A tile of 14 x 2 with a broadcast for each row has 44
 // instructions for 28 multiply-adds, this one 34. Not all rows: such a multiply-add is a load too, and of these many processors start two
-// a cycle.
-constexpr bool broadcasts_alone(int row) { return row % 4 != 0; }
-// Short ones of rows side by side, as of the weight gradients of small batches, take two steps at once and every other row so, which
-// makes them 3 to 8 % faster. Where rows lie apart it gave nothing.
+// a cycle. Where rows lie apart only those at a pointer of their own: with an index in its address such a multiply-add is two operations.
+constexpr int rows_at_pointer = 3;
+constexpr bool broadcasts_alone(int row, bool apart) { return apart ? row % rows_at_pointer == 0 : row % 4 != 0; }
+// Short ones take two steps at once and every other row so, which makes those of rows side by side 3 to 8 % faster, those of rows apart
+// 3 to 6.
 constexpr int short_unroll = 2;
-constexpr bool short_broadcasts_alone(int row, bool apart) { return (row % 2 == 0) == apart; }
+constexpr int short_rows_at_pointer = 2;
+constexpr bool short_broadcasts_alone(int row, bool apart) { return apart ? row % short_rows_at_pointer == 0 : row % 2 != 0; }
 
 // How a tile finds a(i, p).
 enum class TileRows {
@@ -277,7 +279,7 @@ class RowsOfA {
     static constexpr int known = Layout == TileRows::apart ? 1 : Layout == TileRows::packed ? Rows : 0;
     static constexpr bool grouped = (Long || Pairs) && Layout == TileRows::apart;
     static constexpr int step = Long || grouped ? known : 0;
-    static constexpr int group = !grouped ? Rows : Long ? 3 : 2;
+    static constexpr int group = !grouped ? Rows : Long ? rows_at_pointer : short_rows_at_pointer;
     static constexpr int groups = ceil_div(Rows, group);
 
     // From the compiler, how these pointers are related to each other and to what they were.
@@ -327,7 +329,8 @@ FASTOPT_INLINE void one_tile(const TileArgs<T>& args) {
         }
 #pragma GCC unroll 14
         for (int i = 0; i < Rows; ++i) {
-            if ((Long && (Layout == TileRows::apart ? i % 3 == 0 : broadcasts_alone(i))) || (short_pairs && short_broadcasts_alone(i, Layout == TileRows::apart))) {
+            constexpr bool apart = Layout == TileRows::apart;
+            if ((Long && broadcasts_alone(i, apart)) || (short_pairs && short_broadcasts_alone(i, apart))) {
 #pragma GCC unroll 8
                 for (int j = 0; j < Vecs; ++j) {
                     simd::accumulate_broadcast(a.at(i, u), panel[j], sum[i][j]);

@@ -16,6 +16,12 @@ class Tape {
     Tape(const Tape&) = delete;
     Tape& operator=(const Tape&) = delete;
 
+    // Memory for the first calls.
+    void reserve() {
+        if (blocks_.empty()) {
+            blocks_.push_back(std::make_unique<Block>());
+        }
+    }
     // `call` has its turn in every `play`.
     template <class F>
     void keep(const F& call) {

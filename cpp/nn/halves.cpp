@@ -43,6 +43,7 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
     for (int t = 0; t < threads; ++t) {
         Half& mine = half(t);
         for (Gathered* const to : {&mine.batch, &mine.next}) {
+            to->tapes->reserve();
             to->rows.reserve(rows, network_.inputs());
             to->target = to->targets.reserve(data, rows);
         }
@@ -162,6 +163,7 @@ template <class T>
 void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, bool gathered, Profile* profile) {
     Half& mine = half(thread);
     if (std::exchange(mine.begun, false) && gathered) {
+        ++mine.steps_begun_ahead;
         return;
     }
     if (gathered) {
@@ -189,7 +191,7 @@ template <class T>
 void Halves<T>::first_sums(int thread, Profile* profile) {
     Half& mine = half(thread);
     tapes(thread).begin(profile != nullptr);
-    steps_repeated_ += thread == 0 && tapes(thread).plays() ? 1 : 0;
+    mine.steps_repeated += tapes(thread).plays() ? 1 : 0;
     tapes(thread).part(begin_part, [&](Tape* tape) {
         const Matrix<T> x = input(thread);
         if (standardization_ != nullptr) {

@@ -75,8 +75,9 @@ class Halves {
     Segment<T> first_weight(int thread) const;
     Index first_weight_segment() const { return segments_of(0).begin; }
     Index layers() const { return static_cast<Index>(layers_.size()); }
-    // Steps in which thread 0 did not ask the layers.
-    Index steps_repeated() const { return steps_repeated_; }
+    // Steps in which thread 0 did not ask the layers, and those that thread 1 began before it was told.
+    Index steps_repeated() const { return half(0).steps_repeated; }
+    Index steps_begun_ahead() const { return half(1).steps_begun_ahead; }
 
    private:
     // Of a step: calls that are kept together.
@@ -109,6 +110,8 @@ class Halves {
         Buffer<T> weight_gradient;
         std::array<Buffer<T>, max_slots> slots;
         bool begun = false;  // the next step
+        Index steps_repeated = 0;
+        Index steps_begun_ahead = 0;
     };
 
     Half& half(int thread) const { return *halves_[static_cast<std::size_t>(thread)]; }
@@ -138,7 +141,6 @@ class Halves {
     Index target_columns_ = 0;
     std::size_t slots_ = 0;
     bool away_ = false;
-    Index steps_repeated_ = 0;
 };
 
 }  // namespace fastopt

@@ -137,11 +137,15 @@ class StandardizeLayer final : public Layer<T> {
     }
 
    private:
-    // The statistics may be written from outside, so the scale is not kept across passes.
+    // The statistics may be written from outside, so the scale is not kept across passes. What is as it was is not written: another thread
+    // may read it, in a step that it began ahead.
     void update_scale() {
         for (Index j = 0; j < this->inputs_; ++j) {
             // Nothing is known of what a constant column does later: 1 / sqrt(eps) would make 10 000 of a 1 among zeros.
-            scale_.data()[j] = variance_[j] > T(0) ? T(1) / std::sqrt(variance_[j] + static_cast<T>(eps_)) : T(0);
+            const T scale = variance_[j] > T(0) ? T(1) / std::sqrt(variance_[j] + static_cast<T>(eps_)) : T(0);
+            if (T& kept = scale_.data()[j]; !(kept == scale)) {
+                kept = scale;
+            }
         }
     }
 

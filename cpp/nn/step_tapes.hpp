@@ -89,6 +89,12 @@ class PartTapes {
    public:
     static constexpr int most = 6;
 
+    // Memory for what parts usually hold: some begin where it is too late to have none.
+    void reserve() {
+        for (Tape& tape : tapes_) {
+            tape.reserve();
+        }
+    }
     void forget() { complete_ = false; }
     // A step begins; `asks`: it asks the layers whatever is kept, and nothing is kept of it.
     void begin(bool asks) {

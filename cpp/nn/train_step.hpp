@@ -79,6 +79,8 @@ class TrainStep {
 
     // Steps so far in which two threads shared the first layers by units.
     Index steps_in_halves() const { return steps_in_halves_; }
+    // Those that the second of them began before it was told.
+    Index steps_begun_ahead() const { return halves_ == nullptr ? 0 : halves_->steps_begun_ahead(); }
     // Steps that made the calls of the step before again.
     Index steps_repeated() const { return network_->steps_repeated() + (halves_ == nullptr ? 0 : halves_->steps_repeated()); }
 

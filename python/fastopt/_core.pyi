@@ -40,9 +40,11 @@ def simulate_bursts(
     cold_seconds: float = 0.0,
     burst_seconds: float = 0.04,
     pause: float = 0.3,
+    tick: float = 0.0,
+    share: float = 1.0,
 ) -> list[float]:
     """For tests: the part that a team has of the time of bursts of steps. A step takes so many seconds on one thread and on a team, an
-    entry a burst, and `cold` times that at the start of each."""
+    entry a burst, and `cold` times that at the start of each. The other threads get a share of their cores, noted down once a tick."""
 
 def weighted_means(values: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:
     """sum(w v) / sum(w) of each row; 0.0 when nothing in it has weight."""
@@ -237,6 +239,9 @@ class TrainStep_float32:
     @property
     def steps_in_halves(self) -> int:
         """Steps so far in which two threads shared the first two layers by units, as they may in the runs of small networks."""
+    @property
+    def steps_begun_ahead(self) -> int:
+        """Those of them that the second thread began before it was told."""
     @property
     def slot_names(self) -> list[str]: ...
     def slots(self) -> list[Real]:
