@@ -241,8 +241,8 @@ FASTOPT_INLINE void ask_for_next(const TileArgs<T>& args) {
     }
 }
 
-// The rows of A of a tile. Long ones of rows apart find three from each pointer, or the compiler would keep an address for every row and
-// step of k, most of them on the stack.
+// The rows of A of a tile. Where they lie apart, long ones find three and short pairs two from each pointer, or the compiler would keep an
+// address for every row and step of k, most of them on the stack.
 template <class T, int Rows, TileRows Layout, bool Long, bool Pairs>
 class RowsOfA {
    public:

@@ -277,7 +277,7 @@ class ArrayEpochs(Epochs):
             rates = trainer._rates.block(first, count * steps)
         except (ValueError, ArithmeticError, Warning):
             rates = np.full(1, np.nan)
-        fixed = trainer._rates.fixed
+        fixed = trainer._rates.fixed  # of all steps, when it is a number
         if not (np.isfinite(rates).all() if fixed is None else math.isfinite(fixed)):
             self._joins = False  # the epoch whose rates fail will say so
             return
