@@ -11,8 +11,15 @@
 namespace fastopt {
 
 namespace {
+
 constexpr Index huge_page = Index{1} << 21;
-}
+constexpr Index page = 4096;
+
+// All but the smallest blocks begin with a page. Where one array lies a line or a few behind another, modulo a page, a Zen 4 takes the loads
+// of one for what was just stored to the other: an update of 10 000 parameters took a quarter longer. And speed is no matter of luck then.
+std::align_val_t alignment_of(Index bytes) { return std::align_val_t{static_cast<std::size_t>(bytes >= page / 4 ? page : cache_line)}; }
+
+}  // namespace
 
 void* allocate_aligned(Index bytes) {
 #if defined(__linux__)
@@ -36,7 +43,7 @@ void* allocate_aligned(Index bytes) {
         return memory + before;
     }
 #endif
-    void* memory = ::operator new (static_cast<std::size_t>(bytes), std::align_val_t{cache_line});
+    void* memory = ::operator new (static_cast<std::size_t>(bytes), alignment_of(bytes));
     std::memset(memory, 0, static_cast<std::size_t>(bytes));
     return memory;
 }
@@ -48,8 +55,7 @@ void release_aligned(void* memory, Index bytes) noexcept {
         return;
     }
 #endif
-    (void)bytes;
-    ::operator delete (memory, std::align_val_t{cache_line});
+    ::operator delete (memory, alignment_of(bytes));
 }
 
 }  // namespace fastopt

@@ -1,10 +1,12 @@
 #include "nn/halves.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "kernels/gather.hpp"
 #include "kernels/reduce.hpp"
+#include "kernels/take_lines.hpp"
 
 namespace fastopt {
 
@@ -28,9 +30,11 @@ Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_
 
 template <class T>
 void Halves<T>::forget_tapes() {
-    for (auto& mine : halves_) {
-        mine->batch.tapes->forget();
-        mine->next.tapes->forget();
+    for (int t = 0; t < threads; ++t) {
+        half(t).batch.tapes->forget();
+        half(t).next.tapes->forget();
+        half(t).batch.crossing = t;
+        half(t).next.crossing = 1 - t;
     }
 }
 
@@ -70,6 +74,7 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
         mine.row_loss.reserve(rows);
         mine.row_scratch.reserve(rows);
         mine.scratch.reserve(scratch);
+        crossing_[static_cast<std::size_t>(t)].reserve(rows, layer(1).outputs());
     }
     capacity_ = std::max(rows, capacity_);
     rows_ = rows;
@@ -206,7 +211,10 @@ void Halves<T>::first_sums(int thread, Profile* profile) {
         dense_forward<T>(x, first(thread, mine.weight), bias == nullptr ? nullptr : bias + own.begin, layer(0).activation(), h,
                          before(thread, 0), mine.scratch.data(), Precision::full, {}, tape);
         lap(profile, Phase::forward, layer(0).number(), rows_);
-        layer(1).forward_half(h, own, mine.sums.view(rows_), mine.scratch.data(), tape);
+        const Matrix<T> sums = mine.sums.view(rows_);
+        layer(1).forward_half(h, own, sums, mine.scratch.data(), tape);
+        const Matrix<T> over = crossing_[static_cast<std::size_t>(mine.batch.crossing)].view(rows_);
+        make_call(tape, [=] { std::memcpy(over.data, sums.data, static_cast<std::size_t>(sums.rows * sums.ld) * sizeof(T)); });
         lap(profile, Phase::forward, layer(1).number(), rows_);
     });
 }
@@ -224,10 +232,15 @@ void Halves<T>::forward(int thread, Profile* profile) {
     Half& mine = half(thread);
     tapes(thread).part(forward_part, [&](Tape* tape) {
         const Activation activation = layer(1).activation();
-        const ConstMatrix<T> sums[threads] = {half(0).sums.view(rows_), half(1).sums.view(rows_)};
+        const Matrix<T> theirs = crossing_[static_cast<std::size_t>(1 - mine.batch.crossing)].view(rows_);
+        ConstMatrix<T> sums[threads] = {mine.sums.view(rows_), mine.sums.view(rows_)};
+        sums[1 - thread] = theirs;
         const Matrix<T> to = mine.activations[1].view(rows_);
         const Matrix<T> kept = before(thread, 1);
-        make_call(tape, [=, one = sums[0], other = sums[1]] { activation_of_sum<T>(activation, one, other, to, kept); });
+        make_call(tape, [=, one = sums[0], other = sums[1]] {
+            own_lines(theirs.data, theirs.rows * theirs.ld);
+            activation_of_sum<T>(activation, one, other, to, kept);
+        });
         lap(profile, Phase::forward, layer(1).number(), 0);
         for (Index l = 2; l < layers(); ++l) {
             const auto at = static_cast<std::size_t>(l);

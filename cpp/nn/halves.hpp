@@ -92,6 +92,7 @@ class Halves {
         BatchTargets<T> targets;
         Target<T> target;
         std::unique_ptr<PartTapes> tapes;  // of a step over these rows
+        int crossing = 0;                  // where this thread's part of the sums goes then; the other's lies in the other one
     };
     struct alignas(2 * cache_line) Half {
         Gathered batch;
@@ -102,7 +103,7 @@ class Halves {
         std::vector<PaddedMatrix<T>> activations;
         std::vector<PaddedMatrix<T>> before;  // the activation, where its derivative needs that
         std::vector<PaddedMatrix<T>> gradients;
-        PaddedMatrix<T> sums;  // this thread's part of those of the second layer
+        PaddedMatrix<T> sums;  // this thread's part of those of the second layer, as it reads them
         Buffer<T> row_loss;
         Buffer<T> row_scratch;
         Buffer<T> scratch;
@@ -135,6 +136,7 @@ class Halves {
     Index split_;
     std::vector<DenseLayer<T>*> layers_;
     std::array<std::unique_ptr<Half>, threads> halves_;
+    std::array<PaddedMatrix<T>, threads> crossing_;  // parts of the sums, for the other thread
     Index capacity_ = 0;
     Index rows_ = 0;
     bool has_labels_ = false;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/threads.hpp"
+#include "kernels/take_lines.hpp"
 #include "nn/train_step.hpp"
 
 namespace fastopt {
@@ -146,6 +147,15 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     }
     if (!whole || !half_.finite) {
         return;
+    }
+    if constexpr (takes_lines_ahead) {
+        for (Index layer = 2; layer < halves.layers(); ++layer) {
+            for (const PartRun& run : half_parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(layer)]) {
+                for (const Range& part : run.parts) {
+                    take_lines(network_->parameters() + run.run.offset + part.begin, part.size());
+                }
+            }
+        }
     }
     const auto update = [&](Index layer) {
         if (layer > 0) {
