@@ -26,6 +26,36 @@ Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_
         mine->before.resize(layers_.size());
         mine->gradients.resize(layers_.size());
     }
+    for (int t = 0; t < threads; ++t) {
+        plan_sent(t);
+    }
+}
+
+// Weights and biases of this thread, each from a line on. Of the second layer thread 0 has the bias.
+template <class T>
+void Halves<T>::plan_sent(int thread) {
+    Half& mine = half(thread);
+    const Range own = units(thread);
+    const auto add = [&](Index number, Index segment, Index flat, Index rows, Index width, Index stride) {
+        mine.sent.push_back({number, segment, flat, rows, width, stride, mine.sent_size});
+        mine.sent_size = round_up(mine.sent_size + rows * width, line_elements<T>);
+    };
+    for (Index number = 0; sends(number); ++number) {
+        const Range all = segments_of(number);
+        const auto offset = [&](Index segment) { return network_.parameter_layout().segments()[static_cast<std::size_t>(segment)].offset; };
+        const Index columns = layer(number).outputs();
+        const bool has_bias = all.size() > 1;
+        if (number == 0) {
+            add(number, all.begin, offset(all.begin) + own.begin, layer(number).inputs(), own.size(), columns);
+        } else {
+            add(number, all.begin, offset(all.begin) + own.begin * columns, 1, own.size() * columns, 0);
+        }
+        if (has_bias && number == 0) {
+            add(number, all.begin + 1, offset(all.begin + 1) + own.begin, 1, own.size(), 0);
+        } else if (has_bias && thread == 0) {
+            add(number, all.begin + 1, offset(all.begin + 1), 1, columns, 0);
+        }
+    }
 }
 
 template <class T>
@@ -94,22 +124,42 @@ Matrix<T> Halves<T>::input(int thread) const {
     return (standardization_ != nullptr ? mine.standardized : mine.batch.rows).view(rows_);
 }
 
-// A matrix of the shape of this thread's part of the first layer's weight.
 template <class T>
-Matrix<T> Halves<T>::first(int thread, const Buffer<T>& memory) const {
-    const Index width = units(thread).size();
-    return {memory.data(), network_.inputs(), width, width, false, true};
+T* Halves<T>::sent_weight(int thread, Index number, const Buffer<T>& memory) const {
+    const std::vector<Sent>& sent = half(thread).sent;
+    const auto found = std::find_if(sent.begin(), sent.end(), [&](const Sent& one) { return one.layer == number; });
+    return memory.data() + found->own;
 }
 
-// copy(owner, part of a row of the first layer's weight in the flat buffer, where it lies in the owner's memory) for all of them.
+// Null: this thread has none.
+template <class T>
+T* Halves<T>::sent_bias(int thread, Index number, const Buffer<T>& memory) const {
+    for (const Sent& one : half(thread).sent) {
+        if (one.layer == number && one.segment > segments_of(number).begin) {
+            return memory.data() + one.own;
+        }
+    }
+    return nullptr;
+}
+
+// Of one of the first two layers this thread's part of the weight, or its gradient.
+template <class T>
+Matrix<T> Halves<T>::weight(int thread, Index number, const Buffer<T>& memory) const {
+    const Index rows = number == 0 ? network_.inputs() : units(thread).size();
+    const Index columns = number == 0 ? units(thread).size() : layer(number).outputs();
+    return {sent_weight(thread, number, memory), rows, columns, columns, false, true};
+}
+
+// copy(owner, elements of the flat buffer, where they lie in memory of the owner) for all of the first two layers.
 template <class T>
 template <class F>
-void Halves<T>::copy_first(F&& copy) const {
-    Index row = network_.parameter_layout().segments()[static_cast<std::size_t>(first_weight_segment())].offset;
-    for (Index i = 0; i < network_.inputs(); ++i, row += layer(0).outputs()) {
-        for (int t = 0; t < threads; ++t) {
-            const Range mine = units(t);
-            copy(half(t), Range{row + mine.begin, row + mine.end}, i * mine.size());
+void Halves<T>::copy_sent(F&& copy) const {
+    for (int t = 0; t < threads; ++t) {
+        for (const Sent& one : half(t).sent) {
+            for (Index row = 0; row < one.rows; ++row) {
+                const Index flat = one.flat + row * one.stride;
+                copy(half(t), Range{flat, flat + one.width}, one.own + row * one.width);
+            }
         }
     }
 }
@@ -119,17 +169,17 @@ void Halves<T>::send(const std::vector<Buffer<T>>& slots) {
     forget_tapes();
     slots_ = slots.size();
     for (int t = 0; t < threads; ++t) {
-        const Index size = network_.inputs() * units(t).size();
-        half(t).begun = false;
-        half(t).weight.reserve(size);
-        half(t).weight_gradient.reserve(size);
+        Half& mine = half(t);
+        mine.begun = false;
+        mine.parameters.reserve(mine.sent_size);
+        mine.parameter_gradients.reserve(mine.sent_size);
         for (std::size_t s = 0; s < slots_; ++s) {
-            half(t).slots[s].reserve(size);
+            mine.slots[s].reserve(mine.sent_size);
         }
     }
-    copy_first([&](Half& mine, Range from, Index to) {
+    copy_sent([&](Half& mine, Range from, Index to) {
         const auto part = [&](const T* flat, Buffer<T>& memory) { std::copy_n(flat + from.begin, from.size(), memory.data() + to); };
-        part(network_.parameters(), mine.weight);
+        part(network_.parameters(), mine.parameters);
         for (std::size_t s = 0; s < slots_; ++s) {
             part(slots[s].data(), mine.slots[s]);
         }
@@ -142,9 +192,9 @@ void Halves<T>::bring_home(std::vector<Buffer<T>>& slots) {
     if (!away_) {
         return;
     }
-    copy_first([&](Half& mine, Range to, Index from) {
+    copy_sent([&](Half& mine, Range to, Index from) {
         const auto part = [&](const Buffer<T>& memory, T* flat) { std::copy_n(memory.data() + from, to.size(), flat + to.begin); };
-        part(mine.weight, network_.parameters());
+        part(mine.parameters, network_.parameters());
         for (std::size_t s = 0; s < slots_; ++s) {
             part(mine.slots[s], slots[s].data());
         }
@@ -205,14 +255,13 @@ void Halves<T>::first_sums(int thread, Profile* profile) {
             standardization_->forward(pass, mine.batch.rows.view(rows_), x, nullptr);
             lap(profile, Phase::forward, standardization_->number(), rows_);
         }
-        const Range own = units(thread);
-        const T* bias = layer(0).bias();
         const Matrix<T> h = mine.activations[0].view(rows_);
-        dense_forward<T>(x, first(thread, mine.weight), bias == nullptr ? nullptr : bias + own.begin, layer(0).activation(), h,
+        dense_forward<T>(x, weight(thread, 0, mine.parameters), sent_bias(thread, 0, mine.parameters), layer(0).activation(), h,
                          before(thread, 0), mine.scratch.data(), Precision::full, {}, tape);
         lap(profile, Phase::forward, layer(0).number(), rows_);
         const Matrix<T> sums = mine.sums.view(rows_);
-        layer(1).forward_half(h, own, sums, mine.scratch.data(), tape);
+        dense_forward<T>(h, weight(thread, 1, mine.parameters), sent_bias(thread, 1, mine.parameters), Activation::identity, sums, {},
+                         mine.scratch.data(), Precision::full, {}, tape);
         const Matrix<T> over = crossing_[static_cast<std::size_t>(mine.batch.crossing)].view(rows_);
         make_call(tape, [=] { std::memcpy(over.data, sums.data, static_cast<std::size_t>(sums.rows * sums.ld) * sizeof(T)); });
         lap(profile, Phase::forward, layer(1).number(), rows_);
@@ -263,8 +312,7 @@ void Halves<T>::backward(int thread, Profile* profile) {
         }
         for (Index l = last; l > 0; --l) {
             const auto at = static_cast<std::size_t>(l);
-            const Range inputs = l == 1 ? units(thread) : Range{0, layer(l).inputs()};
-            dense_backward_input<T>(mine.gradients[at].view(rows_), layer(l).weight().row_range(inputs.begin, inputs.size()),
+            dense_backward_input<T>(mine.gradients[at].view(rows_), l == 1 ? weight(thread, l, mine.parameters) : layer(l).weight(),
                                     mine.gradients[at - 1].view(rows_), layer(l - 1).activation(), slope_source(thread, l - 1),
                                     mine.scratch.data(), Precision::full, tape);
             lap(profile, Phase::input_gradient, layer(l).number(), rows_);
@@ -274,7 +322,7 @@ void Halves<T>::backward(int thread, Profile* profile) {
 
 template <class T>
 void Halves<T>::weight_gradient(int thread, Index number, Profile* profile) {
-    tapes(thread).part(first_weight_part + static_cast<int>(number), [&](Tape* tape) { ask_weight_gradient(thread, number, tape); });
+    tapes(thread).part(weight_part + static_cast<int>(number), [&](Tape* tape) { ask_weight_gradient(thread, number, tape); });
     lap(profile, Phase::weight_gradient, layer(number).number(), rows_);
 }
 
@@ -284,18 +332,10 @@ void Halves<T>::ask_weight_gradient(int thread, Index number, Tape* tape) {
     const auto at = static_cast<std::size_t>(number);
     const Matrix<T> grad = mine.gradients[at].view(rows_);
     const ConstMatrix<T> x = number == 0 ? input(thread) : mine.activations[at - 1].view(rows_);
-    const Range own = units(thread);
-    const auto sum = [&](T* bias) { make_call(tape, [=] { column_sums<T>(grad, bias); }); };
-    if (number == 0) {
-        dense_backward_weight<T>(x, grad, first(thread, mine.weight_gradient), mine.scratch.data(), Precision::full, {}, tape);
-        if (layer(0).grad_bias() != nullptr) {
-            sum(layer(0).grad_bias() + own.begin);
-        }
-    } else if (number == 1) {
-        dense_backward_weight<T>(x, grad, layer(1).grad_weight().row_range(own.begin, own.size()), mine.scratch.data(), Precision::full, {},
-                                 tape);
-        if (thread == 0 && layer(1).grad_bias() != nullptr) {
-            sum(layer(1).grad_bias());
+    if (sends(number)) {
+        dense_backward_weight<T>(x, grad, weight(thread, number, mine.parameter_gradients), mine.scratch.data(), Precision::full, {}, tape);
+        if (T* const bias = sent_bias(thread, number, mine.parameter_gradients); bias != nullptr) {
+            make_call(tape, [=] { column_sums<T>(grad, bias); });
         }
     } else {
         Pass pass;
@@ -306,35 +346,38 @@ void Halves<T>::ask_weight_gradient(int thread, Index number, Tape* tape) {
 
 template <class T>
 std::vector<typename Halves<T>::Own> Halves<T>::own(int thread, Index number) const {
+    std::vector<Own> out;
+    if (sends(number)) {
+        for (const Sent& one : half(thread).sent) {
+            if (one.layer == number) {
+                out.push_back({one.segment, one.place()});
+            }
+        }
+        return out;
+    }
     const std::vector<SegmentInfo>& segments = network_.parameter_layout().segments();
     const Range all = segments_of(number);
-    std::vector<Own> out;
-    for (Index s = number == 0 ? all.begin + 1 : all.begin; s < all.end; ++s) {
+    for (Index s = all.begin; s < all.end; ++s) {
         const SegmentInfo& info = segments[static_cast<std::size_t>(s)];
-        Range rows = units(thread);  // of the bias of the first layer, the weight of the second
-        if (number == 1 && !info.weight) {
-            rows = thread == 0 ? Range{0, info.shape[0]} : Range{0, 0};
-        } else if (number > 1) {
-            rows = Part{thread, threads}.template of<T>(info.shape[0], info.turn);
-        }
+        const Range rows = Part{thread, threads}.template of<T>(info.shape[0], info.turn);
         const Index each = info.size / info.shape[0];
         if (!rows.empty()) {
-            out.push_back({s, {rows.begin * each, rows.end * each}});
+            out.push_back({s, {info.offset + rows.begin * each, info.offset + rows.end * each}});
         }
     }
     return out;
 }
 
 template <class T>
-Segment<T> Halves<T>::first_weight(int thread) const {
+Segment<T> Halves<T>::own_memory(int thread) const {
     const Half& mine = half(thread);
     Segment<T> out;
-    out.w = mine.weight.data();
-    out.g = mine.weight_gradient.data();
+    out.w = mine.parameters.data();
+    out.g = mine.parameter_gradients.data();
     for (std::size_t s = 0; s < slots_; ++s) {
         out.slots[s] = mine.slots[s].data();
     }
-    out.size = network_.inputs() * units(thread).size();
+    out.size = mine.sent_size;
     return out;
 }
 

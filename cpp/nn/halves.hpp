@@ -38,8 +38,8 @@ class Halves {
         return rows == rows_ && (data.labels != nullptr) == has_labels_ && data.y.cols == target_columns_;
     }
 
-    // Weights and slots of the first layer go to their owners; until they are brought home (again: nothing happens) the flat buffers hold
-    // old ones.
+    // Parameters and slots of the first two layers go to their owners; until they are brought home (again: nothing happens) the flat buffers
+    // hold old ones.
     void send(const std::vector<Buffer<T>>& slots);
     void bring_home(std::vector<Buffer<T>>& slots);
     bool away() const { return away_; }
@@ -65,15 +65,14 @@ class Halves {
     // Gradients of what a thread updates of a layer.
     void weight_gradient(int thread, Index layer, Profile* profile);
     void end(int thread) { tapes(thread).end(); }
-    // The same as elements of segments of the flat buffer, but for the weight of the first layer.
+    // What a thread updates of a layer: elements of its own memory, of layers behind the first two of the flat buffer.
     struct Own {
         Index segment;
-        Range elements;  // within the segment
+        Range elements;
     };
     std::vector<Own> own(int thread, Index layer) const;
-    // The weight of the first layer, its gradient and slots as their owner has them.
-    Segment<T> first_weight(int thread) const;
-    Index first_weight_segment() const { return segments_of(0).begin; }
+    static bool sends(Index layer) { return layer < 2; }
+    Segment<T> own_memory(int thread) const;
     Index layers() const { return static_cast<Index>(layers_.size()); }
     // Steps in which thread 0 did not ask the layers, and those that thread 1 began before it was told.
     Index steps_repeated() const { return half(0).steps_repeated; }
@@ -84,8 +83,8 @@ class Halves {
     static constexpr int begin_part = 0;
     static constexpr int forward_part = 1;
     static constexpr int backward_part = 2;
-    static constexpr int first_weight_part = 3;  // of the first layer; those of the others behind it
-    static constexpr int most_layers = PartTapes::most - first_weight_part;
+    static constexpr int weight_part = 3;  // of the first layer; those of the others behind it
+    static constexpr int most_layers = PartTapes::most - weight_part;
 
     struct Gathered {
         PaddedMatrix<T> rows;
@@ -94,7 +93,21 @@ class Halves {
         std::unique_ptr<PartTapes> tapes;  // of a step over these rows
         int crossing = 0;                  // where this thread's part of the sums goes then; the other's lies in the other one
     };
+    // Weight or bias of one of the first two layers: as many rows of the flat buffer, a stride apart, that lie side by side in memory of
+    // their owner.
+    struct Sent {
+        Index layer;
+        Index segment;
+        Index flat;
+        Index rows;
+        Index width;
+        Index stride;
+        Index own;
+        Range place() const { return {own, own + rows * width}; }
+    };
     struct alignas(2 * cache_line) Half {
+        std::vector<Sent> sent;
+        Index sent_size = 0;
         Gathered batch;
         Gathered next;
         Buffer<Index> next_order;
@@ -107,8 +120,8 @@ class Halves {
         Buffer<T> row_loss;
         Buffer<T> row_scratch;
         Buffer<T> scratch;
-        Buffer<T> weight;
-        Buffer<T> weight_gradient;
+        Buffer<T> parameters;
+        Buffer<T> parameter_gradients;
         std::array<Buffer<T>, max_slots> slots;
         bool begun = false;  // the next step
         Index steps_repeated = 0;
@@ -123,13 +136,16 @@ class Halves {
     Range units(int thread) const { return thread == 0 ? Range{0, split_} : Range{split_, layer(0).outputs()}; }
     void gather_rows(Gathered& to, const Data<T>& data, const Index* order) const;
     Matrix<T> input(int thread) const;
-    Matrix<T> first(int thread, const Buffer<T>& memory) const;
+    void plan_sent(int thread);
+    T* sent_weight(int thread, Index layer, const Buffer<T>& memory) const;
+    T* sent_bias(int thread, Index layer, const Buffer<T>& memory) const;
+    Matrix<T> weight(int thread, Index layer, const Buffer<T>& memory) const;
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;
     void first_sums(int thread, Profile* profile);
     void ask_weight_gradient(int thread, Index number, Tape* tape);
     template <class F>
-    void copy_first(F&& copy) const;
+    void copy_sent(F&& copy) const;
 
     Network<T>& network_;
     Layer<T>* standardization_ = nullptr;

@@ -101,7 +101,7 @@ void TrainStep<T>::plan_parts(int threads) {
                 const Range rows = Part{thread, threads}.template of<T>(info.shape[0], info.turn);
                 const Index each = info.size / info.shape[0];
                 if (info.trainable && !rows.empty()) {
-                    add_part(runs, info, {rows.begin * each, rows.end * each});
+                    add_part(runs, info, {info.offset + rows.begin * each, info.offset + rows.end * each});
                 }
             }
         }
@@ -110,10 +110,8 @@ void TrainStep<T>::plan_parts(int threads) {
 
 // Elements of a segment join the run of those that are treated alike.
 template <class T>
-void TrainStep<T>::add_part(std::vector<PartRun>& runs, const SegmentInfo& info, Range elements) const {
-    const Range part{info.offset + elements.begin, info.offset + elements.end};
-    Run run = run_of(info);
-    run.offset = 0;  // parts count from the beginning of the flat buffer
+void TrainStep<T>::add_part(std::vector<PartRun>& runs, const SegmentInfo& info, Range part) const {
+    const Run run = run_of(info);
     const auto known = std::find_if(runs.begin(), runs.end(), [&](const PartRun& other) { return other.run.alike(run); });
     if (known == runs.end()) {
         runs.push_back({run, {part}});
@@ -242,7 +240,7 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
                 continue;
             }
             if (verdict() == Verdict::update) {
-                update_parts(shared.info, parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(stage)]);
+                update_parts(shared.info, flat_memory(), parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(stage)]);
             }
             lap(laps, Phase::update);
         }
@@ -354,12 +352,24 @@ bool TrainStep<T>::flush(double learning_rate) {
 }
 
 template <class T>
-Segment<T> TrainStep<T>::segment(const Run& run) const {
+Segment<T> TrainStep<T>::flat_memory() const {
     Segment<T> out;
-    out.w = network_->parameters() + run.offset;
-    out.g = network_->gradients() + run.offset;
+    out.w = network_->parameters();
+    out.g = network_->gradients();
     for (std::size_t s = 0; s < slots_.size(); ++s) {
-        out.slots[s] = slots_[s].data() + run.offset;
+        out.slots[s] = slots_[s].data();
+    }
+    out.size = network_->parameter_layout().total();
+    return out;
+}
+
+template <class T>
+Segment<T> TrainStep<T>::segment(const Run& run) const {
+    Segment<T> out = flat_memory();
+    out.w += run.offset;
+    out.g += run.offset;
+    for (std::size_t s = 0; s < slots_.size(); ++s) {
+        out.slots[s] += run.offset;
     }
     out.size = run.size;
     treat_as(run, out);
@@ -419,9 +429,10 @@ void TrainStep<T>::apply(double learning_rate) {
 }
 
 template <class T>
-void TrainStep<T>::update_parts(const StepInfo& info, const std::vector<PartRun>& runs) {
+void TrainStep<T>::update_parts(const StepInfo& info, const Segment<T>& memory, const std::vector<PartRun>& runs) {
     for (const PartRun& mine : runs) {
-        Segment<T> part = segment(mine.run);
+        Segment<T> part = memory;
+        treat_as(mine.run, part);
         part.parts = mine.parts.data();
         part.part_count = static_cast<Index>(mine.parts.size());
         optimizer_->update(info, part);

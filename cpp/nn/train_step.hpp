@@ -105,7 +105,7 @@ class TrainStep {
             return l1 == other.l1 && l2 == other.l2 && decay == other.decay && multiplier == other.multiplier;
         }
     };
-    // What a thread updates of parameters that are treated alike: elements of the flat buffer.
+    // What a thread updates of parameters that are treated alike: elements of the flat buffer, or of other memory.
     struct PartRun {
         Run run;
         std::vector<Range> parts;
@@ -154,6 +154,7 @@ class TrainStep {
     LossValue step_in_halves(const Batch& batch, double learning_rate);
     void do_half(const HalfStep& step, int thread, int threads);
     bool updates_at_once() const { return options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm(); }
+    Segment<T> flat_memory() const;
     Segment<T> segment(const Run& run) const;
     void treat_as(const Run& run, Segment<T>& segment) const;
     double gradient_norm_squared();
@@ -163,8 +164,8 @@ class TrainStep {
     void apply(double learning_rate);
     void plan_parts(int threads);
     void plan_halves();
-    void add_part(std::vector<PartRun>& runs, const SegmentInfo& info, Range elements) const;
-    void update_parts(const StepInfo& info, const std::vector<PartRun>& runs);
+    void add_part(std::vector<PartRun>& runs, const SegmentInfo& info, Range part) const;
+    void update_parts(const StepInfo& info, const Segment<T>& memory, const std::vector<PartRun>& runs);
     void update_half(const StepInfo& info, int thread, Index layer);
     void average();
     void move_averages();
@@ -179,7 +180,6 @@ class TrainStep {
     std::vector<StageParts> parts_;  // by thread, when each has rows of its own, and stage
     std::unique_ptr<Halves<T>> halves_;
     std::array<StageParts, 2> half_parts_;  // by thread, when they share the units, and layer
-    Run first_weight_{};                    // which is none of these
     std::vector<Buffer<T>> slots_;
     std::vector<double> scalars_;
     Buffer<T> average_parameters_;

@@ -45,7 +45,6 @@ void TrainStep<T>::bring_home() {
 template <class T>
 void TrainStep<T>::plan_halves() {
     const std::vector<SegmentInfo>& segments = network_->parameter_layout().segments();
-    first_weight_ = run_of(segments[static_cast<std::size_t>(halves_->first_weight_segment())]);
     for (int thread = 0; thread < Halves<T>::threads; ++thread) {
         StageParts& layers = half_parts_[static_cast<std::size_t>(thread)];
         layers.resize(static_cast<std::size_t>(halves_->layers()));
@@ -59,15 +58,8 @@ void TrainStep<T>::plan_halves() {
 
 template <class T>
 void TrainStep<T>::update_half(const StepInfo& info, int thread, Index layer) {
-    if (layer == 0) {
-        Segment<T> weight = halves_->first_weight(thread);
-        treat_as(first_weight_, weight);
-        const Range all{0, weight.size};
-        weight.parts = &all;
-        weight.part_count = 1;
-        optimizer_->update(info, weight);
-    }
-    update_parts(info, half_parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(layer)]);
+    update_parts(info, Halves<T>::sends(layer) ? halves_->own_memory(thread) : flat_memory(),
+                 half_parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(layer)]);
 }
 
 template <class T>
@@ -152,7 +144,7 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
         for (Index layer = 2; layer < halves.layers(); ++layer) {
             for (const PartRun& run : half_parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(layer)]) {
                 for (const Range& part : run.parts) {
-                    take_lines(network_->parameters() + run.run.offset + part.begin, part.size());
+                    take_lines(network_->parameters() + part.begin, part.size());
                 }
             }
         }
