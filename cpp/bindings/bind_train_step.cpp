@@ -52,7 +52,9 @@ Index run(TrainStep<T>& self, Index steps, Index rows, F&& step) {
     const FlushDenormals flush;
     self.begin_run(steps);
     try {
-        return self.thread_choice().run(steps, self.network().training_work(rows), step);
+        const Network<T>& net = self.network();
+        const double least = net.in_halves(rows) ? Halves<T>::least_work : ThreadChoice::surely_alone;
+        return self.thread_choice().run(steps, net.training_work(rows), step, least);
     } catch (...) {
         self.bring_home();
         throw;

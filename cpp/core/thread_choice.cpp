@@ -15,8 +15,6 @@ namespace {
 constexpr double together_first = 2e7;
 constexpr double fair_share = 0.8;
 constexpr double watch_seconds = 0.02;  // the kernel notes down every 4 ms what a thread on another core got
-// Steps of less work have no part that a team would share.
-constexpr double surely_alone = 4e5;
 
 // Steps that a trial times; one before them wakes the team and fills its caches.
 constexpr Index most_trial_steps = 32;
@@ -173,7 +171,7 @@ void ThreadChoice::end_trial(double now) {
     block_ = {};
 }
 
-Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void* state) {
+Index ThreadChoice::run_steps(Index steps, double work, double least, StepFunction step, void* state) {
     Index done = 0;
     bool goes_on = true;
     const auto run = [&](Index count) {
@@ -195,7 +193,7 @@ Index ThreadChoice::run_steps(Index steps, double work, StepFunction step, void*
         by(together, [&] { run(steps); });
         return done;
     }
-    if (threads == 1 || work < surely_alone) {
+    if (threads == 1 || work < least) {
         by(alone, [&] { run(steps); });
         return done;
     }

@@ -22,13 +22,16 @@ class ThreadChoice {
    public:
     explicit ThreadChoice(Clock clock = Clock::of_system()) : clock_(clock) {}
 
+    // Steps of less work have no part that a team would share.
+    static constexpr double surely_alone = 4e5;
+
     // Do step(0), step(1), ... until `steps` are done or one returns false; returns how many returned true. `work` of one step is in the
-    // unit of threads_for.
+    // unit of threads_for; of less than `least` it is done alone.
     template <class F>
-    Index run(Index steps, double work, F&& step) {
+    Index run(Index steps, double work, F&& step, double least = surely_alone) {
         using Step = std::remove_reference_t<F>;
         return run_steps(
-            steps, work, [](void* state, Index number) { return (*static_cast<Step*>(state))(number); },
+            steps, work, least, [](void* state, Index number) { return (*static_cast<Step*>(state))(number); },
             const_cast<void*>(static_cast<const void*>(std::addressof(step))));
     }
 
@@ -60,7 +63,7 @@ class ThreadChoice {
         double mean_but_slowest() const { return (seconds - slowest) / static_cast<double>(steps - 1); }
     };
 
-    Index run_steps(Index steps, double work, StepFunction step, void* state);
+    Index run_steps(Index steps, double work, double least, StepFunction step, void* state);
     void forget(double work, int threads);
     void scale_to(double work);
     bool starved();

@@ -29,6 +29,8 @@ template <class T>
 class Halves {
    public:
     static constexpr int threads = 2;
+    // Of a step that two threads may be faster with (13-64-1 with 16 rows); whether they are is a matter of where their cores lie.
+    static constexpr double least_work = 5e4;
 
     explicit Halves(Network<T>& network);
 

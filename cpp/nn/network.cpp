@@ -21,8 +21,8 @@ constexpr Index inference_rows = 512;
 constexpr Index cached_bytes = Index{1} << 20;
 constexpr Index rows_of_a_thread = 256;
 // Of the layers that two threads share by units; and of the rows of a batch that both gather then.
-constexpr Index fewest_in_halves = 2048;
-constexpr Index parameters_a_sum = 70;  // of the second layer, which crosses between the threads, at least
+constexpr Index fewest_in_halves = 1024;
+constexpr Index parameters_a_sum = 40;  // of the second layer, which crosses between the threads, at least
 constexpr Index input_bytes_in_halves = Index{1} << 17;
 // Work of a training step that lasts so long, some 10 ms, that a user's interrupt is looked for in between.
 constexpr double long_work = 2e9;
