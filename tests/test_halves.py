@@ -40,7 +40,8 @@ NOT_SHARED = {
     "wide end": (30, [L.Dense(64), L.Dense(64), L.Dense(64)]),
     "many outputs": (40, [L.Dense(64), L.Dense(50)]),
     "wide second": (20, [L.Dense(32), L.Dense(256), L.Dense(1)]),
-    "small": (8, [L.Dense(32), L.Dense(16), L.Dense(1)]),
+    "small": (13, [L.Dense(64), L.Dense(1)]),
+    "few parameters a sum": (7, [L.Dense(32), L.Dense(40), L.Dense(1)]),
     "odd units": (30, [L.Dense(50), L.Dense(64), L.Dense(1)]),
     "frozen": (30, [L.Dense(64, trainable=False), L.Dense(64), L.Dense(3)]),
     "dropout": (30, [L.Dense(64), L.Dropout(0.1), L.Dense(64), L.Dense(3)]),
@@ -180,23 +181,66 @@ def test_penalties_of_epochs_in_one_run(cut_for_threads):
     assert_array_equal(found["penalties"], expected["penalties"])
 
 
-def test_a_loss_that_is_not_finite(cut_for_threads):
-    """The fit ends with the weights of the last finite epoch, which on two threads are brought home first."""
-    states = []
+@pytest.mark.parametrize("name", ["two", "small", "uneven", "no bias"])
+def test_a_loss_that_is_not_finite(cut_for_threads, name):
+    """A fit ends with the weights of the last finite epoch, which on two threads are brought home first; another one goes on from them."""
+    left = []
+    for threads in (1, 2):
+        cut_for_threads(threads)
+        net = fo.Network(*NETWORKS[name], dtype="float32", seed=3)
+        x, y, _ = batch_for("mse", net.outputs, ROWS, net.inputs, np.random.default_rng(5))
+        trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=0.05, momentum=0.9))
+        losses = [trainer.fit(x, y, epochs=4, batch_size=BATCH)["loss"]]
+        far = y.copy()
+        far[::50] = 1e25
+        with pytest.raises(fo.NonFiniteLossError) as error:
+            trainer.fit(x, far, epochs=50, batch_size=BATCH)
+        after = trainer.state_dict()
+        losses.append(trainer.fit(x, y, epochs=2, batch_size=BATCH)["loss"])
+        left.append((str(error.value), losses, steps_in_halves(trainer), after, trainer.state_dict()))
+    (message, losses, none, *expected), (again, same, some, *found) = left
+    assert (message, losses, none) == (again, same, 0)
+    assert some > 0
+    for before, now in zip(expected, found, strict=True):
+        for key, value in before.items():
+            assert np.isfinite(value).all()
+            assert_array_equal(now[key], value, err_msg=key)
+
+
+def test_two_trainers_and_steps_between_fits(cut_for_threads):
+    """Who trains a network next finds what the one before has left, whatever lay with its owners."""
+    left = []
     for threads in (1, 2):
         cut_for_threads(threads)
         net = fo.Network(*NETWORKS["two"], dtype="float32", seed=3)
-        x, y, _ = batch_for("mse", 3, ROWS, 30, np.random.default_rng(5))
-        y[::7] *= 1e18
-        trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=1e3))
-        with pytest.raises(fo.NonFiniteLossError) as error:
-            trainer.fit(x, y, epochs=50, batch_size=BATCH)
-        states.append((str(error.value), steps_in_halves(trainer), trainer.state_dict()))
-    (message, none, expected), (again, some, found) = states
-    assert (message, none) == (again, 0)
-    assert some > 0
-    for name, value in expected.items():
-        assert_array_equal(found[name], value, err_msg=name)
+        x, y, _ = batch_for("mse", net.outputs, ROWS, net.inputs, np.random.default_rng(5))
+        first, second = fo.Trainer(net, "mse", "adam"), fo.Trainer(net, "mse", "rmsprop")
+        seen = []
+        for batch in (32, 20, 50, 32):
+            seen += first.fit(x, y, epochs=2, batch_size=batch)["loss"]
+            seen.append(first.step(x[:batch], y[:batch]))
+            seen += second.fit(x, y, epochs=1, batch_size=batch)["loss"]
+            second.load_state_dict(second.state_dict())
+            seen.append(second.step(x[5:17], y[5:17]))
+        left.append((seen, first.state_dict(), second.state_dict()))
+        assert (min(steps_in_halves(first), steps_in_halves(second)) > 0) == (threads == 2)
+    (losses, *expected), (again, *found) = left
+    assert losses == again
+    for before, now in zip(expected, found, strict=True):
+        for key, value in before.items():
+            assert_array_equal(now[key], value, err_msg=key)
+
+
+def test_single_steps_do_not_spoil_the_choice_of_a_fit():
+    """They cannot be shared, so of a network this small nothing is tried for them."""
+    fo.set_num_threads(2)
+    net = fo.Network(*NETWORKS["small"], dtype="float32", seed=3)
+    x, y, _ = batch_for("mse", net.outputs, ROWS, net.inputs, np.random.default_rng(5))
+    trainer = fo.Trainer(net, "mse", "adam")
+    with trainer.profile() as profile:
+        for _ in range(3000):
+            trainer.step(x[:32], y[:32])
+    assert "wait" not in profile or profile["wait"].calls == 0
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

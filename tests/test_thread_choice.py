@@ -94,6 +94,13 @@ def test_a_second_core_must_be_worth_three_percent(threads, work):
     assert core.simulate_bursts(8 * [1e-4], 8 * [9.9e-5], work)[-1] < 0.5
 
 
+def test_steps_of_too_little_work_stay_alone(threads):
+    """However fast a team would be; where the limit is lower, it is tried."""
+    threads(2)
+    assert core.simulate_bursts(4 * [3e-6], 4 * [2e-6], 2e5) == 4 * [0.0]
+    assert core.simulate_bursts(4 * [3e-6], 4 * [2e-6], 2e5, least=1e5)[-1] > 0.8
+
+
 def test_a_team_that_has_its_cores_is_seldom_compared(threads):
     """What a thread on another core got is noted down every few ms; in a block of steps a team then looks as if it had lost one."""
     threads(2)

@@ -52,9 +52,7 @@ Index run(TrainStep<T>& self, Index steps, Index rows, F&& step) {
     const FlushDenormals flush;
     self.begin_run(steps);
     try {
-        const Network<T>& net = self.network();
-        const double least = net.in_halves(rows) ? Halves<T>::least_work : ThreadChoice::surely_alone;
-        return self.thread_choice().run(steps, net.training_work(rows), step, least);
+        return self.thread_choice().run(steps, self.network().training_work(rows), step, self.least_team_work(steps, rows));
     } catch (...) {
         self.bring_home();
         throw;

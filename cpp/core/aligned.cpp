@@ -15,8 +15,9 @@ namespace {
 constexpr Index huge_page = Index{1} << 21;
 constexpr Index page = 4096;
 
-// All but the smallest blocks begin with a page. Where one array lies a line or a few behind another, modulo a page, a Zen 4 takes the loads
-// of one for what was just stored to the other: an update of 10 000 parameters took a quarter longer. And speed is no matter of luck then.
+// All but the smallest blocks begin with a page. Where one array lies a line or a few behind another, modulo a page, a Zen 4 takes the
+// loads of one for what was just stored to the other: an update of 10 000 parameters took a quarter longer. And speed is no matter of luck
+// then.
 std::align_val_t alignment_of(Index bytes) { return std::align_val_t{static_cast<std::size_t>(bytes >= page / 4 ? page : cache_line)}; }
 
 }  // namespace
@@ -43,7 +44,7 @@ void* allocate_aligned(Index bytes) {
         return memory + before;
     }
 #endif
-    void* memory = ::operator new (static_cast<std::size_t>(bytes), alignment_of(bytes));
+    void* memory = ::operator new(static_cast<std::size_t>(bytes), alignment_of(bytes));
     std::memset(memory, 0, static_cast<std::size_t>(bytes));
     return memory;
 }
@@ -55,7 +56,7 @@ void release_aligned(void* memory, Index bytes) noexcept {
         return;
     }
 #endif
-    ::operator delete (memory, alignment_of(bytes));
+    ::operator delete(memory, alignment_of(bytes));
 }
 
 }  // namespace fastopt

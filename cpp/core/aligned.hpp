@@ -1,4 +1,4 @@
-// Memory: cache-line aligned, zeroed buffers that own; everything else in the library is a view of one.
+// Memory: zeroed buffers that own, from a cache line or a page on; everything else in the library is a view of one.
 #pragma once
 
 #include <limits>

@@ -15,7 +15,8 @@ constexpr bool takes_lines_ahead = false;
 
 // Store what is there to each line of `count` elements. The first store to a line that another core has read waits until that core gives
 // it up, some 12 ns; stores wait in order, so a loop of nothing but stores adds these times up. Done ahead of work that stores little,
-// nobody feels them. (A prefetch for writing does nothing here.) Nobody else may write these elements at the time.
+// nobody feels them. (A prefetch for writing does nothing for lines that both cores hold.) Nobody else may write these elements at the
+// time.
 template <class T>
 void take_lines(T* data, Index count) {
     for (Index at = 0; at < count; at += line_elements<T>) {

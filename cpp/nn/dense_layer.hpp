@@ -97,8 +97,9 @@ class DenseLayer final : public Layer<T> {
         const Matrix<T> kept = keeps ? pre(pass, x.rows) : Matrix<T>{};
         if (pass.in_halves && first_half_ > 0) {
             const Matrix<T> first = first_sums_.view(pass.first + x.rows).row_range(pass.first, x.rows);
-            forward_half(x.column_range(0, first_half_), {0, first_half_}, first, scratch, pass.tape);
             const Index rest = this->inputs_ - first_half_;
+            dense_forward<T>(x.column_range(0, first_half_), weight_.row_range(0, first_half_), bias_, Activation::identity, first, {},
+                             scratch, Precision::full, {}, pass.tape);
             dense_forward_onto<T>(first, x.column_range(first_half_, rest), weight_.row_range(first_half_, rest), activation_, y, kept,
                                   scratch, pass.tape);
             return;
@@ -107,11 +108,6 @@ class DenseLayer final : public Layer<T> {
     }
     // In passes in halves the sum over so many inputs, from the bias on, and that over the others are added at the end; 0: one sum.
     void set_first_half(Index inputs) { first_half_ = inputs; }
-    // The sum over a range of the inputs, of which x has nothing else; the first one begins with the bias.
-    void forward_half(ConstMatrix<T> x, Range inputs, Matrix<T> y, T* scratch, Tape* tape = nullptr) const {
-        dense_forward<T>(x, weight_.row_range(inputs.begin, inputs.size()), inputs.begin == 0 ? bias_ : nullptr, Activation::identity, y,
-                         {}, scratch, Precision::full, {}, tape);
-    }
     const Matrix<T>& weight() const { return weight_; }
     const Matrix<T>& grad_weight() const { return grad_weight_; }
     T* bias() const { return bias_; }  // null: none

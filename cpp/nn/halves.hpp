@@ -4,9 +4,10 @@
 // gradients of its weights. (A column-parallel layer and a row-parallel one: Shoeybi et al. 2019, Megatron-LM, section 3.)
 //
 // Against threads that take rows of their own, a third of the cache lines cross or fewer. Passing one on takes 7 ns where the cores share a
-// cache and 27 where they do not (Zen 3, 276 lines in a loop; in a step, where stores wait for them in order, more). For the same reason
-// the weights into its units lie in memory of their owner during a run of steps: in the rows of the flat buffer the halves alternate, and a
-// core asks ahead for lines of the other.
+// cache and 27 where they do not (Zen 3, 276 lines in a loop). Stores wait for their lines in order, reads do not: so the two places where
+// parts of the sums cross change their writer with each step. Whoever reads a place asks for its lines as their only owner, and writes
+// there next. For the same reason weights and slots of the first two layers lie in memory of their owner during a run of steps: where both
+// halves lie in one array, each core asks ahead for lines of the other.
 //
 // In a run, a thread gathers the rows of the next step while it waits, and thread 1 begins with them before it is told: its weights are its
 // own. Steps that are alike make the calls of kernels of the ones before again (nn/step_tapes.hpp).
@@ -29,7 +30,7 @@ template <class T>
 class Halves {
    public:
     static constexpr int threads = 2;
-    // Of a step that two threads may be faster with (13-64-1 with 16 rows); whether they are is a matter of where their cores lie.
+    // Of a step that two threads may be faster with (30-32-2 with 16 rows); whether they are is a matter of where their cores lie.
     static constexpr double least_work = 5e4;
 
     explicit Halves(Network<T>& network);
@@ -40,8 +41,8 @@ class Halves {
         return rows == rows_ && (data.labels != nullptr) == has_labels_ && data.y.cols == target_columns_;
     }
 
-    // Parameters and slots of the first two layers go to their owners; until they are brought home (again: nothing happens) the flat buffers
-    // hold old ones.
+    // Parameters and slots of the first two layers go to their owners; until they are brought home (again: nothing happens) the flat
+    // buffers hold old ones.
     void send(const std::vector<Buffer<T>>& slots);
     void bring_home(std::vector<Buffer<T>>& slots);
     bool away() const { return away_; }
@@ -93,7 +94,7 @@ class Halves {
         BatchTargets<T> targets;
         Target<T> target;
         std::unique_ptr<PartTapes> tapes;  // of a step over these rows
-        int crossing = 0;                  // where this thread's part of the sums goes then; the other's lies in the other one
+        int crossing = 0;                  // where this thread's part of the sums goes then; that of the other thread is in the other
     };
     // Weight or bias of one of the first two layers: as many rows of the flat buffer, a stride apart, that lie side by side in memory of
     // their owner.

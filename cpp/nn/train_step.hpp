@@ -86,6 +86,8 @@ class TrainStep {
 
     // How many threads steps like these get.
     ThreadChoice& thread_choice() { return thread_choice_; }
+    // Of steps in a run of so many that two threads may be faster with than one.
+    double least_team_work(Index steps, Index rows) const;
 
     // Exchange the weights in the network and those to evaluate at (an average); false when they are the same.
     bool swap_evaluation_point();
@@ -132,7 +134,7 @@ class TrainStep {
         const Data<T>* data;
         const Index* order;
         const T* row_scale;
-        std::uint64_t turn;  // of the meeting for partial sums; the one after it says that the weights of the last layer have been read
+        std::uint64_t turn;  // of the meeting for partial sums; the one after it says that those of a third layer have been read
         double learning_rate;
         bool gathered;     // as the next rows of the step before
         bool begins_next;  // whoever is through begins the next one without being told
@@ -150,6 +152,7 @@ class TrainStep {
     LossValue loss_of_batch(const Batch& batch);
     LossValue step_shared(const Batch& batch, double learning_rate);
     LossValue step_apart(const Batch& batch, int threads, double learning_rate);
+    bool may_take_halves(Index rows) const;
     bool takes_halves(Index rows);
     LossValue step_in_halves(const Batch& batch, double learning_rate);
     void do_half(const HalfStep& step, int thread, int threads);
@@ -167,6 +170,7 @@ class TrainStep {
     void add_part(std::vector<PartRun>& runs, const SegmentInfo& info, Range part) const;
     void update_parts(const StepInfo& info, const Segment<T>& memory, const std::vector<PartRun>& runs);
     void update_half(const StepInfo& info, int thread, Index layer);
+    void take_last_lines(int thread);
     void average();
     void move_averages();
     void check_training_point() const;

@@ -11,16 +11,25 @@ namespace fastopt {
 
 namespace {
 
-// Steps of a run that pay for sending the first layer's weights to their owners and bringing them home.
+// Steps of a run that pay for sending parameters and slots of the first two layers to their owners and bringing them home.
 constexpr Index fewest_steps = 16;
 
 }  // namespace
 
+template <class T>
+bool TrainStep<T>::may_take_halves(Index rows) const {
+    return network_->in_halves(rows) && updates_at_once() && !has_averages() && get_num_threads() == Halves<T>::threads;
+}
+
+template <class T>
+double TrainStep<T>::least_team_work(Index steps, Index rows) const {
+    return steps > fewest_steps && may_take_halves(rows) ? Halves<T>::least_work : ThreadChoice::surely_alone;
+}
+
 // The last step of a run goes another way, which leaves everything where others look for it: weights, gradients and outputs of layers.
 template <class T>
 bool TrainStep<T>::takes_halves(Index rows) {
-    const bool possible = steps_left_ > 0 && network_->in_halves(rows) && updates_at_once() && !has_averages() && leads_team() &&
-                          !is_alone() && get_num_threads() == Halves<T>::threads;
+    const bool possible = steps_left_ > 0 && may_take_halves(rows) && leads_team() && !is_alone();
     return possible && ((halves_ != nullptr && halves_->away()) || steps_left_ >= (cuts_small_work() ? 1 : fewest_steps));
 }
 
@@ -60,6 +69,22 @@ template <class T>
 void TrainStep<T>::update_half(const StepInfo& info, int thread, Index layer) {
     update_parts(info, Halves<T>::sends(layer) ? halves_->own_memory(thread) : flat_memory(),
                  half_parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(layer)]);
+}
+
+// Of the third layer what a thread updates next and the other has read.
+template <class T>
+void TrainStep<T>::take_last_lines(int thread) {
+    const StageParts& layers = half_parts_[static_cast<std::size_t>(thread)];
+    for (std::size_t layer = 0; takes_lines_ahead && layer < layers.size(); ++layer) {
+        if (Halves<T>::sends(static_cast<Index>(layer))) {
+            continue;
+        }
+        for (const PartRun& run : layers[layer]) {
+            for (const Range& part : run.parts) {
+                take_lines(network_->parameters() + part.begin, part.size());
+            }
+        }
+    }
 }
 
 template <class T>
@@ -132,7 +157,7 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
         std::rethrow_exception(error);
     }
     halves.weight_gradient(thread, 0, laps);
-    // Nothing changes before both are sure of their part, and have read the weights of the last layer.
+    // Nothing changes before both are sure of their part, and have read the weights of a third layer.
     const bool whole = meeting_.wait(read, threads);
     if (thread == 0) {
         half_.whole = whole;
@@ -140,15 +165,7 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     if (!whole || !half_.finite) {
         return;
     }
-    if constexpr (takes_lines_ahead) {
-        for (Index layer = 2; layer < halves.layers(); ++layer) {
-            for (const PartRun& run : half_parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(layer)]) {
-                for (const Range& part : run.parts) {
-                    take_lines(network_->parameters() + part.begin, part.size());
-                }
-            }
-        }
-    }
+    take_last_lines(thread);
     const auto update = [&](Index layer) {
         if (layer > 0) {
             halves.weight_gradient(thread, layer, laps);
@@ -170,10 +187,13 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
 }
 
 #define FASTOPT_INSTANTIATE(T)                                             \
+    template bool TrainStep<T>::may_take_halves(Index) const;              \
+    template double TrainStep<T>::least_team_work(Index, Index) const;     \
     template bool TrainStep<T>::takes_halves(Index);                       \
     template void TrainStep<T>::bring_home();                              \
     template void TrainStep<T>::plan_halves();                             \
     template void TrainStep<T>::update_half(const StepInfo&, int, Index);  \
+    template void TrainStep<T>::take_last_lines(int);                      \
     template LossValue TrainStep<T>::step_in_halves(const Batch&, double); \
     template void TrainStep<T>::do_half(const HalfStep&, int, int);
 FASTOPT_INSTANTIATE(float)
