@@ -109,9 +109,7 @@ class DenseLayer final : public Layer<T> {
     // In passes in halves the sum over so many inputs, from the bias on, and that over the others are added at the end; 0: one sum.
     void set_first_half(Index inputs) { first_half_ = inputs; }
     const Matrix<T>& weight() const { return weight_; }
-    const Matrix<T>& grad_weight() const { return grad_weight_; }
     T* bias() const { return bias_; }  // null: none
-    T* grad_bias() const { return grad_bias_; }
     Activation activation() const override { return activation_; }
     Slope<T> slope(const Pass& pass, ConstMatrix<T>, ConstMatrix<T> y) const override {
         return {activation_, activation_needs_input(activation_) ? pre(pass, y.rows) : y};

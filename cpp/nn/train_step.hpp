@@ -134,7 +134,7 @@ class TrainStep {
         const Data<T>* data;
         const Index* order;
         const T* row_scale;
-        std::uint64_t turn;  // of the meeting for partial sums; the one after it says that those of a third layer have been read
+        std::uint64_t turn;  // of the meeting for partial sums; the one after it says that weights of a third layer have been read
         double learning_rate;
         bool gathered;     // as the next rows of the step before
         bool begins_next;  // whoever is through begins the next one without being told
