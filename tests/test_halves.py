@@ -231,8 +231,8 @@ def test_two_trainers_and_steps_between_fits(cut_for_threads):
             assert_array_equal(now[key], value, err_msg=key)
 
 
-def test_single_steps_do_not_spoil_the_choice_of_a_fit():
-    """They cannot be shared, so of a network this small nothing is tried for them."""
+def test_single_steps_of_a_small_network_try_nothing():
+    """They cannot be shared, and a trial of two threads that share nothing would speak against them for the fits as well."""
     fo.set_num_threads(2)
     net = fo.Network(*NETWORKS["small"], dtype="float32", seed=3)
     x, y, _ = batch_for("mse", net.outputs, ROWS, net.inputs, np.random.default_rng(5))

@@ -16,8 +16,8 @@ constexpr Index huge_page = Index{1} << 21;
 constexpr Index page = 4096;
 
 // All but the smallest blocks begin with a page. Where one array lies a line or a few behind another, modulo a page, a Zen 4 takes the
-// loads of one for what was just stored to the other: an update of 10 000 parameters took a quarter longer. And speed is no matter of luck
-// then.
+// loads of one for what was just stored to the other: an update of 10 000 parameters took up to a quarter longer. And speed is no matter
+// of luck then.
 std::align_val_t alignment_of(Index bytes) { return std::align_val_t{static_cast<std::size_t>(bytes >= page / 4 ? page : cache_line)}; }
 
 }  // namespace

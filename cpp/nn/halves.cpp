@@ -36,25 +36,21 @@ template <class T>
 void Halves<T>::plan_sent(int thread) {
     Half& mine = half(thread);
     const Range own = units(thread);
-    const auto add = [&](Index number, Index segment, Index flat, Index rows, Index width, Index stride) {
-        mine.sent.push_back({number, segment, flat, rows, width, stride, mine.sent_size});
+    const auto add = [&](Index number, bool bias, Index first, Index rows, Index width, Index stride) {
+        const Index segment = segments_of(number).begin + (bias ? 1 : 0);
+        const Index flat = network_.parameter_layout().segments()[static_cast<std::size_t>(segment)].offset + first;
+        mine.sent.push_back({number, bias, segment, flat, rows, width, stride, mine.sent_size});
         mine.sent_size = round_up(mine.sent_size + rows * width, line_elements<T>);
     };
-    for (Index number = 0; sends(number); ++number) {
-        const Range all = segments_of(number);
-        const auto offset = [&](Index segment) { return network_.parameter_layout().segments()[static_cast<std::size_t>(segment)].offset; };
-        const Index columns = layer(number).outputs();
-        const bool has_bias = all.size() > 1;
-        if (number == 0) {
-            add(number, all.begin, offset(all.begin) + own.begin, layer(number).inputs(), own.size(), columns);
-        } else {
-            add(number, all.begin, offset(all.begin) + own.begin * columns, 1, own.size() * columns, 0);
-        }
-        if (has_bias && number == 0) {
-            add(number, all.begin + 1, offset(all.begin + 1) + own.begin, 1, own.size(), 0);
-        } else if (has_bias && thread == 0) {
-            add(number, all.begin + 1, offset(all.begin + 1), 1, columns, 0);
-        }
+    const Index units_of_first = layer(0).outputs();
+    const Index units_of_second = layer(1).outputs();
+    add(0, false, own.begin, network_.inputs(), own.size(), units_of_first);
+    if (layer(0).bias() != nullptr) {
+        add(0, true, own.begin, 1, own.size(), 0);
+    }
+    add(1, false, own.begin * units_of_second, 1, own.size() * units_of_second, 0);
+    if (layer(1).bias() != nullptr && thread == 0) {
+        add(1, true, 0, 1, units_of_second, 0);
     }
 }
 
@@ -124,18 +120,11 @@ Matrix<T> Halves<T>::input(int thread) const {
     return (standardization_ != nullptr ? mine.standardized : mine.batch.rows).view(rows_);
 }
 
-template <class T>
-T* Halves<T>::sent_weight(int thread, Index number, const Buffer<T>& memory) const {
-    const std::vector<Sent>& sent = half(thread).sent;
-    const auto found = std::find_if(sent.begin(), sent.end(), [&](const Sent& one) { return one.layer == number; });
-    return memory.data() + found->own;
-}
-
 // Null: this thread has none.
 template <class T>
-T* Halves<T>::sent_bias(int thread, Index number, const Buffer<T>& memory) const {
+T* Halves<T>::sent(int thread, Index number, bool bias, const Buffer<T>& memory) const {
     for (const Sent& one : half(thread).sent) {
-        if (one.layer == number && one.segment > segments_of(number).begin) {
+        if (one.layer == number && one.bias == bias) {
             return memory.data() + one.own;
         }
     }
@@ -147,7 +136,7 @@ template <class T>
 Matrix<T> Halves<T>::weight(int thread, Index number, const Buffer<T>& memory) const {
     const Index rows = number == 0 ? network_.inputs() : units(thread).size();
     const Index columns = number == 0 ? units(thread).size() : layer(number).outputs();
-    return {sent_weight(thread, number, memory), rows, columns, columns, false, true};
+    return {sent(thread, number, false, memory), rows, columns, columns, false, true};
 }
 
 // copy(owner, elements of the flat buffer, where they lie in memory of the owner) for all of the first two layers.
@@ -256,11 +245,11 @@ void Halves<T>::first_sums(int thread, Profile* profile) {
             lap(profile, Phase::forward, standardization_->number(), rows_);
         }
         const Matrix<T> h = mine.activations[0].view(rows_);
-        dense_forward<T>(x, weight(thread, 0, mine.parameters), sent_bias(thread, 0, mine.parameters), layer(0).activation(), h,
+        dense_forward<T>(x, weight(thread, 0, mine.parameters), bias(thread, 0, mine.parameters), layer(0).activation(), h,
                          before(thread, 0), mine.scratch.data(), Precision::full, {}, tape);
         lap(profile, Phase::forward, layer(0).number(), rows_);
         const Matrix<T> sums = mine.sums.view(rows_);
-        dense_forward<T>(h, weight(thread, 1, mine.parameters), sent_bias(thread, 1, mine.parameters), Activation::identity, sums, {},
+        dense_forward<T>(h, weight(thread, 1, mine.parameters), bias(thread, 1, mine.parameters), Activation::identity, sums, {},
                          mine.scratch.data(), Precision::full, {}, tape);
         const Matrix<T> over = crossing_[static_cast<std::size_t>(mine.batch.crossing)].view(rows_);
         make_call(tape, [=] { std::memcpy(over.data, sums.data, static_cast<std::size_t>(sums.rows * sums.ld) * sizeof(T)); });
@@ -334,8 +323,8 @@ void Halves<T>::ask_weight_gradient(int thread, Index number, Tape* tape) {
     const ConstMatrix<T> x = number == 0 ? input(thread) : mine.activations[at - 1].view(rows_);
     if (sends(number)) {
         dense_backward_weight<T>(x, grad, weight(thread, number, mine.parameter_gradients), mine.scratch.data(), Precision::full, {}, tape);
-        if (T* const bias = sent_bias(thread, number, mine.parameter_gradients); bias != nullptr) {
-            make_call(tape, [=] { column_sums<T>(grad, bias); });
+        if (T* const sums = bias(thread, number, mine.parameter_gradients); sums != nullptr) {
+            make_call(tape, [=] { column_sums<T>(grad, sums); });
         }
     } else {
         Pass pass;

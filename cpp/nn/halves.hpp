@@ -74,7 +74,8 @@ class Halves {
         Range elements;
     };
     std::vector<Own> own(int thread, Index layer) const;
-    static bool sends(Index layer) { return layer < 2; }
+    static constexpr Index sent_layers = 2;
+    static bool sends(Index layer) { return layer < sent_layers; }
     Segment<T> own_memory(int thread) const;
     Index layers() const { return static_cast<Index>(layers_.size()); }
     // Steps in which thread 0 did not ask the layers, and those that thread 1 began before it was told.
@@ -100,6 +101,7 @@ class Halves {
     // their owner.
     struct Sent {
         Index layer;
+        bool bias;
         Index segment;
         Index flat;
         Index rows;
@@ -140,8 +142,8 @@ class Halves {
     void gather_rows(Gathered& to, const Data<T>& data, const Index* order) const;
     Matrix<T> input(int thread) const;
     void plan_sent(int thread);
-    T* sent_weight(int thread, Index layer, const Buffer<T>& memory) const;
-    T* sent_bias(int thread, Index layer, const Buffer<T>& memory) const;
+    T* sent(int thread, Index layer, bool bias, const Buffer<T>& memory) const;
+    T* bias(int thread, Index layer, const Buffer<T>& memory) const { return sent(thread, layer, true, memory); }
     Matrix<T> weight(int thread, Index layer, const Buffer<T>& memory) const;
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;

@@ -75,10 +75,7 @@ void TrainStep<T>::update_half(const StepInfo& info, int thread, Index layer) {
 template <class T>
 void TrainStep<T>::take_last_lines(int thread) {
     const StageParts& layers = half_parts_[static_cast<std::size_t>(thread)];
-    for (std::size_t layer = 0; takes_lines_ahead && layer < layers.size(); ++layer) {
-        if (Halves<T>::sends(static_cast<Index>(layer))) {
-            continue;
-        }
+    for (std::size_t layer = Halves<T>::sent_layers; takes_lines_ahead && layer < layers.size(); ++layer) {
         for (const PartRun& run : layers[layer]) {
             for (const Range& part : run.parts) {
                 take_lines(network_->parameters() + part.begin, part.size());
@@ -175,7 +172,7 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     };
     // First what both read: while a store waits until the other core gives up its line, those behind it wait as well, and at the end of a
     // step the signal to begin the next one.
-    for (Index layer = halves.layers(); layer-- > 2;) {
+    for (Index layer = halves.layers(); layer-- > Halves<T>::sent_layers;) {
         update(layer);
     }
     update(0);
