@@ -1,20 +1,27 @@
-// Square roots of several Vecs at once from multiply-adds, which leaves the divider to quotients. Correctly rounded, as the processor's own
-// are, so the bits do not depend on who takes which.
+// Square roots of several Vecs at once, some of them from multiply-adds, which leaves the divider to the others and to quotients. Correctly
+// rounded, as the processor's own are, so the bits do not depend on who takes which.
 #pragma once
 
 #include "kernels/simd.hpp"
 
 namespace fastopt::simd {
 
-// Whether that is faster: it takes as many multiply-adds again as the rest of an update, of which a Zen 4 does one of 512 bits a cycle.
+// How many of four are best taken so: it takes as many multiply-adds again as the rest of an update, of which a Zen 4 does one of 512 bits
+// a cycle.
+constexpr int root_group = 4;
 #if defined(__AVX512F__)
-inline bool roots_from_products() { return executes_512_bits(); }
+inline bool all_roots_from_products() { return executes_512_bits(); }
+constexpr int some_roots_from_products = 1;
 
 // From any y within 2^-14 of 1/sqrt(v): one Newton step on g = v y and h = y/2, then the remainder v - g g, which is exact, times h. For
 // every float v in [1, 4) and every float y so near the result was seen to be the correctly rounded root (2.4e10 pairs). Powers of four
 // change nothing as long as no remainder of half an ulp falls below the normal numbers, and no product beyond the largest; 0 gives 0.
-template <int Count>
-FASTOPT_INLINE void roots_together(const Vec<float> (&square)[Count], Vec<float> (&root)[Count]) {
+template <int Count, int All>
+FASTOPT_INLINE void roots_together(const Vec<float> (&square)[All], Vec<float> (&root)[All]) {
+#pragma GCC unroll 8
+    for (int i = Count; i < All; ++i) {
+        root[i] = sqrt(square[i]);
+    }
     constexpr int smallest = 0x0D800000;  // 2^-100
     constexpr int infinity = 0x7F800000;
     const __m512 half = _mm512_set1_ps(0.5f);
@@ -62,10 +69,11 @@ FASTOPT_INLINE void roots_together(const Vec<float> (&square)[Count], Vec<float>
     }
 }
 #else
-inline constexpr bool roots_from_products() { return false; }
-template <int Count>
-void roots_together(const Vec<float> (&square)[Count], Vec<float> (&root)[Count]) {
-    for (int i = 0; i < Count; ++i) {
+inline constexpr bool all_roots_from_products() { return false; }
+constexpr int some_roots_from_products = 0;
+template <int, int All>
+void roots_together(const Vec<float> (&square)[All], Vec<float> (&root)[All]) {
+    for (int i = 0; i < All; ++i) {
         root[i] = sqrt(square[i]);
     }
 }

@@ -79,7 +79,7 @@ class Adam : public WeightDecay<!Decoupled> {
     }
     static constexpr bool takes_root = true;
     template <class T>
-    static FASTOPT_INLINE const simd::Vec<T>& advance(const Constants<T>& c, const simd::Vec<T>& g, simd::Vec<T>* s) {
+    static FASTOPT_INLINE simd::Vec<T> advance(const Constants<T>& c, const simd::Vec<T>& g, simd::Vec<T>* s) {
         c.moments.advance(g, s[0], s[1]);
         if constexpr (AmsGrad) {
             s[2] = max(s[2], s[1]);
@@ -87,16 +87,13 @@ class Adam : public WeightDecay<!Decoupled> {
         return s[slots - 1];
     }
     template <class T>
-    static FASTOPT_INLINE void finish(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>* s, const simd::Vec<T>& root) {
+    static FASTOPT_INLINE void finish(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>&, const simd::Vec<T>* s,
+                                      const simd::Vec<T>& root) {
         using namespace simd;
         if constexpr (Decoupled) {
             w = w * c.keep;
         }
         w = w - (c.rate * s[0]) / fma(root, c.root_scale, c.moments.eps);
-    }
-    template <class T>
-    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
-        finish(c, w, s, simd::sqrt(advance(c, g, s)));
     }
 
    private:
@@ -133,11 +130,17 @@ class NAdam : public RuleBase {
         return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate * info.of_step[0])),
                 simd::set1(static_cast<T>(learning_rate * info.of_step[2])), simd::set1(static_cast<T>(1 / std::sqrt(info.of_step[1])))};
     }
+    static constexpr bool takes_root = true;
     template <class T>
-    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
-        using namespace simd;
+    static FASTOPT_INLINE simd::Vec<T> advance(const Constants<T>& c, const simd::Vec<T>& g, simd::Vec<T>* s) {
         c.moments.advance(g, s[0], s[1]);
-        w = w - fma(c.gradient_rate, g, c.moment_rate * s[0]) / fma(sqrt(s[1]), c.root_scale, c.moments.eps);
+        return s[1];
+    }
+    template <class T>
+    static FASTOPT_INLINE void finish(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, const simd::Vec<T>* s,
+                                      const simd::Vec<T>& root) {
+        using namespace simd;
+        w = w - fma(c.gradient_rate, g, c.moment_rate * s[0]) / fma(root, c.root_scale, c.moments.eps);
     }
 
    private:
@@ -181,11 +184,17 @@ class RAdam : public RuleBase {
         return {moments_.constants<T>(), simd::set1(static_cast<T>(learning_rate * info.of_step[0])),
                 simd::equal(simd::zero<T>(), simd::set1(static_cast<T>(info.of_step[1])))};
     }
+    static constexpr bool takes_root = true;
     template <class T>
-    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
-        using namespace simd;
+    static FASTOPT_INLINE simd::Vec<T> advance(const Constants<T>& c, const simd::Vec<T>& g, simd::Vec<T>* s) {
         c.moments.advance(g, s[0], s[1]);
-        w = w - (c.rate * s[0]) / select(c.plain, set1(T(1)), sqrt(s[1]) + c.moments.eps);
+        return s[1];
+    }
+    template <class T>
+    static FASTOPT_INLINE void finish(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>&, const simd::Vec<T>* s,
+                                      const simd::Vec<T>& root) {
+        using namespace simd;
+        w = w - (c.rate * s[0]) / select(c.plain, set1(T(1)), root + c.moments.eps);
     }
 
    private:

@@ -5,9 +5,9 @@
 //     explicit Rule(const Config&);
 //     auto constants<T>(const StepInfo&, double learning_rate, bool decay) const;   // what the element formula needs, in T
 //     static void apply(const constants&, Vec<T>& w, Vec<T> g, Vec<T>* s);          // the element formula
-// or, with takes_root, also in two pieces, so that roots are taken of several Vecs together:
-//     static const Vec<T>& advance(const constants&, Vec<T> g, Vec<T>* s);            // what the root is of
-//     static void finish(const constants&, Vec<T>& w, const Vec<T>* s, Vec<T> root);
+// or, with takes_root, that in two pieces, so that roots are taken of several Vecs together:
+//     static Vec<T> advance(const constants&, Vec<T> g, Vec<T>* s);                   // what the root is of
+//     static void finish(const constants&, Vec<T>& w, Vec<T> g, const Vec<T>* s, Vec<T> root);
 // and inherits the names of its slots and scalars from RuleBase, overriding what differs, or from WeightDecay when it has one.
 #pragma once
 
@@ -162,32 +162,47 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         }
     }
 
-    // Lines whose roots are taken together: more would not fit the registers.
-    static constexpr int together = 4;
-
-    template <class F>
+    // So many lines whose roots are taken together, `Products` of them from multiply-adds. Where that is all, what the rest needs would not
+    // fit the registers and is read again.
+    template <int Products, class F>
     static FASTOPT_INLINE void lines_together(const F& element, const At& own, Index i) {
         using simd::Vec;
-        Vec<T> square[together];
-        Vec<T> root[together];
+        constexpr int count = simd::root_group;
+        Vec<T> value[count];
+        Vec<T> gradient[count];
+        Vec<T> state[count][slots + 1];
+        Vec<T> square[count];
+        Vec<T> root[count];
 #pragma GCC unroll 4
-        for (int l = 0; l < together; ++l) {
+        for (int l = 0; l < count; ++l) {
             const Index at = i + l * Vec<T>::lanes;
-            Vec<T> state[slots + 1];
-            load_slots(own, at, state);
-            square[l] = Rule::advance(element.constants, element.gradient(simd::load(own.w + at), simd::load(own.g + at)), state);
-            store_slots(own, at, state);
+            value[l] = simd::load(own.w + at);
+            load_slots(own, at, state[l]);
+            gradient[l] = element.gradient(value[l], simd::load(own.g + at));
+            square[l] = Rule::advance(element.constants, gradient[l], state[l]);
+            store_slots(own, at, state[l]);
         }
-        simd::roots_together(square, root);
+        simd::roots_together<Products>(square, root);
 #pragma GCC unroll 4
-        for (int l = 0; l < together; ++l) {
+        for (int l = 0; l < count; ++l) {
             const Index at = i + l * Vec<T>::lanes;
-            Vec<T> state[slots + 1];
-            load_slots(own, at, state);
-            Vec<T> value = simd::load(own.w + at);
-            Rule::finish(element.constants, value, state, root[l]);
-            simd::store(own.w + at, value);
+            if constexpr (Products == count) {
+                value[l] = simd::load(own.w + at);
+                load_slots(own, at, state[l]);
+            }
+            Rule::finish(element.constants, value[l], gradient[l], state[l], root[l]);
+            simd::store(own.w + at, value[l]);
         }
+    }
+
+    template <int Products, class F>
+    static FASTOPT_INLINE Index groups_of_lines(const F& element, const At& own, Index count) {
+        constexpr Index step = simd::root_group * simd::Vec<T>::lanes;
+        Index i = 0;
+        for (; i + step <= count; i += step) {
+            lines_together<Products>(element, own, i);
+        }
+        return i;
     }
 
     template <class F>
@@ -196,17 +211,21 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         const F element = shared;  // copies of its own: no store below can change them, so they stay in registers
         const At own = at;
         Index i = 0;
-        if constexpr (Rule::takes_root && std::is_same_v<T, float>) {
-            constexpr Index step = together * Vec<T>::lanes;
-            for (const Index end = simd::roots_from_products() ? count / step * step : 0; i < end; i += step) {
-                lines_together(element, own, i);
-            }
+        if constexpr (Rule::takes_root && std::is_same_v<T, float> && simd::some_roots_from_products > 0) {
+            i = simd::all_roots_from_products() ? groups_of_lines<simd::root_group>(element, own, count)
+                                                : groups_of_lines<simd::some_roots_from_products>(element, own, count);
         }
         for (; i < count; i += Vec<T>::lanes) {
             Vec<T> value = simd::load(own.w + i);
             Vec<T> state[slots + 1];
             load_slots(own, i, state);
-            Rule::apply(element.constants, value, element.gradient(value, simd::load(own.g + i)), state);
+            const Vec<T> gradient = element.gradient(value, simd::load(own.g + i));
+            if constexpr (Rule::takes_root) {
+                const Vec<T> root = simd::sqrt(Rule::advance(element.constants, gradient, state));
+                Rule::finish(element.constants, value, gradient, state, root);
+            } else {
+                Rule::apply(element.constants, value, gradient, state);
+            }
             simd::store(own.w + i, value);
             store_slots(own, i, state);
         }
