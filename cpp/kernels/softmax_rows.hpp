@@ -109,20 +109,28 @@ class SoftmaxColumns {
     // By the tree of sum_lanes; a lane that holds no column would not change a sum.
     template <class F>
     FASTOPT_INLINE V fold(const T (&column)[V::lanes][V::lanes], F&& f) const {
+        if (cols_ == 1) {
+            return simd::load(column[0]);
+        }
+        return fold_from<V::lanes / 2>(column, f);
+    }
+    template <int Half, class F>
+    FASTOPT_INLINE V fold_from(const T (&column)[V::lanes][V::lanes], const F& f) const {
         using simd::load;
-        Index half = V::lanes / 2;
-        while (half >= cols_ && half > 0) {
-            half /= 2;
+        if constexpr (Half > 1) {
+            if (cols_ <= Half) {
+                return fold_from<Half / 2>(column, f);
+            }
         }
-        if (half == 0) {
-            return load(column[0]);
+        V part[Half];
+#pragma GCC unroll 8
+        for (int j = 0; j < Half; ++j) {
+            part[j] = j + Half < cols_ ? f(load(column[j]), load(column[j + Half])) : load(column[j]);
         }
-        V part[V::lanes / 2];
-        for (Index j = 0; j < half; ++j) {
-            part[j] = j + half < cols_ ? f(load(column[j]), load(column[j + half])) : load(column[j]);
-        }
-        while ((half /= 2) > 0) {
-            for (Index j = 0; j < half; ++j) {
+#pragma GCC unroll 4
+        for (int half = Half / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+            for (int j = 0; j < half; ++j) {
                 part[j] = f(part[j], part[j + half]);
             }
         }
