@@ -22,6 +22,7 @@ NETWORKS = {
         [L.Dense(64, activation="gelu"), L.Dense(40, activation="silu"), L.Dense(3, activation="gelu_tanh")],
     ),
     "small": (8, [L.Dense(32, activation="relu"), L.Dense(32, activation="relu"), L.Dense(1)]),
+    "third layer of many": (30, [L.Dense(128, activation="relu"), L.Dense(64, activation="tanh"), L.Dense(10, activation="elu")]),
     "uneven": (17, [L.Dense(100, activation="tanh"), L.Dense(33, activation="elu"), L.Dense(7)]),
     "one output": (9, [L.Dense(240, activation="sigmoid"), L.Dense(1, activation="softplus")]),
     "no bias": (40, [L.Dense(64, bias=False, activation="relu"), L.Dense(50, bias=False, activation="relu"), L.Dense(2, bias=False)]),

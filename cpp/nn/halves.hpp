@@ -1,7 +1,7 @@
 // A step of a small network on two threads that share its first two layers by units: each owns half of the units of the first layer, the
 // weights into them and those out of them. It computes its part of the sums of the second layer over all rows; these parts are all that
 // crosses between the cores, and the threads meet once. What follows, little in such a network, both compute for themselves, but for the
-// gradients of its weights. (A column-parallel layer and a row-parallel one: Shoeybi et al. 2019, Megatron-LM, section 3.)
+// gradients of its weights, unless these are so few that both keep all of them. (A column-parallel layer and a row-parallel one: Shoeybi et al. 2019, Megatron-LM, section 3.)
 //
 // Against threads that take rows of their own, a third of the cache lines cross or fewer. Passing one on takes 7 ns where the cores share a
 // cache and 27 where they do not (Zen 3, 276 lines in a loop). Stores wait for their lines in order, reads do not: so the two places where
@@ -41,7 +41,7 @@ class Halves {
         return rows == rows_ && (data.labels != nullptr) == has_labels_ && data.y.cols == target_columns_;
     }
 
-    // Parameters and slots of the first two layers go to their owners; until they are brought home (again: nothing happens) the flat
+    // Parameters and slots of these layers go to their owners; until they are brought home (again: nothing happens) the flat
     // buffers hold old ones.
     void send(const std::vector<Buffer<T>>& slots);
     void bring_home(std::vector<Buffer<T>>& slots);
@@ -74,8 +74,9 @@ class Halves {
         Range elements;
     };
     std::vector<Own> own(int thread, Index layer) const;
-    static constexpr Index sent_layers = 2;
-    static bool sends(Index layer) { return layer < sent_layers; }
+    // Layers whose parameters lie in memory of their owners during a run; of those behind the first two both own all.
+    Index sent_layers() const { return sent_layers_; }
+    bool sends(Index layer) const { return layer < sent_layers_; }
     Segment<T> own_memory(int thread) const;
     Index layers() const { return static_cast<Index>(layers_.size()); }
     // Steps in which thread 0 did not ask the layers, and those that thread 1 began before it was told.
@@ -97,7 +98,7 @@ class Halves {
         std::unique_ptr<PartTapes> tapes;  // of a step over these rows
         int crossing = 0;                  // where this thread's part of the sums goes then; that of the other thread is in the other
     };
-    // Weight or bias of one of the first two layers: as many rows of the flat buffer, a stride apart, that lie side by side in memory of
+    // Weight or bias of one of these layers: as many rows of the flat buffer, a stride apart, that lie side by side in memory of
     // their owner.
     struct Sent {
         Index layer;
@@ -155,6 +156,7 @@ class Halves {
     Network<T>& network_;
     Layer<T>* standardization_ = nullptr;
     Index split_;
+    Index sent_layers_ = 2;
     std::vector<DenseLayer<T>*> layers_;
     std::array<std::unique_ptr<Half>, threads> halves_;
     std::array<PaddedMatrix<T>, threads> crossing_;  // parts of the sums, for the other thread

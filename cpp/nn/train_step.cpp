@@ -140,14 +140,19 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
     check(loss_ != nullptr, "this trainer has a loss written in Python");
     check_training_point();
     steps_left_ = std::max<Index>(steps_left_ - 1, 0);
-    const Batch batch = prepare(data, order, rows, next);
-    const int threads = network_->begin_step(rows);
     LossValue loss;
-    if (takes_halves(rows)) {
-        loss = step_in_halves(batch, learning_rate);
+    if (goes_on_in_halves(data, rows)) {
+        network_->begin_again(rows);
+        loss = step_in_halves(alike(data, order, rows, next), learning_rate);
     } else {
-        bring_home();
-        loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
+        const Batch batch = prepare(data, order, rows, next);
+        const int threads = network_->begin_step(rows);
+        if (takes_halves(rows)) {
+            loss = step_in_halves(batch, learning_rate);
+        } else {
+            bring_home();
+            loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
+        }
     }
     if (!std::isfinite(loss.value)) {
         bring_home();
@@ -266,15 +271,29 @@ const Index* TrainStep<T>::batch_order(const std::int32_t* rows, Index total, In
     return batch_order_.data() + (first - widened_.begin);
 }
 
-// What a step needs in memory, and what belongs to no single row.
+// A batch of as many rows as the one before, of which none has a weight.
 template <class T>
-typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const Index* order, Index rows, const Rows& next) {
+typename TrainStep<T>::Batch TrainStep<T>::alike(const Data<T>& data, const Index* order, Index rows, const Rows& next) const {
     Batch batch;
     batch.data = &data;
     batch.order = order;
     batch.rows = rows;
     batch.next = next;
+    batch.total_weight = static_cast<double>(rows);
+    batch.row_loss = loss_scratch_.data();
+    batch.row_scale = loss_scratch_.data() + rows;
+    return batch;
+}
+
+// What a step needs in memory, and what belongs to no single row.
+template <class T>
+typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const Index* order, Index rows, const Rows& next) {
     network_->input(rows);
+    if (2 * rows > loss_scratch_.size()) {
+        scaled_rows_ = -1;
+        loss_scratch_.reserve(2 * rows);
+    }
+    Batch batch = alike(data, order, rows, next);
     batch.gathered = next_batch_.finish();
     if (batch.gathered) {
         network_->exchange_input(next_batch_.inputs());
@@ -289,13 +308,6 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
         }
         batch.weight = weights_.data();
     }
-    if (2 * rows > loss_scratch_.size()) {
-        scaled_rows_ = -1;
-        loss_scratch_.reserve(2 * rows);
-    }
-    batch.row_loss = loss_scratch_.data();
-    batch.row_scale = loss_scratch_.data() + rows;
-    batch.total_weight = static_cast<double>(rows);
     if (batch.weight != nullptr || rows != scaled_rows_) {
         batch.total_weight = scale_rows(batch.weight, rows, batch.row_scale);
         scaled_rows_ = batch.weight == nullptr ? rows : -1;

@@ -146,6 +146,7 @@ class TrainStep {
 
     Run run_of(const SegmentInfo& info) const;
     void plan_runs();
+    Batch alike(const Data<T>& data, const Index* order, Index rows, const Rows& next) const;
     Batch prepare(const Data<T>& data, const Index* order, Index rows, const Rows& next);
     void gather_rows(const Batch& batch, Range rows, int thread);
     void loss_of_rows(const Batch& batch, Range rows, int thread);
@@ -154,6 +155,7 @@ class TrainStep {
     LossValue step_apart(const Batch& batch, int threads, double learning_rate);
     bool may_take_halves(Index rows) const;
     bool takes_halves(Index rows);
+    bool goes_on_in_halves(const Data<T>& data, Index rows);
     LossValue step_in_halves(const Batch& batch, double learning_rate);
     void do_half(const HalfStep& step, int thread, int threads);
     bool updates_at_once() const { return options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm(); }

@@ -33,6 +33,13 @@ bool TrainStep<T>::takes_halves(Index rows) {
     return possible && ((halves_ != nullptr && halves_->away()) || steps_left_ >= (cuts_small_work() ? 1 : fewest_steps));
 }
 
+// As the step before went, with nothing new to prepare: small networks feel that.
+template <class T>
+bool TrainStep<T>::goes_on_in_halves(const Data<T>& data, Index rows) {
+    return halves_ != nullptr && halves_->away() && halves_->holds(data, rows) && data.weight == nullptr && rows == scaled_rows_ &&
+           takes_halves(rows);
+}
+
 template <class T>
 void TrainStep<T>::bring_home() {
     if (halves_ == nullptr || !halves_->away()) {
@@ -67,7 +74,7 @@ void TrainStep<T>::plan_halves() {
 
 template <class T>
 void TrainStep<T>::update_half(const StepInfo& info, int thread, Index layer) {
-    update_parts(info, Halves<T>::sends(layer) ? halves_->own_memory(thread) : flat_memory(),
+    update_parts(info, halves_->sends(layer) ? halves_->own_memory(thread) : flat_memory(),
                  half_parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(layer)]);
 }
 
@@ -75,7 +82,7 @@ void TrainStep<T>::update_half(const StepInfo& info, int thread, Index layer) {
 template <class T>
 void TrainStep<T>::take_last_lines(int thread) {
     const StageParts& layers = half_parts_[static_cast<std::size_t>(thread)];
-    for (std::size_t layer = Halves<T>::sent_layers; takes_lines_ahead && layer < layers.size(); ++layer) {
+    for (auto layer = static_cast<std::size_t>(halves_->sent_layers()); takes_lines_ahead && layer < layers.size(); ++layer) {
         for (const PartRun& run : layers[layer]) {
             for (const Range& part : run.parts) {
                 take_lines(network_->parameters() + part.begin, part.size());
@@ -172,7 +179,7 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     };
     // First what both read: while a store waits until the other core gives up its line, those behind it wait as well, and at the end of a
     // step the signal to begin the next one.
-    for (Index layer = halves.layers(); layer-- > Halves<T>::sent_layers;) {
+    for (Index layer = halves.layers(); layer-- > 2;) {
         update(layer);
     }
     update(0);
@@ -187,6 +194,7 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     template bool TrainStep<T>::may_take_halves(Index) const;              \
     template double TrainStep<T>::least_team_work(Index, Index) const;     \
     template bool TrainStep<T>::takes_halves(Index);                       \
+    template bool TrainStep<T>::goes_on_in_halves(const Data<T>&, Index);  \
     template void TrainStep<T>::bring_home();                              \
     template void TrainStep<T>::plan_halves();                             \
     template void TrainStep<T>::update_half(const StepInfo&, int, Index);  \
