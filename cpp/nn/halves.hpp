@@ -1,7 +1,8 @@
 // A step of a small network on two threads that share its first two layers by units: each owns half of the units of the first layer, the
 // weights into them and those out of them. It computes its part of the sums of the second layer over all rows; these parts are all that
 // crosses between the cores, and the threads meet once. What follows, little in such a network, both compute for themselves, but for the
-// gradients of its weights, unless these are so few that both keep all of them. (A column-parallel layer and a row-parallel one: Shoeybi et al. 2019, Megatron-LM, section 3.)
+// gradients of its weights, unless these are so few that both keep all of them. (A column-parallel layer and a row-parallel one: Shoeybi et
+// al. 2019, Megatron-LM, section 3.)
 //
 // Against threads that take rows of their own, a third of the cache lines cross or fewer. Passing one on takes 7 ns where the cores share a
 // cache and 27 where they do not (Zen 3, 276 lines in a loop). Stores wait for their lines in order, reads do not: so the two places where
