@@ -118,7 +118,6 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
             const Index inputs = l == 1 ? units(t).size() : layer(l).inputs();
             scratch = std::max(scratch, dense_scratch<T>(rows, inputs, width, 1));
         }
-        mine.sums.reserve(rows, layer(1).outputs());
         mine.row_loss.reserve(rows);
         mine.row_scratch.reserve(rows);
         mine.scratch.reserve(scratch);
@@ -270,7 +269,7 @@ void Halves<T>::first_sums(int thread, Profile* profile) {
         dense_forward<T>(x, weight(thread, 0, mine.parameters), bias(thread, 0, mine.parameters), layer(0).activation(), h,
                          before(thread, 0), mine.scratch.data(), Precision::full, {}, tape);
         lap(profile, Phase::forward, layer(0).number(), rows_);
-        const Matrix<T> sums = mine.sums.view(rows_);
+        const Matrix<T> sums = mine.activations[1].view(rows_);
         dense_forward<T>(h, weight(thread, 1, mine.parameters), bias(thread, 1, mine.parameters), Activation::identity, sums, {},
                          mine.scratch.data(), Precision::full, {}, tape);
         const Matrix<T> over = crossing_[static_cast<std::size_t>(mine.batch.crossing)].view(rows_);
@@ -293,9 +292,9 @@ void Halves<T>::forward(int thread, Profile* profile) {
     tapes(thread).part(forward_part, [&](Tape* tape) {
         const Activation activation = layer(1).activation();
         const Matrix<T> theirs = crossing_[static_cast<std::size_t>(1 - mine.batch.crossing)].view(rows_);
-        ConstMatrix<T> sums[threads] = {mine.sums.view(rows_), mine.sums.view(rows_)};
-        sums[1 - thread] = theirs;
         const Matrix<T> to = mine.activations[1].view(rows_);
+        ConstMatrix<T> sums[threads] = {to, to};
+        sums[1 - thread] = theirs;
         const Matrix<T> kept = before(thread, 1);
         make_call(tape, [=, one = sums[0], other = sums[1]] {
             own_lines(theirs.data, theirs.rows * theirs.ld);

@@ -119,11 +119,10 @@ class Halves {
         Gathered next;
         Buffer<Index> next_order;
         PaddedMatrix<T> standardized;  // rows, if there is such a layer
-        // Of each layer: of the first one this thread's units alone.
+        // Of each layer: of the first one this thread's units alone, of the second before the exchange this thread's part of the sums.
         std::vector<PaddedMatrix<T>> activations;
         std::vector<PaddedMatrix<T>> before;  // the activation, where its derivative needs that
         std::vector<PaddedMatrix<T>> gradients;
-        PaddedMatrix<T> sums;  // this thread's part of those of the second layer, as it reads them
         Buffer<T> row_loss;
         Buffer<T> row_scratch;
         Buffer<T> scratch;
