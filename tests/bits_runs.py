@@ -174,10 +174,10 @@ def networks(dtype):
 
 def shared_by_units(dtype):
     """Networks whose first two layers two threads share by units, even and uneven, with a short batch at the end."""
-    for units in ([96], [64, 40], [100, 33]):
+    for units, outputs in (([96], 3), ([64, 40], 3), ([100, 33], 3), ([128, 64], 10)):
         for activation in ("relu", "gelu"):
             for name in ("sgd", "adam", "rprop"):
-                net = fo.mlp(30, units, 3, activation=activation, dtype=dtype, seed=15)
+                net = fo.mlp(30, units, outputs, activation=activation, dtype=dtype, seed=15)
                 case = f"train by units {units} {activation} {name}"
                 train(case, net, "softmax_cross_entropy", name, 200, 3, 48, weighted=name == "adam", l2=1e-3)
 

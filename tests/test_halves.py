@@ -92,7 +92,8 @@ def test_networks(cut_for_threads, name, dtype, weighted):
 
 @pytest.mark.parametrize("optimizer", [name for name in core.optimizer_names() if name != "adagrad_norm"])
 def test_optimizers(cut_for_threads, optimizer):
-    same_bits(cut_for_threads, *NETWORKS["two"], optimizer=optimizer, l1=1e-3, l2=1e-3, clip_value=0.1)
+    for name in ("two", "third layer of many"):
+        same_bits(cut_for_threads, *NETWORKS[name], optimizer=optimizer, l1=1e-3, l2=1e-3, clip_value=0.1)
 
 
 @pytest.mark.parametrize("activation", core.activation_names())
@@ -146,7 +147,7 @@ def test_all_but_the_last_step_of_a_run(cut_for_threads, monkeypatch):
 
 
 @pytest.mark.parametrize("loss", ["mse", "softmax_cross_entropy"])
-@pytest.mark.parametrize("name", ["one hidden layer", "two", "uneven", "standardized"])
+@pytest.mark.parametrize("name", ["one hidden layer", "two", "third layer of many", "uneven", "standardized"])
 def test_long_runs(cut_for_threads, name, loss):
     """Each thread makes the calls of a step before again, of one for each of its two batches, and thread 1 begins before it is told."""
     inputs, layers = NETWORKS[name]
@@ -182,7 +183,7 @@ def test_penalties_of_epochs_in_one_run(cut_for_threads):
     assert_array_equal(found["penalties"], expected["penalties"])
 
 
-@pytest.mark.parametrize("name", ["two", "small", "uneven", "no bias"])
+@pytest.mark.parametrize("name", ["two", "third layer of many", "small", "uneven", "no bias"])
 def test_a_loss_that_is_not_finite(cut_for_threads, name):
     """A fit ends with the weights of the last finite epoch, which on two threads are brought home first; another one goes on from them."""
     left = []

@@ -7,6 +7,7 @@
 #include "kernels/gather.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/take_lines.hpp"
+#include "kernels/thin.hpp"
 
 namespace fastopt {
 
@@ -118,6 +119,7 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
             const Index inputs = l == 1 ? units(t).size() : layer(l).inputs();
             scratch = std::max(scratch, dense_scratch<T>(rows, inputs, width, 1));
         }
+        mine.sums.reserve(is_thin(layer(1).outputs()) ? rows : 0, layer(1).outputs());
         mine.row_loss.reserve(rows);
         mine.row_scratch.reserve(rows);
         mine.scratch.reserve(scratch);
@@ -212,6 +214,14 @@ void Halves<T>::bring_home(std::vector<Buffer<T>>& slots) {
     away_ = false;
 }
 
+// This thread's part of those of the second layer. They become its activations where they lie, but for a thin one's: that leaves alone what
+// is behind the columns, which would be summed again with each step.
+template <class T>
+Matrix<T> Halves<T>::sums(int thread) const {
+    const Half& mine = half(thread);
+    return (is_thin(layer(1).outputs()) ? mine.sums : mine.activations[1]).view(rows_);
+}
+
 template <class T>
 Matrix<T> Halves<T>::before(int thread, Index number) const {
     return activation_needs_input(layer(number).activation()) ? half(thread).before[static_cast<std::size_t>(number)].view(rows_)
@@ -269,7 +279,7 @@ void Halves<T>::first_sums(int thread, Profile* profile) {
         dense_forward<T>(x, weight(thread, 0, mine.parameters), bias(thread, 0, mine.parameters), layer(0).activation(), h,
                          before(thread, 0), mine.scratch.data(), Precision::full, {}, tape);
         lap(profile, Phase::forward, layer(0).number(), rows_);
-        const Matrix<T> sums = mine.activations[1].view(rows_);
+        const Matrix<T> sums = this->sums(thread);
         dense_forward<T>(h, weight(thread, 1, mine.parameters), bias(thread, 1, mine.parameters), Activation::identity, sums, {},
                          mine.scratch.data(), Precision::full, {}, tape);
         const Matrix<T> over = crossing_[static_cast<std::size_t>(mine.batch.crossing)].view(rows_);
@@ -292,9 +302,9 @@ void Halves<T>::forward(int thread, Profile* profile) {
     tapes(thread).part(forward_part, [&](Tape* tape) {
         const Activation activation = layer(1).activation();
         const Matrix<T> theirs = crossing_[static_cast<std::size_t>(1 - mine.batch.crossing)].view(rows_);
-        const Matrix<T> to = mine.activations[1].view(rows_);
-        ConstMatrix<T> sums[threads] = {to, to};
+        ConstMatrix<T> sums[threads] = {this->sums(thread), this->sums(thread)};
         sums[1 - thread] = theirs;
+        const Matrix<T> to = mine.activations[1].view(rows_);
         const Matrix<T> kept = before(thread, 1);
         make_call(tape, [=, one = sums[0], other = sums[1]] {
             own_lines(theirs.data, theirs.rows * theirs.ld);

@@ -7,7 +7,7 @@
 // Against threads that take rows of their own, a third of the cache lines cross or fewer. Passing one on takes 7 ns where the cores share a
 // cache and 27 where they do not (Zen 3, 276 lines in a loop). Stores wait for their lines in order, reads do not: so the two places where
 // parts of the sums cross change their writer with each step. Whoever reads a place asks for its lines as their only owner, and writes
-// there next. For the same reason weights and slots of the first two layers lie in memory of their owner during a run of steps: where both
+// there next. For the same reason weights and slots that one thread updates lie in memory of their owner during a run of steps: where both
 // halves lie in one array, each core asks ahead for lines of the other.
 //
 // In a run, a thread gathers the rows of the next step while it waits, and thread 1 begins with them before it is told: its weights are its
@@ -69,7 +69,7 @@ class Halves {
     // Gradients of what a thread updates of a layer.
     void weight_gradient(int thread, Index layer, Profile* profile);
     void end(int thread) { tapes(thread).end(); }
-    // What a thread updates of a layer: elements of its own memory, of layers behind the first two of the flat buffer.
+    // What a thread updates of a layer: elements of its own memory, of a layer that is not sent of the flat buffer.
     struct Own {
         Index segment;
         Range elements;
@@ -119,10 +119,11 @@ class Halves {
         Gathered next;
         Buffer<Index> next_order;
         PaddedMatrix<T> standardized;  // rows, if there is such a layer
-        // Of each layer: of the first one this thread's units alone, of the second before the exchange this thread's part of the sums.
+        // Of each layer: of the first one this thread's units alone.
         std::vector<PaddedMatrix<T>> activations;
         std::vector<PaddedMatrix<T>> before;  // the activation, where its derivative needs that
         std::vector<PaddedMatrix<T>> gradients;
+        PaddedMatrix<T> sums;  // this thread's part of those of a thin second layer
         Buffer<T> row_loss;
         Buffer<T> row_scratch;
         Buffer<T> scratch;
@@ -146,6 +147,7 @@ class Halves {
     T* sent(int thread, Index layer, bool bias, const Buffer<T>& memory) const;
     T* bias(int thread, Index layer, const Buffer<T>& memory) const { return sent(thread, layer, true, memory); }
     Matrix<T> weight(int thread, Index layer, const Buffer<T>& memory) const;
+    Matrix<T> sums(int thread) const;
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;
     void first_sums(int thread, Profile* profile);

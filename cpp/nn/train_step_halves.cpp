@@ -11,7 +11,7 @@ namespace fastopt {
 
 namespace {
 
-// Steps of a run that pay for sending parameters and slots of the first two layers to their owners and bringing them home.
+// Steps of a run that pay for sending parameters and slots to their owners and bringing them home.
 constexpr Index fewest_steps = 16;
 
 }  // namespace
@@ -177,8 +177,8 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
         update_half(half_.info, thread, layer);
         lap(laps, Phase::update);
     };
-    // First what both read: while a store waits until the other core gives up its line, those behind it wait as well, and at the end of a
-    // step the signal to begin the next one.
+    // First what both may read: while a store waits until the other core gives up its line, those behind it wait as well, and at the end
+    // of a step the signal to begin the next one.
     for (Index layer = halves.layers(); layer-- > 2;) {
         update(layer);
     }
