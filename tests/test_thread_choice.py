@@ -116,6 +116,17 @@ def test_a_team_that_lost_its_cores_is_compared(threads):
     assert core.simulate_bursts(4 * [1e-3], 4 * [1.4e-3], share=0.3, **large)[-1] < 0.1
 
 
+def test_a_team_whose_steps_wait_for_memory_is_doubted(threads):
+    """Cores may take its bandwidth from each other, and whether they do may change; a team that is faster loses little time to trials."""
+    threads(2)
+    waiting = {"work": 5e7, "sure": float("inf"), "burst_seconds": 4.0, "pause": 0.0}
+    parts = core.simulate_bursts(3 * [2e-3] + 3 * [3e-3], 3 * [5e-3] + 3 * [2e-3], **waiting)
+    assert max(parts[1:3]) < 0.05, f"{parts} of the time by a slower team"
+    assert min(parts[4:]) > 0.95, f"{parts} of the time by a faster one"
+    assert min(core.simulate_bursts(4 * [2e-3], 4 * [1e-3], **waiting)[1:]) > 0.98
+    assert core.simulate_bursts(3 * [1.0], 3 * [2.0], **waiting) == 3 * [1.0], "steps too long to try another way"
+
+
 @pytest.mark.parametrize("train", [trained, trained_by_steps, trained_by_sizes])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_the_choice_does_not_change_a_bit(threads, batch_norm, train):
