@@ -52,8 +52,7 @@ Index run(TrainStep<T>& self, Index steps, Index rows, F&& step) {
     const FlushDenormals flush;
     self.begin_run(steps);
     try {
-        return self.thread_choice().run(steps, self.network().training_work(rows), step, self.least_team_work(steps, rows),
-                                        self.sure_team_work(rows));
+        return self.thread_choice().run(steps, self.network().training_work(rows), step, self.least_team_work(steps, rows));
     } catch (...) {
         self.bring_home();
         throw;

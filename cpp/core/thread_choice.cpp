@@ -10,12 +10,13 @@ namespace fastopt {
 
 namespace {
 
-// Of steps that begin with a team one thread is only tried when the team's threads got less of their time than this share, because
-// something else has the cores, or when steps became slower twice in a row; where that is doubted, also after this time, if a step is not
-// too long for it. A trial there loses what a team wins, so it is the sooner seldom.
+// Steps of more work than this begin with a team: its handing out is nothing beside them. One thread is tried when the team's threads got
+// less of their time than this share, because something else has the cores, when steps became slower twice in a row, and else after this
+// time, if a step is not too long for it; then ever more seldom.
+constexpr double together_first = 2e7;
 constexpr double fair_share = 0.8;
 constexpr double first_doubt = 0.1;
-constexpr double longest_doubted = 0.05;
+constexpr double longest_tried = 0.05;
 constexpr double longest_patience = 4;
 constexpr double watch_seconds = 0.02;  // the kernel notes down every 4 ms what a thread on another core got
 
@@ -26,7 +27,7 @@ constexpr double block_seconds = 4e-3;   // between two looks at the clock
 constexpr double first_patience = 0.02;  // until the other way is tried again; doubles each time it loses
 constexpr double last_patience = 0.25;
 // After a pause everything is slow at first, caches and clocks: a step of 60 us took 150. Such times say nothing beside those of before it,
-// and whatever way was tried then lost. Steps of more work than surely_together are as long as that themselves.
+// and whatever way was tried then lost. Steps of more work than together_first are as long as that themselves.
 constexpr double pause_seconds = 0.02;
 constexpr double warm_seconds = 0.01;  // of work after it
 constexpr double never = std::numeric_limits<double>::infinity();
@@ -51,13 +52,11 @@ Clock Clock::of_system() {
 }
 
 void ThreadChoice::forget(double work, int threads) {
-    const double sure = sure_;
     *this = ThreadChoice(clock_);
-    sure_ = sure;
     work_ = first_work_ = work;
     threads_ = threads;
     patience_ = first_patience;
-    if (work > surely_together) {
+    if (work > together_first) {
         best_ = together;
         next_trial_ = never;
     }
@@ -76,7 +75,7 @@ void ThreadChoice::scale_to(double work) {
 
 // A trial that a pause breaks off begins anew.
 void ThreadChoice::notice_pause(double now) {
-    if (work_ <= surely_together && now - last_end_ > pause_seconds) {
+    if (work_ <= together_first && now - last_end_ > pause_seconds) {
         warm_at_ = now + warm_seconds;
         from_before_ = true;
         next_trial_ = std::min(next_trial_, std::max(earliest_trial_, warm_at_));
@@ -86,7 +85,7 @@ void ThreadChoice::notice_pause(double now) {
     }
 }
 
-bool ThreadChoice::doubts_long_steps() const { return work_ <= sure_ && seconds_[best_] <= longest_doubted; }
+bool ThreadChoice::too_long_to_try() const { return work_ > together_first && seconds_[best_] > longest_tried; }
 
 bool ThreadChoice::trial_is_due(double now) const { return seconds_[best_] > 0 && !from_before_ && now >= next_trial_; }
 
@@ -125,7 +124,7 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, do
     const double each = block_.mean();
     // A present way that became slower, or a team without its cores, calls for a trial of the other; a first block has threads to start.
     slow_blocks_ = seconds_[best_] > 0 && each > 1.5 * seconds_[best_] ? slow_blocks_ + 1 : 0;
-    const bool slower = slow_blocks_ >= (work_ > surely_together ? 2 : 1);  // the largest steps are blocks of their own
+    const bool slower = slow_blocks_ >= (work_ > together_first ? 2 : 1);  // the largest steps are blocks of their own
     if (const bool without_cores = starved(); without_cores || (seconds_[best_] > 0 && slower)) {
         next_trial_ = std::min(next_trial_, std::max(earliest_trial_, now + first_patience));
     }
@@ -134,7 +133,7 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, do
     const bool first = seconds_[best_] == 0;
     seconds_[best_] = first || from_before_ ? each : 0.75 * seconds_[best_] + 0.25 * each;
     from_before_ = false;
-    if (first && next_trial_ == never && doubts_long_steps()) {
+    if (first && next_trial_ == never && !too_long_to_try()) {
         next_trial_ = now + first_doubt;
     }
 }
@@ -172,14 +171,13 @@ void ThreadChoice::end_trial(double now) {
     const bool first = seconds_[tried] == 0;
     seconds_[tried] = block_.steps < fewest_to_trim ? block_.mean() : block_.mean_but_slowest();
     const Way chosen = seconds_[together] < margin * seconds_[alone] ? together : alone;
-    patience_ = chosen == best_ ? std::min(2 * patience_, work_ > surely_together ? longest_patience : last_patience) : first_patience;
+    patience_ = chosen == best_ ? std::min(2 * patience_, work_ > together_first ? longest_patience : last_patience) : first_patience;
     best_ = chosen;
     slow_blocks_ = 0;
     // What it takes to start threads is lost once, so the first trial counts without it.
     const double lost = chosen == tried ? 0 : (first ? block_ : trial_).lost(seconds_[best_]);
     earliest_trial_ = now + lost / lost_share;
-    const bool sure = best_ == together && work_ > surely_together && !doubts_long_steps();
-    next_trial_ = sure ? never : std::max(earliest_trial_, now + patience_);
+    next_trial_ = best_ == together && too_long_to_try() ? never : std::max(earliest_trial_, now + patience_);
     block_ = {};
 }
 

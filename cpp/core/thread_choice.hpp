@@ -2,7 +2,7 @@
 //
 // Results do not depend on the number of threads, so the choice may change at any step. A second core that another process keeps busy, or
 // that lies far away, makes a team slower than one thread by any factor; no size of the work tells. Large steps begin with the team, and
-// one thread is tried when the threads do not get their cores; where steps wait for memory, which cores may take from each other, anyway.
+// one thread is tried soon when the threads do not get their cores, else seldom: a host that takes a core away does not tell.
 #pragma once
 
 #include <type_traits>
@@ -24,15 +24,12 @@ class ThreadChoice {
 
     // Steps of less work have no part that a team would share.
     static constexpr double surely_alone = 4e5;
-    // Steps of more work than this begin with a team: its handing out is nothing beside them.
-    static constexpr double surely_together = 2e7;
 
     // Do step(0), step(1), ... until `steps` are done or one returns false; returns how many returned true. `work` of one step is in the
-    // unit of threads_for; of less than `least` it is done alone, and of more than `sure` by a team as long as its threads get their cores.
+    // unit of threads_for; of less than `least` it is done alone.
     template <class F>
-    Index run(Index steps, double work, F&& step, double least = surely_alone, double sure = surely_together) {
+    Index run(Index steps, double work, F&& step, double least = surely_alone) {
         using Step = std::remove_reference_t<F>;
-        sure_ = sure;
         return run_steps(
             steps, work, least, [](void* state, Index number) { return (*static_cast<Step*>(state))(number); },
             const_cast<void*>(static_cast<const void*>(std::addressof(step))));
@@ -73,7 +70,7 @@ class ThreadChoice {
     Way other() const { return best_ == alone ? together : alone; }
     void notice_pause(double now);
     bool trial_is_due(double now) const;
-    bool doubts_long_steps() const;
+    bool too_long_to_try() const;
     Index block_steps() const;
     void saw_steps(Index steps, double seconds, double cpu_seconds, double now);
     void saw_trial_step(double seconds);
@@ -81,7 +78,6 @@ class ThreadChoice {
     void end_trial(double now);
 
     Clock clock_;
-    double sure_ = surely_together;
     double work_ = 0;        // of the steps that the times are of,
     double first_work_ = 0;  // of the first of them
     int threads_ = 0;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <memory>
 #include <vector>
 
@@ -89,11 +88,6 @@ class TrainStep {
     ThreadChoice& thread_choice() { return thread_choice_; }
     // Of steps in a run of so many that two threads may be faster with than one.
     double least_team_work(Index steps, Index rows) const;
-    // And of steps of so many rows that they surely are: where rows are few the threads wait for the bytes of weights and slots.
-    static double sure_team_work(Index rows) {
-        constexpr Index few_rows = 32;
-        return rows <= few_rows ? std::numeric_limits<double>::infinity() : ThreadChoice::surely_together;
-    }
 
     // Exchange the weights in the network and those to evaluate at (an average); false when they are the same.
     bool swap_evaluation_point();
