@@ -171,7 +171,8 @@ void ThreadChoice::end_trial(double now) {
     const bool first = seconds_[tried] == 0;
     seconds_[tried] = block_.steps < fewest_to_trim ? block_.mean() : block_.mean_but_slowest();
     const Way chosen = seconds_[together] < margin * seconds_[alone] ? together : alone;
-    patience_ = chosen == best_ ? std::min(2 * patience_, work_ > together_first ? longest_patience : last_patience) : first_patience;
+    const double most = chosen == together && work_ > together_first ? longest_patience : last_patience;
+    patience_ = chosen == best_ ? std::min(2 * patience_, most) : first_patience;
     best_ = chosen;
     slow_blocks_ = 0;
     // What it takes to start threads is lost once, so the first trial counts without it.
