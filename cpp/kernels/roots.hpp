@@ -71,12 +71,8 @@ FASTOPT_INLINE void roots_together(const Vec<float> (&square)[All], Vec<float> (
 #else
 inline constexpr bool all_roots_from_products() { return false; }
 constexpr int some_roots_from_products = 0;
-template <int, int All>
-void roots_together(const Vec<float> (&square)[All], Vec<float> (&root)[All]) {
-    for (int i = 0; i < All; ++i) {
-        root[i] = sqrt(square[i]);
-    }
-}
+template <int Count, int All>
+void roots_together(const Vec<float> (&square)[All], Vec<float> (&root)[All]);  // nobody calls it
 #endif
 
 }  // namespace fastopt::simd
