@@ -168,12 +168,12 @@ Plan make_plan(const Product<T>& q) {
     const bool far = q.a.row == 1 ? q.k >= 256 && (lda >= page || lda % (page / 4) == 0) : q.k >= 128 && lda % page == 0;
     // A tile's rows of A stream from L2 for every panel, and pieces of 1 KiB, or of a line in every other page, are too short for the
     // hardware to run ahead. With AVX-512 shorter ones pay too: rows of more than two, columns of more than one tile where they and a panel
-    // do not both stay in L1.
+    // do not both stay in L1. But a processor that takes two cycles for a multiply-add of 512 bits has time to read rows where they lie.
     bool pieces = false;
     if constexpr (max_vecs == 1) {
         pieces = q.a.row == 1 ? q.k >= 32 && lda >= page / 2 : q.k >= 192;
     } else {
-        pieces = q.k >= 96 && (q.a.row == 1 ? q.m > max_rows && q.k * q.n * bytes >= Index{1} << 18 : q.m > 2);
+        pieces = q.k >= 96 && (q.a.row == 1 ? q.m > max_rows && q.k * q.n * bytes >= Index{1} << 18 : q.m > 2 && simd::executes_512_bits());
     }
     const bool streams = pieces && q.n >= 256;
     plan.pack_a = q.n >= 2 * panel_width<T> && (far || streams);

@@ -9,8 +9,8 @@ namespace fastopt::simd {
 // How many of four are best taken so: it takes as many multiply-adds again as the rest of an update, of which a Zen 4 does one of 512 bits
 // a cycle.
 constexpr int root_group = 4;
-#if defined(__AVX512F__)
 inline bool all_roots_from_products() { return executes_512_bits(); }
+#if defined(__AVX512F__)
 constexpr int some_roots_from_products = 1;
 
 // From any y within 2^-14 of 1/sqrt(v): one Newton step on g = v y and h = y/2, then the remainder v - g g, which is exact, times h. For
@@ -69,7 +69,6 @@ FASTOPT_INLINE void roots_together(const Vec<float> (&square)[All], Vec<float> (
     }
 }
 #else
-inline constexpr bool all_roots_from_products() { return false; }
 constexpr int some_roots_from_products = 0;
 template <int Count, int All>
 void roots_together(const Vec<float> (&square)[All], Vec<float> (&root)[All]);  // nobody calls it

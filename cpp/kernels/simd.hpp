@@ -152,12 +152,16 @@ FASTOPT_INLINE void store_column(T* to, Index ld, const Vec<T>& v, Index count) 
         to[i * ld] = line[i];
     }
 }
-#if defined(__AVX512F__)
 // Whether the processor executes 512 bits at once, not as two halves (Zen 4). It decides what is fast, never what comes out.
 inline bool executes_512_bits() {
+#if defined(__AVX512F__)
     static const bool intel = __builtin_cpu_is("intel") != 0;
     return intel;
+#else
+    return false;
+#endif
 }
+#if defined(__AVX512F__)
 // Four columns of eight rows, turned: to[i * stride + r] = row(r)[i].
 template <class Row>
 FASTOPT_INLINE void turn_eight(const Row& row, float* to, Index stride) {
