@@ -108,6 +108,28 @@ void TrainStep<T>::plan_parts(int threads) {
     }
 }
 
+// Of each weight the rows whose gradients a thread computed: these are in its own cache, and the slots stay in that of the thread that
+// needs them. Where the cores are far apart an update that is cut elsewhere takes five times as long, and the next gradients half as long
+// again, since whoever writes a line must first get it back.
+template <class T>
+void TrainStep<T>::plan_shares(const Shares& shares) {
+    shares_.resize(static_cast<std::size_t>(shares.threads()));
+    for (int thread = 0; thread < shares.threads(); ++thread) {
+        std::vector<PartRun>& runs = shares_[static_cast<std::size_t>(thread)];
+        for (PartRun& run : runs) {
+            run.parts.clear();  // memory and all
+        }
+        for (const SegmentInfo& info : network_->parameter_layout().segments()) {
+            const Index each = info.size / info.shape[0];
+            const Index grain = each % line_elements<T> == 0 ? 1 : line_elements<T>;
+            const Range rows = shares.of_row(info.shape[0], thread, grain);
+            if (info.trainable && !rows.empty()) {
+                add_part(runs, info, {info.offset + rows.begin * each, info.offset + rows.end * each});
+            }
+        }
+    }
+}
+
 // Elements of a segment join the run of those that are treated alike.
 template <class T>
 void TrainStep<T>::add_part(std::vector<PartRun>& runs, const SegmentInfo& info, Range part) const {
@@ -115,7 +137,7 @@ void TrainStep<T>::add_part(std::vector<PartRun>& runs, const SegmentInfo& info,
     const auto known = std::find_if(runs.begin(), runs.end(), [&](const PartRun& other) { return other.run.alike(run); });
     if (known == runs.end()) {
         runs.push_back({run, {part}});
-    } else if (round_up(known->parts.back().end, line_elements<T>) == part.begin) {
+    } else if (!known->parts.empty() && round_up(known->parts.back().end, line_elements<T>) == part.begin) {
         known->parts.back().end = part.end;
     } else {
         known->parts.push_back(part);
@@ -431,20 +453,32 @@ void TrainStep<T>::apply(double learning_rate) {
         lap(profile, Phase::norm);
     }
     const StepInfo info = begin_update(learning_rate, norm_squared);
-    for (const Run& run : runs_) {
-        Segment<T> part = segment(run);
-        part.transform.scale = scale;
-        optimizer_->update(info, part);
+    const double work = optimizer_->work(network_->parameter_layout().total());
+    if (const int threads = threads_for(work); threads > 1) {
+        const Shares shares(Bound::arithmetic, threads, 1, work);
+        plan_shares(shares);
+        parallel(threads, [&](int thread, int count) {
+            for (int part = thread; part < threads; part += count) {  // fewer may come than asked for
+                update_parts(info, flat_memory(), shares_[static_cast<std::size_t>(part)], scale);
+            }
+        });
+    } else {
+        for (const Run& run : runs_) {
+            Segment<T> part = segment(run);
+            part.transform.scale = scale;
+            optimizer_->update(info, part);
+        }
     }
     lap(profile, Phase::update);
     average();
 }
 
 template <class T>
-void TrainStep<T>::update_parts(const StepInfo& info, const Segment<T>& memory, const std::vector<PartRun>& runs) {
+void TrainStep<T>::update_parts(const StepInfo& info, const Segment<T>& memory, const std::vector<PartRun>& runs, double scale) {
     for (const PartRun& mine : runs) {
         Segment<T> part = memory;
         treat_as(mine.run, part);
+        part.transform.scale = scale;
         part.parts = mine.parts.data();
         part.part_count = static_cast<Index>(mine.parts.size());
         optimizer_->update(info, part);

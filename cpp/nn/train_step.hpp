@@ -168,9 +168,10 @@ class TrainStep {
     StepInfo begin_update(double learning_rate, double norm_squared);
     void apply(double learning_rate);
     void plan_parts(int threads);
+    void plan_shares(const Shares& shares);
     void plan_halves();
     void add_part(std::vector<PartRun>& runs, const SegmentInfo& info, Range part) const;
-    void update_parts(const StepInfo& info, const Segment<T>& memory, const std::vector<PartRun>& runs);
+    void update_parts(const StepInfo& info, const Segment<T>& memory, const std::vector<PartRun>& runs, double scale = 1);
     void update_half(const StepInfo& info, int thread, Index layer);
     void take_last_lines(int thread);
     void average();
@@ -184,6 +185,7 @@ class TrainStep {
     std::vector<Run> runs_;
     using StageParts = std::vector<std::vector<PartRun>>;
     std::vector<StageParts> parts_;  // by thread, when each has rows of its own, and stage
+    StageParts shares_;              // by thread, when they share the products of each layer
     std::unique_ptr<Halves<T>> halves_;
     std::array<StageParts, 2> half_parts_;  // by thread, when they share the units, and layer
     std::vector<Buffer<T>> slots_;

@@ -75,6 +75,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
    public:
     explicit ElementwiseOptimizer(const Config& config) : rule_(config) {}
 
+    int slot_count() const override { return slots; }
     std::vector<std::string> slot_names() const override { return rule_.slot_names(); }
     std::vector<std::string> scalar_names() const override { return rule_.scalar_names(); }
     std::vector<double> initial_scalars() const override { return rule_.initial_scalars(); }
@@ -86,8 +87,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
 
     void update(const StepInfo& info, const Segment<T>& segment) const override {
         const auto constants = rule_.template constants<T>(info, info.learning_rate * segment.multiplier, segment.decay);
-        // 4 operations a byte: the passes are bound by memory, a second thread pays from about 40 kB on.
-        const double work = 4.0 * sizeof(T) * (3 + 2 * Rule::slots) * static_cast<double>(segment.size);
+        const double work = this->work(segment.size);
         if (segment.transform.active()) {
             const VecTransform<T> transform(segment.transform);
             with_decay(segment, work, transform, constants);

@@ -65,6 +65,10 @@ class Optimizer {
     // Once per step, before its segments: moves info.scalars on and fills info.of_step.
     virtual void begin(StepInfo&) const {}
     virtual void update(const StepInfo& info, const Segment<T>& segment) const = 0;
+    // Of an update of so many elements, for threads_for: 4 operations a byte. The passes are bound by memory, and a second thread pays from
+    // about 40 kB on.
+    double work(Index size) const { return 4.0 * sizeof(T) * (3 + 2 * static_cast<double>(slot_count())) * static_cast<double>(size); }
+    virtual int slot_count() const = 0;
     // The slot that holds the weights to evaluate at; -1 when they are the parameters themselves.
     virtual int evaluation_slot() const { return -1; }
 };
