@@ -62,7 +62,8 @@ def nan_at(row):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_a_value_that_is_not_finite_is_found_anywhere(trainer, monkeypatch, order, dtype, value):
     """In any block, whatever the dtype and the strides; the largest finite values, whose sum is not finite, are let through."""
-    monkeypatch.setattr(_validate, "BLOCK_BYTES", 100)
+    for name in ("BLOCK_BYTES", "NATIVE_BLOCK_BYTES"):
+        monkeypatch.setattr(_validate, name, 100)
     x = np.full((50, 4), np.finfo(dtype).max, dtype=dtype, order=order)
     _validate.check_finite(x, "X")
     for row, column in ((0, 0), (17, 2), (49, 3)):

@@ -76,16 +76,17 @@ def test_products(cut_for_threads, speeds):
 
 @pytest.mark.parametrize("speeds", SPEEDS)
 def test_training(cut_for_threads, speeds):
-    """Products, batch normalization (which keeps rows together), losses and updates."""
+    """Products, batch normalization (which keeps rows together), losses and updates, whose shares move with the speeds."""
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((150, 40)), rng.integers(0, 7, 150)
     states = []
     for threads in (1, len(SPEEDS[speeds])):
         cut_for_threads(threads)
-        core.set_thread_speeds(SPEEDS[speeds])
         net = fo.Network(40, LAYERS, seed=0)
-        trainer = fo.Trainer(net, "cross_entropy", fo.optimizers.Adam(), clip_norm=1.0)
-        trainer.fit(x, y, epochs=2, batch_size=64, progress=False)
+        trainer = fo.Trainer(net, "cross_entropy", fo.optimizers.AdamW(weight_decay=0.1), clip_norm=1.0, l1=1e-3)
+        for order in (1, -1):
+            core.set_thread_speeds(SPEEDS[speeds][::order])
+            trainer.fit(x, y, epochs=2, batch_size=64, progress=False)
         states.append(trainer.state_dict())
     for name, value in states[0].items():
         np.testing.assert_array_equal(value, states[1][name], err_msg=name)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <utility>
 
 #include "core/threads.hpp"
 
@@ -12,6 +13,8 @@ namespace {
 
 // Rows of an order that are widened at once. In each step alone these would be stores to lines that other threads have read.
 constexpr Index widened_rows = 4096;
+// Threads whose shares of so many items are what they were have nothing to plan anew.
+constexpr Index finest_share = 1024;
 
 template <class T>
 void swap(T* a, T* b, Index count) {
@@ -113,16 +116,23 @@ void TrainStep<T>::plan_parts(int threads) {
 // again, since whoever writes a line must first get it back.
 template <class T>
 void TrainStep<T>::plan_shares(const Shares& shares) {
-    shares_.resize(static_cast<std::size_t>(shares.threads()));
-    for (int thread = 0; thread < shares.threads(); ++thread) {
-        std::vector<PartRun>& runs = shares_[static_cast<std::size_t>(thread)];
+    const auto threads = static_cast<std::size_t>(shares.threads());
+    bool known = shares_.size() == threads;
+    shares_.resize(threads);
+    shares_of_.resize(threads);
+    for (std::size_t thread = 0; thread < threads; ++thread) {
+        const Index end = shares.of_row(finest_share, static_cast<int>(thread)).end;
+        known = std::exchange(shares_of_[thread], end) == end && known;
+    }
+    for (std::size_t thread = 0; thread < threads && !known; ++thread) {
+        std::vector<PartRun>& runs = shares_[thread];
         for (PartRun& run : runs) {
-            run.parts.clear();  // memory and all
+            run.parts.clear();  // their memory stays
         }
         for (const SegmentInfo& info : network_->parameter_layout().segments()) {
             const Index each = info.size / info.shape[0];
             const Index grain = each % line_elements<T> == 0 ? 1 : line_elements<T>;
-            const Range rows = shares.of_row(info.shape[0], thread, grain);
+            const Range rows = shares.of_row(info.shape[0], static_cast<int>(thread), grain);
             if (info.trainable && !rows.empty()) {
                 add_part(runs, info, {info.offset + rows.begin * each, info.offset + rows.end * each});
             }
@@ -476,6 +486,9 @@ void TrainStep<T>::apply(double learning_rate) {
 template <class T>
 void TrainStep<T>::update_parts(const StepInfo& info, const Segment<T>& memory, const std::vector<PartRun>& runs, double scale) {
     for (const PartRun& mine : runs) {
+        if (mine.parts.empty()) {
+            continue;
+        }
         Segment<T> part = memory;
         treat_as(mine.run, part);
         part.transform.scale = scale;

@@ -186,6 +186,7 @@ class TrainStep {
     using StageParts = std::vector<std::vector<PartRun>>;
     std::vector<StageParts> parts_;  // by thread, when each has rows of its own, and stage
     StageParts shares_;              // by thread, when they share the products of each layer
+    std::vector<Index> shares_of_;   // what these were planned for
     std::unique_ptr<Halves<T>> halves_;
     std::array<StageParts, 2> half_parts_;  // by thread, when they share the units, and layer
     std::vector<Buffer<T>> slots_;

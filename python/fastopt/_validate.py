@@ -21,6 +21,7 @@ AnyArray: TypeAlias = NDArray[Any]
 READABLE = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.uint8, np.int16))
 NATIVE_FLOATS = frozenset(np.dtype(t) for t in (np.float32, np.float64))
 BLOCK_BYTES = 1 << 23
+NATIVE_BLOCK_BYTES = 1 << 26  # of what one native look takes, some milliseconds: threads start once for each
 
 
 def dtype_of(value: Any) -> np.dtype[Any]:
@@ -99,9 +100,9 @@ def same_columns(known: list[str] | None, given: list[str] | None, name: str) ->
     )
 
 
-def row_blocks(x: AnyArray) -> Iterator[tuple[int, AnyArray]]:
+def row_blocks(x: AnyArray, most: int) -> Iterator[tuple[int, AnyArray]]:
     """(first row, rows) of an array in blocks of some megabytes."""
-    rows = max(1, BLOCK_BYTES // max(1, x.itemsize * (x.size // max(1, len(x)))))
+    rows = max(1, most // max(1, x.itemsize * (x.size // max(1, len(x)))))
     for start in range(0, len(x), rows):
         yield start, x[start : start + rows]
 
@@ -111,7 +112,7 @@ def check_finite(x: AnyArray, name: str) -> None:
     if x.dtype.kind != "f":
         return
     native = x.dtype in NATIVE_FLOATS and x.flags.c_contiguous and x.flags.aligned
-    for start, block in row_blocks(x):
+    for start, block in row_blocks(x, NATIVE_BLOCK_BYTES if native else BLOCK_BYTES):
         if native and core.all_finite(block):
             continue
         finite = np.isfinite(block)
