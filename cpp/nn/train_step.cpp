@@ -15,6 +15,8 @@ namespace {
 constexpr Index widened_rows = 4096;
 // Threads whose shares of so many items are what they were have nothing to plan anew.
 constexpr Index finest_share = 1024;
+// Of a weight, for each thread: of fewer some would get many more than others.
+constexpr Index fewest_rows = 16;
 
 template <class T>
 void swap(T* a, T* b, Index count) {
@@ -130,11 +132,13 @@ void TrainStep<T>::plan_shares(const Shares& shares) {
             run.parts.clear();  // their memory stays
         }
         for (const SegmentInfo& info : network_->parameter_layout().segments()) {
-            const Index each = info.size / info.shape[0];
+            const bool by_rows = info.shape[0] >= fewest_rows * shares.threads();
+            const Index items = by_rows ? info.shape[0] : info.size;
+            const Index each = info.size / items;
             const Index grain = each % line_elements<T> == 0 ? 1 : line_elements<T>;
-            const Range rows = shares.of_row(info.shape[0], static_cast<int>(thread), grain);
-            if (info.trainable && !rows.empty()) {
-                add_part(runs, info, {info.offset + rows.begin * each, info.offset + rows.end * each});
+            const Range own = shares.of_row(items, static_cast<int>(thread), grain);
+            if (info.trainable && !own.empty()) {
+                add_part(runs, info, {info.offset + own.begin * each, info.offset + own.end * each});
             }
         }
     }
