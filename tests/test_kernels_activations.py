@@ -55,6 +55,36 @@ def test_values_and_slopes(name, dtype):
     close_each(backward(name, x, out, grad_out), grad_out * df(wide), 2 * eps, f"gradient through {name}, {dtype}", 4 * eps)
 
 
+def _exponential(x):
+    return np.exp(-abs(x))
+
+
+# In long double, and how many units in the last place of the dtype a value may be off.
+PRECISE = {
+    "sigmoid": (lambda x: np.where(x < 0, _exponential(x), 1) / (1 + _exponential(x)), 3),
+    "silu": (lambda x: x * np.where(x < 0, _exponential(x), 1) / (1 + _exponential(x)), 4),
+    "tanh": (np.tanh, 5),
+    "elu": (lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x), 1.5),
+    "softplus": (lambda x: np.maximum(x, 0) + np.log1p(_exponential(x)), 3.5),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PRECISE)
+def test_values_to_the_last_places(name, dtype):
+    if np.finfo(np.longdouble).eps > np.finfo(dtype).eps / 100:
+        pytest.skip("no type here is precise enough to tell")
+    precise, ulps = PRECISE[name]
+    rng = np.random.default_rng(33)
+    near, far = rng.uniform(-1, 1, 100_000), rng.uniform(-80, 80, 100_000)
+    x = np.concatenate([near, near**9, rng.uniform(-6, 6, 100_000), far]).astype(dtype)
+    expected = precise(x.astype(np.longdouble))
+    spacing = np.spacing(np.maximum(abs(expected), np.finfo(dtype).tiny).astype(dtype)).astype(np.longdouble)
+    off = abs(forward(name, x).astype(np.longdouble) - expected) / spacing
+    worst = int(np.argmax(off))
+    assert off[worst] <= ulps, f"{name} at {x[worst]!r} is {off[worst]:.2f} units in the last place off"
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_special_points(name, dtype):

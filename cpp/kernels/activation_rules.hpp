@@ -88,7 +88,7 @@ struct Elu {
     static constexpr bool needs_input = false;
     template <class T>
     static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return select(less(a, zero<T>()), expm1(a), a);
+        return select(less(a, zero<T>()), expm1_of_nonpositive(a), a);
     }
     template <class T>
     static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
@@ -106,7 +106,7 @@ struct Selu {
     static constexpr double alpha = 1.6732632423543772848170429916717;
     template <class T>
     static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return select(less(a, zero<T>()), T(scale * alpha) * expm1(a), T(scale) * a);
+        return select(less(a, zero<T>()), T(scale * alpha) * expm1_of_nonpositive(a), T(scale) * a);
     }
     template <class T>
     static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
@@ -185,11 +185,11 @@ struct Softplus {
     // sigmoid(a) = 1 - exp(-h)
     template <class T>
     static FASTOPT_INLINE Vec<T> slope(const Vec<T>& h) {
-        return -expm1(-h);
+        return abs(expm1_of_nonpositive(-h));
     }
     template <class T>
     static FASTOPT_INLINE Vec<T> bend(const Vec<T>& h) {
-        return exp(-h) * -expm1(-h);
+        return exp_of_nonpositive(-h) * abs(expm1_of_nonpositive(-h));
     }
 };
 struct HardTanh {

@@ -266,6 +266,7 @@ FASTOPT_INLINE void turn(const T* from, Index ld, T* to, Index stride) {
 FASTOPT_UNARY(operator-, pnegate)
 FASTOPT_UNARY(abs, pabs)
 FASTOPT_UNARY(sqrt, psqrt)
+FASTOPT_UNARY(floor, pfloor)
 FASTOPT_BINARY(operator+, padd)
 FASTOPT_BINARY(operator-, psub)
 FASTOPT_BINARY(operator*, pmul)
@@ -309,6 +310,37 @@ FASTOPT_INLINE void accumulate_broadcast(const T* a, const Vec<T>& b, Vec<T>& su
 #else
     sum = fma(set1(*a), b, sum);
 #endif
+}
+
+// The last bits of each number, as many as an exponent and a sign have, in their place, zeros behind them.
+template <class T>
+FASTOPT_INLINE Vec<T> shift_into_exponent(const Vec<T>& v) {
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
+        using Packet = typename Vec<T>::Packet;
+#if defined(__AVX512F__)
+        if constexpr (std::is_same_v<T, float>) {
+            return Packet(_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v.p[i]), 23)));
+        } else {
+            return Packet(_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(v.p[i]), 52)));
+        }
+#elif defined(__AVX2__)
+        if constexpr (std::is_same_v<T, float>) {
+            return Packet(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v.p[i]), 23)));
+        } else {
+            return Packet(_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(v.p[i]), 52)));
+        }
+#else
+        using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+        Bits bits[Vec<T>::packet_lanes];
+        std::memcpy(bits, &v.p[i], sizeof bits);
+        for (Bits& lane : bits) {
+            lane <<= sizeof(T) == 4 ? 23 : 52;
+        }
+        Packet out;
+        std::memcpy(&out, bits, sizeof out);
+        return out;
+#endif
+    });
 }
 
 // ---- masks --------------------------------------------------------------------------------------------------------------------------

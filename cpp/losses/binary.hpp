@@ -18,8 +18,8 @@ class BinaryCrossEntropy {
         const Vec<T> negative = T(1) - y;
         // One exponential e = exp(-|p|) for all: softplus(+-p) = max(+-p, 0) + log1p(e), sigmoid(+-p) = 1/(1 + e) or e/(1 + e).
         const Vec<T> one = set1(T(1));
-        const Vec<T> e = exp(-abs(p));
-        const Vec<T> rest = log1p(e);
+        const Vec<T> e = exp_of_nonpositive(-abs(p));
+        const Vec<T> rest = log1p_small(e);
         const Vec<T> large = one / (one + e);
         const Vec<T> small = e / (one + e);
         const Mask<T> below = less(p, zero<T>());
@@ -31,7 +31,7 @@ class BinaryCrossEntropy {
     FASTOPT_INLINE simd::Vec<T> curvature(const simd::Vec<T>& p, const simd::Vec<T>& target) const {
         using namespace simd;
         const Vec<T> y = fma(set1(static_cast<T>(1 - smoothing_)), target, set1(static_cast<T>(0.5 * smoothing_)));
-        const Vec<T> e = exp(-abs(p));
+        const Vec<T> e = exp_of_nonpositive(-abs(p));
         const Vec<T> sum = e + T(1);
         return fma(set1(static_cast<T>(positive_ - 1)), y, set1(T(1))) * (e / (sum * sum));
     }

@@ -64,15 +64,15 @@ struct LogCosh {
         const Vec<T> r = p - y;
         const Vec<T> size = abs(r);
         slope = tanh(r);
-        const Vec<T> near_zero = T(-0.5) * log1p(-(slope * slope));
-        const Vec<T> far = size + log1p(exp(T(-2) * size)) - set1(T(0.69314718055994530942));
+        const Vec<T> near_zero = T(-0.5) * log1p_small(-(slope * slope));
+        const Vec<T> far = size + log1p_small(exp_of_nonpositive(T(-2) * size)) - set1(T(0.69314718055994530942));
         value = select(less(size, set1(T(0.5))), near_zero, far);
     }
     // 1 / cosh^2 r without cancellation
     template <class T>
     FASTOPT_INLINE simd::Vec<T> curvature(const simd::Vec<T>& p, const simd::Vec<T>& y) const {
         using namespace simd;
-        const Vec<T> e = exp(T(-2) * abs(p - y));
+        const Vec<T> e = exp_of_nonpositive(T(-2) * abs(p - y));
         const Vec<T> sum = e + T(1);
         return T(4) * e / (sum * sum);
     }
