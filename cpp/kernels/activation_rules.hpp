@@ -117,20 +117,24 @@ struct Selu {
         return keep(less(h, zero<T>()), h + T(scale * alpha));
     }
 };
+// x Phi(x); Phi(-x) = 1 - Phi(x), so that both sides come from the left tail, to full relative accuracy.
 struct Gelu {
     static constexpr bool needs_input = true;
+    static constexpr double density = 0.3989422804014326779;  // of the normal distribution, at 0
     template <class T>
     static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        return a * normal_cdf(a, gauss(a));
+        const Vec<T> size = abs(a);
+        return fma(-size, gauss(a) * normal_tail(size), max(a, zero<T>()));
     }
     template <class T>
     static FASTOPT_INLINE Vec<T> slope(const Vec<T>& a) {
-        const Vec<T> bell = gauss(a);
-        return normal_cdf(a, bell) + a * (T(0.3989422804014326779) * bell);
+        const Vec<T> size = abs(a);
+        const Vec<T> left = gauss(a) * fma(set1(T(-density)), size, normal_tail(size));  // of -size
+        return select(less(a, zero<T>()), left, T(1) - left);
     }
     template <class T>
     static FASTOPT_INLINE Vec<T> bend(const Vec<T>& a) {
-        return T(0.3989422804014326779) * gauss(a) * (T(2) - a * a);
+        return T(density) * gauss(a) * (T(2) - a * a);
     }
 };
 // x/2 (1 + tanh u) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): the sigmoid keeps the left tail accurate.

@@ -266,7 +266,6 @@ FASTOPT_INLINE void turn(const T* from, Index ld, T* to, Index stride) {
 FASTOPT_UNARY(operator-, pnegate)
 FASTOPT_UNARY(abs, pabs)
 FASTOPT_UNARY(sqrt, psqrt)
-FASTOPT_UNARY(floor, pfloor)
 FASTOPT_BINARY(operator+, padd)
 FASTOPT_BINARY(operator-, psub)
 FASTOPT_BINARY(operator*, pmul)
