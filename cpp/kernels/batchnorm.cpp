@@ -8,6 +8,7 @@
 #include "core/threads.hpp"
 #include "kernels/batchnorm_rows.hpp"
 #include "kernels/chunks.hpp"
+#include "kernels/processor.hpp"
 
 namespace fastopt {
 
@@ -71,12 +72,8 @@ bool has_whole_lines(const ConstMatrix<T>& x) {
 // Bytes of all arrays of a second pass that a cache still helps, of an L3 that is rarely all ours; beyond them results go past it. On a
 // Zen 4 with 32 MiB of it that loses up to 40 MiB: 7168 x 512 forward takes 652 instead of 416 us, 9216 x 512 853 instead of 668.
 inline Index bytes_that_stay() {
-#if defined(__AVX512F__)
-    static const bool amd = __builtin_cpu_is("amd") != 0;
+    const bool amd = processor == Processor::zen4 || processor == Processor::other;
     return Index{amd ? 40 : 24} << 20;
-#else
-    return Index{24} << 20;
-#endif
 }
 
 // How a second pass goes that reads `from` and writes `to`, each of the size of x; `last` if nobody reads the result again at once.

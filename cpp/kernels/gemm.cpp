@@ -11,6 +11,7 @@
 #include "kernels/gemm_memo.hpp"
 #include "kernels/gemm_pack.hpp"
 #include "kernels/gemm_tile.hpp"
+#include "kernels/processor.hpp"
 #include "kernels/take_lines.hpp"
 
 namespace fastopt {
@@ -173,7 +174,7 @@ Plan make_plan(const Product<T>& q) {
     if constexpr (max_vecs == 1) {
         pieces = q.a.row == 1 ? q.k >= 32 && lda >= page / 2 : q.k >= 192;
     } else {
-        pieces = q.k >= 96 && (q.a.row == 1 ? q.m > max_rows && q.k * q.n * bytes >= Index{1} << 18 : q.m > 2 && simd::executes_512_bits());
+        pieces = q.k >= 96 && (q.a.row == 1 ? q.m > max_rows && q.k * q.n * bytes >= Index{1} << 18 : q.m > 2 && executes_512_bits());
     }
     const bool streams = pieces && q.n >= 256;
     plan.pack_a = q.n >= 2 * panel_width<T> && (far || streams);

@@ -2,16 +2,26 @@
 // rounded, as the processor's own are, so the bits do not depend on who takes which.
 #pragma once
 
+#include "kernels/processor.hpp"
 #include "kernels/simd.hpp"
 
 namespace fastopt::simd {
 
 // How many of four are best taken so: it takes as many multiply-adds again as the rest of an update, of which a Zen 4 does one of 512 bits
-// a cycle.
+// a cycle. Where nothing was measured, the processor's own roots.
 constexpr int root_group = 4;
-inline bool all_roots_from_products() { return executes_512_bits(); }
+inline int roots_from_products() {
+    switch (processor) {
+        case Processor::intel:
+            return root_group;
+        case Processor::zen4:
+            return 1;
+        default:
+            return 0;
+    }
+}
 #if defined(__AVX512F__)
-constexpr int some_roots_from_products = 1;
+constexpr bool takes_roots_from_products = true;
 
 // From any y within 2^-14 of 1/sqrt(v): one Newton step on g = v y and h = y/2, then the remainder v - g g, which is exact, times h. For
 // every float v in [1, 4) and every float y so near the result was seen to be the correctly rounded root (2.4e10 pairs). Powers of four
@@ -69,7 +79,7 @@ FASTOPT_INLINE void roots_together(const Vec<float> (&square)[All], Vec<float> (
     }
 }
 #else
-constexpr int some_roots_from_products = 0;
+constexpr bool takes_roots_from_products = false;
 template <int Count, int All>
 void roots_together(const Vec<float> (&square)[All], Vec<float> (&root)[All]);  // nobody calls it
 #endif

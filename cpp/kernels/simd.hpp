@@ -11,11 +11,9 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
-#if defined(__AVX512F__)
-#include <cpuid.h>
-#endif
 
 #include "core/types.hpp"
+#include "kernels/processor.hpp"
 
 // What runs for every packet is never a call: one costs more than its arithmetic, because arguments and constants go through memory. The
 // compiler's own choice depends on how much it has inlined before. FASTOPT_INLINE_LAMBDA follows the parameters of a lambda.
@@ -154,26 +152,6 @@ FASTOPT_INLINE void store_column(T* to, Index ld, const Vec<T>& v, Index count) 
     for (Index i = 0; i < count; ++i) {
         to[i * ld] = line[i];
     }
-}
-// Whether the processor executes 512 bits at once, not as two halves (Zen 4). It decides what is fast, never what comes out. Intel's do,
-// and by their maker's word AMD's from Zen 5 (family 26) on.
-inline bool executes_512_bits() {
-#if defined(__AVX512F__)
-    static const bool at_once = [] {
-        if (!__builtin_cpu_is("amd")) {
-            return true;
-        }
-        unsigned signature = 0;
-        unsigned b = 0;
-        unsigned c = 0;
-        unsigned d = 0;
-        __get_cpuid(1, &signature, &b, &c, &d);
-        return ((signature >> 8) & 15) + ((signature >> 20) & 255) >= 26;
-    }();
-    return at_once;
-#else
-    return false;
-#endif
 }
 #if defined(__AVX512F__)
 // Four columns of eight rows, turned: to[i * stride + r] = row(r)[i].

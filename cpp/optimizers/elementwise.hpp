@@ -211,9 +211,11 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         const F element = shared;  // copies of its own: no store below can change them, so they stay in registers
         const At own = at;
         Index i = 0;
-        if constexpr (Rule::takes_root && std::is_same_v<T, float> && simd::some_roots_from_products > 0) {
-            i = simd::all_roots_from_products() ? groups_of_lines<simd::root_group>(element, own, count)
-                                                : groups_of_lines<simd::some_roots_from_products>(element, own, count);
+        if constexpr (Rule::takes_root && std::is_same_v<T, float> && simd::takes_roots_from_products) {
+            const int products = simd::roots_from_products();
+            i = products == simd::root_group ? groups_of_lines<simd::root_group>(element, own, count)
+                : products == 1              ? groups_of_lines<1>(element, own, count)
+                                             : 0;
         }
         for (; i < count; i += Vec<T>::lanes) {
             Vec<T> value = simd::load(own.w + i);
