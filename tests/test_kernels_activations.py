@@ -86,6 +86,17 @@ def test_values_to_the_last_places(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_the_left_tail_of_gelu_keeps_its_digits(dtype):
+    """What rounding x^2 costs exp(-x^2 / 2), and a few units more; 1 + erf would have none left from -5.5 (float32) on."""
+    x = np.linspace(-12 if dtype == "float32" else -36, 6, 20_001).astype(dtype)
+    wide = x.astype(np.float64)
+    expected = ACTIVATIONS["gelu"][0](wide)
+    off = abs(forward("gelu", x) - expected) / np.maximum(abs(expected), np.finfo(dtype).tiny) / np.finfo(dtype).eps
+    excess = off - wide**2
+    assert excess.max() <= 6, f"gelu at {x[np.argmax(excess)]!r} is {off[np.argmax(excess)]:.1f} eps off"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_special_points(name, dtype):
     f, df = twin(ACTIVATIONS, "activation", name)

@@ -117,7 +117,7 @@ struct Selu {
         return keep(less(h, zero<T>()), h + T(scale * alpha));
     }
 };
-// x Phi(x); Phi(-x) = 1 - Phi(x), so that both sides come from the left tail, to full relative accuracy.
+// x Phi(x); Phi(-x) = 1 - Phi(x), so that both sides come from the left tail, which keeps digits of its own.
 struct Gelu {
     static constexpr bool needs_input = true;
     static constexpr double density = 0.3989422804014326779;  // of the normal distribution, at 0

@@ -72,8 +72,8 @@ bool has_whole_lines(const ConstMatrix<T>& x) {
 // Bytes of all arrays of a second pass that a cache still helps, of an L3 that is rarely all ours; beyond them results go past it. On a
 // Zen 4 with 32 MiB of it that loses up to 40 MiB: 7168 x 512 forward takes 652 instead of 416 us, 9216 x 512 853 instead of 668.
 inline Index bytes_that_stay() {
-    const bool amd = processor == Processor::zen4 || processor == Processor::other;
-    return Index{amd ? 40 : 24} << 20;
+    const bool as_zen4 = processor == Processor::zen4 || processor == Processor::other;
+    return Index{as_zen4 ? 40 : 24} << 20;
 }
 
 // How a second pass goes that reads `from` and writes `to`, each of the size of x; `last` if nobody reads the result again at once.

@@ -119,7 +119,7 @@ FASTOPT_INLINE Vec<T> log1p_small(const Vec<T>& x) {
     return fma(series * s2, s, s + s);
 }
 
-// exp(x) - 1 for x that is at most 0, or NaN, without cancellation: 2^m rest + (2^m - 1), whose second part is exact.
+// exp(x) - 1 for x that is at most 0, or NaN, without cancellation: 2^m rest + (2^m - 1), whose second part is exact until it rounds to -1.
 template <class T>
 FASTOPT_INLINE Vec<T> expm1_of_nonpositive(const Vec<T>& x) {
     const detail::SplitExponential<T> e(x);
