@@ -288,6 +288,9 @@ class TrainStep_float32:
     def penalty(self) -> float:
         """l1 and l2 penalties of the present weights."""
     @property
+    def evaluates_averages(self) -> bool:
+        """Whether there are weights to evaluate at beside those in training."""
+    @property
     def swapped(self) -> bool:
         """Whether the network holds the weights to evaluate at."""
     def swap_evaluation_point(self) -> bool:

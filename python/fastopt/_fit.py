@@ -94,7 +94,8 @@ class Epochs:
     def run(self) -> History:
         """Train, and leave a usable trainer whatever happens."""
         trainer, history = self.trainer, History()
-        evaluating = trainer._evaluating
+        with trainer._turn:
+            evaluating = trainer._evaluating
         snapshot = Snapshot(trainer)
         trainer.stop_training = False
         trainer.history.message = ""
@@ -187,7 +188,8 @@ class Epochs:
         trainer = self.trainer
         row: dict[str, Any] = {"epoch": trainer.epoch, "loss": loss}
         if self._penalty:
-            row["penalty"] = trainer._native.penalty()
+            with trainer._turn:
+                row["penalty"] = trainer._native.penalty()
         self._lap("python")
         if self._validation is not None:
             with trainer.evaluation_weights():
@@ -210,7 +212,8 @@ class Epochs:
     def _flush(self) -> None:
         """The last micro-batches of an epoch make an update of their own when they are fewer than `accumulate`."""
         if self.trainer._options["accumulate"] > 1:
-            self.trainer._native.flush(self.rate)
+            with self.trainer._turn:
+                self.trainer._native.flush(self.rate)
 
 
 class ArrayEpochs(Epochs):
@@ -323,15 +326,17 @@ class ArrayEpochs(Epochs):
     def _native_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d, epochs = self._data, len(order)
         penalties = None if self._penalties is None or epochs == 1 else self._penalties[:epochs]
-        return self.trainer._native.run_steps(
-            d.x, d.y, d.weight, order, self._batch, rates, self._losses[:epochs], self._weights[:epochs], first, stop, d.count, penalties
-        )
+        losses, weights = self._losses[:epochs], self._weights[:epochs]
+        with self.trainer._turn:
+            return self.trainer._native.run_steps(
+                d.x, d.y, d.weight, order, self._batch, rates, losses, weights, first, stop, d.count, penalties
+            )
 
     def _python_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d = self._data
         for step in range(first, stop):
             rows = order[0, step * self._batch : (step + 1) * self._batch]
-            value = self.trainer._python_step(d.x[rows], d.y[rows], None, float(rates[step]))
+            value = self.trainer._update(d.x[rows], d.y[rows], None, float(rates[step]))
             self._losses[0, step], self._weights[0, step] = value, len(rows)
             if not math.isfinite(value):
                 return step - first
@@ -346,10 +351,9 @@ class StreamEpochs(Epochs):
     def one_epoch(self) -> float:
         """Train on all batches once and return the mean loss."""
         trainer, losses, weights = self.trainer, [], []
-        native = isinstance(trainer.loss, Loss)
         for x, y, weight in self.stream:
             self.rate = trainer.learning_rate
-            value = trainer._native.step(x, y, weight, self.rate) if native else trainer._python_step(x, y, weight, self.rate)
+            value = trainer._update(x, y, weight, self.rate)
             if not math.isfinite(value):
                 raise self.not_finite(value)
             losses.append(value)

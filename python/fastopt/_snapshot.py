@@ -96,16 +96,19 @@ class Snapshot:
 
     def finite(self) -> bool:
         """Whether all weights are finite."""
-        return self._network.finite()
+        with self._trainer._turn:
+            return self._network.finite()
 
     def take(self) -> None:
         """Copy the present state."""
-        self._copies.take()
-        self._counters = (self._native.t, self._network.training_step)
+        with self._trainer._turn:
+            self._copies.take()
+            self._counters = (self._native.t, self._network.training_step)
 
     def restore(self) -> None:
         """Put the copied state back."""
-        self._trainer._set_counters(*self._counters)
-        self._copies.restore()
-        if self._trainer._memory is not None:
-            self._trainer._memory.forget()
+        with self._trainer._turn:
+            self._trainer._set_counters(*self._counters)
+            self._copies.restore()
+            if self._trainer._memory is not None:
+                self._trainer._memory.forget()

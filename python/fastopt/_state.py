@@ -24,10 +24,15 @@ def _named(prefix: str, flat: NDArray[Any], segments: Segments) -> Arrays:
     return {f"{prefix}{name}": flat[at : at + math.prod(shape)].reshape(shape) for name, at, shape in segments}
 
 
+def check_in_place(trainer: Trainer) -> None:
+    """Raise when the network holds the weights to evaluate at."""
+    if trainer._native.swapped:
+        raise ValueError("within evaluation_weights average and weights have changed places; save, copy, restore or reset after it ends")
+
+
 def arrays(trainer: Trainer) -> Arrays:
     """Zero-copy views of weights, statistics, slots, scalars, averages and micro-batches that wait for their update."""
-    if trainer._native.swapped:
-        raise ValueError("within evaluation_weights average and weights have changed places; save, copy or restore after it ends")
+    check_in_place(trainer)
     net, native = trainer.network, trainer._native
     segments = net._native.parameter_segments()
     named = {f"parameters/{name}": view for name, view in net.parameters.items()}
@@ -58,7 +63,8 @@ def counters(trainer: Trainer) -> Arrays:
 
 def copies(trainer: Trainer) -> Arrays:
     """Copies of all of it."""
-    return {**{name: np.array(view) for name, view in arrays(trainer).items()}, **counters(trainer)}
+    with trainer._turn:
+        return {**{name: np.array(view) for name, view in arrays(trainer).items()}, **counters(trainer)}
 
 
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,12 +85,18 @@ def whole(trainer: Trainer) -> dict[str, Any]:
 
 def copy_into(trainer: Trainer, state: Arrays) -> None:
     """As `copies`, into arrays that `copies` made before."""
-    for name, value in {**arrays(trainer), **counters(trainer)}.items():
-        np.copyto(state[name], value)
+    with trainer._turn:
+        for name, value in {**arrays(trainer), **counters(trainer)}.items():
+            np.copyto(state[name], value)
 
 
 def restore(trainer: Trainer, state: Mapping[str, NDArray[Any]]) -> None:
     """Put copies back, after a check that changes nothing when it fails."""
+    with trainer._turn:
+        _restore(trainer, state)
+
+
+def _restore(trainer: Trainer, state: Mapping[str, NDArray[Any]]) -> None:
     own = arrays(trainer)
     expected = {**own, **counters(trainer)}
     missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))

@@ -231,8 +231,7 @@ class LearningRateFinder:
                 order = core.permutation(train.count, trainer.seed, i // per_epoch)
             rows = order[i % per_epoch * size : (i % per_epoch + 1) * size]
             x, y = train.x[rows], train.y[rows]
-            native = isinstance(trainer.loss, Loss)
-            loss = trainer._native.step(x, y, None, rate) if native else trainer._python_step(x, y, None, rate)
+            loss = trainer._update(x, y, None, rate)
             if not math.isfinite(loss):
                 break
             losses.append(loss)

@@ -16,6 +16,7 @@ from fastopt._backend import core
 from fastopt._links import AnyLoss
 from fastopt._native import TRAIN_STEP, native_loss, native_optimizer
 from fastopt._rates import Rates
+from fastopt._turn import turn_of
 from fastopt.errors import NonFiniteLossError
 from fastopt.history import History
 from fastopt.losses import Loss
@@ -129,7 +130,10 @@ class Trainer:
             fused = self._optimizer
         rule = native_optimizer(fused, network.dtype)
         self._native = TRAIN_STEP[network.dtype](network._native, native, rule, self._options)
-        self._direct: Callable[..., float] = self._native.step if native is not None and self._memory is None else _refuse
+        self._turn = turn_of(self._native.evaluates_averages)
+        self._direct: Callable[..., float] = _refuse
+        if native is not None and self._memory is None:
+            self._direct = self._update if self._native.evaluates_averages else self._native.step
         # Whether every number is a target: others are looked at before each step.
         self._any_target = isinstance(self._loss, Loss) and _links.takes_any_number(self._loss)
         self._rates = Rates(1.0 if self._memory is not None else fused.learning_rate, self._options["accumulate"])
@@ -250,9 +254,14 @@ class Trainer:
         _validate.same_rows(rows, target, "x", "y")
         weight = None if sample_weight is None else _validate.sample_weight(sample_weight, len(rows), net.dtype)
         net._check_adapted()
-        if isinstance(self._loss, Loss):
-            return self._native.step(rows, target, weight, rate)
-        return self._python_step(rows, target, weight, rate)
+        return self._update(rows, target, weight, rate)
+
+    def _update(self, rows: NDArray[Any], target: NDArray[Any], weight: NDArray[Any] | None, rate: float) -> float:
+        """One update on what has been checked, or is checked natively."""
+        with self._turn:
+            if isinstance(self._loss, Loss):
+                return self._native.step(rows, target, weight, rate)
+            return self._python_step(rows, target, weight, rate)
 
     def _python_step(self, rows: NDArray[Any], target: NDArray[Any], weight: NDArray[Any] | None, rate: float) -> float:
         if weight is not None:
@@ -384,23 +393,26 @@ class Trainer:
     def evaluation_weights(self) -> Iterator[Network]:
         """Within this context the network holds the weights to evaluate at: the average of `ema` or of a schedule-free rule.
 
-        Nothing can be trained, saved or restored within it; another one inside changes nothing.
+        Nothing can be trained, saved, restored or reset within it; another one inside changes nothing. Other threads that train or evaluate
+        with this trainer wait until it ends.
         """
-        inside = self._evaluating
-        try:  # from the start: Ctrl-C may fall anywhere
-            if not inside:
-                self._evaluating = True
-                self._native.swap_evaluation_point()
-            yield self._network
-        finally:
-            if not inside:
-                self._settle()
+        with self._turn:
+            inside = self._evaluating
+            try:  # from the start: Ctrl-C may fall anywhere
+                if not inside:
+                    self._evaluating = True
+                    self._native.swap_evaluation_point()
+                yield self._network
+            finally:
+                if not inside:
+                    self._settle()
 
     def _settle(self) -> None:
         """The weights back in their place, if they are not."""
-        if self._native.swapped:
-            self._native.swap_evaluation_point()
-        self._evaluating = False
+        with self._turn:
+            if self._native.swapped:
+                self._native.swap_evaluation_point()
+            self._evaluating = False
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         net = self._network
@@ -468,8 +480,16 @@ class Trainer:
     # State
 
     def reset(self) -> None:
-        """Forget steps, slots, averages, epochs and history; the weights stay."""
-        self._native.reset()
+        """Forget steps, slots, averages, epochs and history; the weights stay.
+
+        Raises
+        ------
+        ValueError
+            Within `evaluation_weights`; nothing is changed then.
+        """
+        with self._turn:
+            _state.check_in_place(self)
+            self._native.reset()
         if self._memory is not None:
             self._memory.forget()
         self.epoch = 0
@@ -479,7 +499,8 @@ class Trainer:
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
         """Zero-copy views of everything that training changes, by name, as `save` stores them."""
-        return _state.arrays(self)
+        with self._turn:
+            return _state.arrays(self)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of everything that training changes: weights, statistics, slots, scalars, averages, waiting micro-batches and counters.
@@ -528,7 +549,8 @@ class Trainer:
         """
         from fastopt import checkpoint
 
-        checkpoint.save(self, path)
+        with self._turn:
+            checkpoint.save(self, path)
 
     @staticmethod
     def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] | None = None, precision: str | None = None) -> Trainer:

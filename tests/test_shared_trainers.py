@@ -1,0 +1,159 @@
+"""Threads that share a trainer whose evaluation exchanges weights: whoever evaluates sees the average, whoever trains the weights."""
+
+import os
+import threading
+
+import fastopt as fo
+import numpy as np
+import pytest
+from fastopt._turn import Turn
+from helpers import refuses
+
+AVERAGES = [{"ema": 0.9}, {"optimizer": "schedule_free_adamw"}]
+
+
+def data(rows=300):
+    x = np.random.default_rng(161).standard_normal((rows, 6)).astype(np.float32)
+    return x, x[:, :1] * x[:, 1:2]
+
+
+def trainer_of(ema=0.0, optimizer="adam"):
+    return fo.Trainer(fo.mlp(6, [64, 64], 1, seed=2), "mse", optimizer, ema=ema)
+
+
+def all_at_once(*functions):
+    """Call them in threads of their own; what one raises comes back."""
+    errors = []
+
+    def guarded(function):
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(function,)) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+@pytest.mark.parametrize("options", AVERAGES, ids=str)
+def test_evaluation_in_several_threads(options):
+    x, y = data()
+    trainer = trainer_of(**options)
+    trainer.fit(x, y, epochs=3)
+    alone, loss = trainer.predict(x), trainer.evaluate(x, y)["loss"]
+
+    def evaluate():
+        for _ in range(50):
+            np.testing.assert_array_equal(trainer.predict(x), alone)
+            assert trainer.evaluate(x, y)["loss"] == loss
+
+    assert all_at_once(evaluate, evaluate, evaluate) == []
+
+
+@pytest.mark.parametrize("how", ["fit", "step"])
+@pytest.mark.parametrize("options", AVERAGES, ids=str)
+def test_training_while_others_evaluate(options, how):
+    """They wait for each other, and training ends where it ends alone."""
+    x, y = data()
+    trainer, undisturbed = trainer_of(**options), trainer_of(**options)
+    done = threading.Event()
+
+    def train(one):
+        if how == "fit":
+            one.fit(x, y, epochs=40, validation=(x, y))
+        else:
+            for _ in range(200):
+                one.step(x, y)
+
+    def evaluate():
+        while not done.is_set():
+            trainer.predict(x)
+            trainer.state_dict()
+
+    def train_and_tell():
+        try:
+            train(trainer)
+        finally:
+            done.set()
+
+    assert all_at_once(train_and_tell, evaluate, evaluate) == []
+    train(undisturbed)
+    expected = undisturbed.state_dict()
+    for name, value in trainer.state_dict().items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    assert trainer.history.rows == undisturbed.history.rows
+
+
+def test_who_waits_has_the_next_turn():
+    """Also when the one before comes back at once."""
+    turn, order, waiting = Turn(), [], threading.Event()
+
+    def other():
+        waiting.set()
+        with turn:
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    with turn:
+        thread.start()
+        waiting.wait()
+        while not turn._gate.locked():
+            pass
+        with turn:
+            order.append("again")
+    with turn:
+        order.append("next")
+    thread.join()
+    assert order == ["again", "other", "next"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_its_turn():
+    """Though another thread of the parent had it."""
+    turn, taken, done = Turn(), threading.Event(), threading.Event()
+
+    def hold():
+        with turn:
+            taken.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    child = os.fork()
+    if child == 0:
+        with turn, turn:
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    done.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("options", AVERAGES, ids=str)
+def test_nothing_is_reset_while_weights_are_exchanged(options):
+    x, y = data()
+    trainer = trainer_of(**options)
+    trainer.fit(x, y, epochs=2)
+    before = trainer.state_dict()
+    with trainer.evaluation_weights():
+        refuses("reset", trainer.reset, match="evaluation_weights")
+    for name, value in trainer.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    assert trainer.epoch == 2
+    trainer.reset()
+    trainer.step(x, y)
+
+
+def test_the_average_of_what_stays_is_what_stays():
+    x, y = data(8)
+    net = fo.Network(6, [fo.layers.Dense(50, trainable=False), fo.layers.Dense(1)], seed=1)
+    trainer = fo.Trainer(net, "mse", ema=0.9999)
+    frozen = net.parameters["0.weight"].copy()
+    for _ in range(500):
+        trainer.step(x, y)
+    with trainer.evaluation_weights():
+        np.testing.assert_array_equal(net.parameters["0.weight"], frozen)
