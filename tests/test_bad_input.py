@@ -280,6 +280,9 @@ def test_weights_that_vanish(trainer):
     refuses("of one share", trainer.fit, X, Y, validation=0.5, sample_weight=weight, match="sample_weight 0; give validation=")
     refuses("in float32", trainer.fit, X, Y, sample_weight=np.full(6, 1e-50), match="all zero in float32.*1e-50")
     refuses("too large for float32", trainer.fit, X, Y, sample_weight=np.full(6, 1e50), match=r"fit into float32; got 1e\+50 at row 0")
+    refuses("not normal", trainer.fit, X, Y, sample_weight=np.full(6, 1e-38), match=r"must reach 1.2e-38; .* largest is 1e-38")
+    double = fo.Trainer(fo.mlp(4, [5], 3, dtype="float64", seed=1), "cross_entropy")
+    refuses("too large to add", double.fit, X, Y, sample_weight=np.full(6, 1e308), match="finite sum")
 
 
 @pytest.mark.parametrize("blocks", [False, True])

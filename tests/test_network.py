@@ -137,6 +137,24 @@ def test_any_number_of_rows_after_any_other(cut_for_threads):
             np.testing.assert_array_equal(net(x[:rows]), whole[:rows], err_msg=f"{rows} rows, {threads} threads")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8", "int16"])
+def test_no_rows_give_no_outputs(dtype):
+    net = fo.mlp(8, [5], 3, seed=0)
+    for x in (np.zeros((0, 8), dtype), np.zeros((5, 8), dtype)[:0], np.zeros((8, 0), dtype).T, np.zeros((0, 16), dtype)[:, ::2]):
+        assert net(x).shape == (0, 3)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+def test_outputs_are_not_written_over_what_they_come_from(kind):
+    net = fo.Network(8, [fo.layers.Dense(8), fo.layers.BatchNorm()], seed=0)
+    before = net.state_dict()
+    x = np.ones((8, 8), kind)
+    refuses("weights", net, x, out=net.parameters["0.weight"], match="out shares memory with the network's parameters")
+    refuses("statistics", net, x[:1], out=net.buffers["1.mean"].reshape(1, 8), match="out shares memory with the network's parameters")
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
 @pytest.mark.parametrize("layers", [[fo.layers.Dense(512, activation="gelu"), fo.layers.Dense(3)], [fo.layers.Activation("gelu")]])
 def test_long_calls_let_other_threads_of_python_work(layers):
     """And these may set another number of threads meanwhile."""

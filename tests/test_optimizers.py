@@ -1,5 +1,7 @@
 """Every registered optimizer: native against twin and golden trajectories, in place on any arrays, refusals, minima."""
 
+import dataclasses
+
 import fastopt as fo
 import numpy as np
 import pytest
@@ -333,6 +335,22 @@ def test_schedules_are_asked_for_the_step():
     for _ in range(3):
         optimizer.step(w, np.zeros(2), state)
     assert seen[-3:] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rate_of_0_moves_nothing(name):
+    """Nor does a layer's factor of 0."""
+    w = np.array([1.0, -2.0, 3.0])
+    optimizer = dataclasses.replace(fo.optimizers.get(name), learning_rate=0.0)
+    state = optimizer.init(w)
+    for gradient in np.random.default_rng(18).standard_normal((5, 3)):
+        optimizer.step(w, gradient, state)
+    np.testing.assert_array_equal(w, [1.0, -2.0, 3.0])
+    net = fo.Network(3, [fo.layers.Dense(4, learning_rate_multiplier=0.0), fo.layers.Dense(1)], seed=1)
+    before, trainer = net.parameters["0.weight"].copy(), fo.Trainer(net, "mse", name)
+    for _ in range(5):
+        trainer.step(np.eye(3), np.ones((3, 1)))
+    np.testing.assert_array_equal(net.parameters["0.weight"], before)
 
 
 def test_roots_are_those_of_numpy_to_the_bit():

@@ -76,6 +76,11 @@ py::object infer(Network<T>& net, const py::object& x, const py::object& out) {
     const auto item = static_cast<Index>(py::reinterpret_borrow<py::array>(x).itemsize());
     const Matrix<const char> seen{static_cast<const char*>(source.data), source.rows, source.cols * item, source.stride * item, false};
     check_apart(to, seen, "out", "x");
+    if (!out.is_none()) {
+        const auto flat = [](const T* data, Index size) { return Matrix<const T>{data, 1, size, size, false}; };
+        check_apart(to, flat(net.parameters(), net.parameter_layout().total()), "out", "the network's parameters");
+        check_apart(to, flat(net.buffers(), net.buffer_layout().total()), "out", "the network's parameters");
+    }
     // To let go of Python and take it back costs as much as a small layer.
     if (net.brief_inference(source.rows) && net.mutex().try_lock()) {
         const std::lock_guard<SoleUse> lock(net.mutex(), std::adopt_lock);

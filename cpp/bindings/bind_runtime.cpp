@@ -58,11 +58,13 @@ template <class I>
 py::array permutations_array(Index n, std::uint64_t seed, std::uint64_t epoch, Index count) {
     py::array_t<I> out({count, n});
     I* data = out.mutable_data();
-    const py::gil_scoped_release release;
-    for (Index i = 0; i < count; ++i) {
-        permutation(n, seed, epoch + static_cast<std::uint64_t>(i), data + i * n);
+    {
+        const py::gil_scoped_release release;
+        for (Index i = 0; i < count; ++i) {
+            permutation(n, seed, epoch + static_cast<std::uint64_t>(i), data + i * n);
+        }
     }
-    return out;
+    return std::move(out);
 }
 py::array permutations(Index n, std::uint64_t seed, std::uint64_t epoch, Index count) {
     check(n >= 0, "n must not be negative; got ", n);

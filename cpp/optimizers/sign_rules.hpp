@@ -36,7 +36,8 @@ class Lion : public WeightDecay<false> {
     double beta2_;
 };
 
-// Step sizes grow by etas[1] while the sign of the gradient stays and shrink by etas[0] when it turns; a turned gradient counts as 0.
+// Step sizes grow by etas[1] while the sign of the gradient stays and shrink by etas[0] when it turns; a turned gradient counts as 0. The
+// rate is the first step size; where it is 0 nothing moves.
 class Rprop : public RuleBase {
    public:
     static constexpr int slots = 2;
@@ -50,13 +51,18 @@ class Rprop : public RuleBase {
     template <class T>
     struct Constants {
         simd::Vec<T> shrink, grow, smallest, largest, rate;
-        simd::Mask<T> first;
+        simd::Mask<T> first, moves;
     };
     template <class T>
     Constants<T> constants(const StepInfo& info, double learning_rate, bool) const {
-        return {simd::set1(static_cast<T>(etas_[0])),      simd::set1(static_cast<T>(etas_[1])),
-                simd::set1(static_cast<T>(sizes_[0])),     simd::set1(static_cast<T>(sizes_[1])),
-                simd::set1(static_cast<T>(learning_rate)), simd::equal(simd::zero<T>(), simd::set1(T(info.t == 1 ? 0 : 1)))};
+        const auto mask = [](bool all) { return simd::equal(simd::zero<T>(), simd::set1(T(all ? 0 : 1))); };
+        return {simd::set1(static_cast<T>(etas_[0])),
+                simd::set1(static_cast<T>(etas_[1])),
+                simd::set1(static_cast<T>(sizes_[0])),
+                simd::set1(static_cast<T>(sizes_[1])),
+                simd::set1(static_cast<T>(learning_rate)),
+                mask(info.t == 1),
+                mask(learning_rate != 0)};
     }
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
@@ -66,7 +72,7 @@ class Rprop : public RuleBase {
         const Vec<T> factor = select(turned, c.shrink, select(less(zero<T>(), product), c.grow, set1(T(1))));
         s[1] = clamp(select(c.first, c.rate, s[1]) * factor, c.smallest, c.largest);
         s[0] = select(turned, zero<T>(), g);
-        w = w - along(s[0], s[1]);
+        w = w - keep(c.moves, along(s[0], s[1]));
     }
 
    private:

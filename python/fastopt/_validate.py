@@ -214,7 +214,11 @@ def dense_target(y: Any, columns: int, dtype: np.dtype[Any], name: str, *, low: 
             wrong = smallest if smallest < low else largest
             allowed = f"at least {low:g}" if high == np.inf else f"between {low:g} and {high:g}"
             raise ValueError(f"{name} must be {allowed} for this loss; got {wrong}")
-    return np.ascontiguousarray(array, dtype=dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        exact = np.ascontiguousarray(array, dtype=dtype)
+    if finite:
+        check_range(exact, array, name)
+    return exact
 
 
 def check_range(exact: AnyArray, given: AnyArray, name: str) -> None:
@@ -246,9 +250,13 @@ def sample_weight(w: Any, rows: int, dtype: np.dtype[Any], name: str = "sample_w
         raise ValueError(f"{name} must not be negative; got {array[row]} at row {row}")
     with np.errstate(over="ignore", under="ignore"):
         exact = np.ascontiguousarray(array, dtype=dtype)
-    if rows and exact.max() == 0:
-        raise ValueError(f"{name} must not be all zero in {dtype}; the largest is {array.max()}")
+    if rows and exact.max() < np.finfo(dtype).tiny:  # training counts what is smaller as 0
+        smallest = "" if array.max() == 0 else f", where they must reach {np.finfo(dtype).tiny:.1e}; their scale is free"
+        raise ValueError(f"{name} must not be all zero in {dtype}{smallest}; the largest is {array.max()}")
     check_range(exact, array, name)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(exact.sum(dtype=np.float64)):
+            raise ValueError(f"{name} must have a finite sum; the largest is {array.max()}, and their scale is free")
     return exact
 
 

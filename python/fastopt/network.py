@@ -164,6 +164,8 @@ class Network:
             _validate.output_array(out, (len(exact), self.outputs), self._dtype, "out")
             if np.may_share_memory(exact, out):
                 raise ValueError("out shares memory with x, but it is written in place")
+            if any(np.may_share_memory(own, out) for own in (self._native.parameters, self._native.buffers)):
+                raise ValueError("out shares memory with the network's parameters, but it is written in place")
         self._check_adapted()
         return self._infer(exact, out)
 
@@ -376,6 +378,8 @@ class Network:
                 raise TypeError(f"state[{name!r}] must be a NumPy array; got {type(value).__name__}")
             if value.shape != view.shape or value.dtype != view.dtype:
                 raise ValueError(f"state[{name!r}] must be {view.dtype} {view.shape}; got {value.dtype} {value.shape}")
+        if np.shape(state["training_step"]) != ():
+            raise ValueError(f"state['training_step'] must be one number; got shape {np.shape(state['training_step'])}")
         step = int(state["training_step"])
         if step < 0:
             raise ValueError(f"state['training_step'] must not be negative; got {step}")

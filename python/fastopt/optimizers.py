@@ -477,7 +477,7 @@ class Rprop(Optimizer):
     Parameters
     ----------
     learning_rate : float or callable
-        First step size; only the value of the first step matters.
+        First step size; later values matter only where they are 0, which moves nothing.
     etas : (float, float)
         Factors when the sign changes (in (0, 1)) and when it does not (> 1).
     step_sizes : (float, float)

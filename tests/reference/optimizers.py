@@ -220,7 +220,7 @@ class Rprop(Rule):
         factor = np.where(product > 0, self.etas[1], np.where(product < 0, self.etas[0], 1.0))
         s["size"] = np.clip(s["size"] * factor, *self.step_sizes)
         g = np.where(product < 0, 0.0, g)
-        w -= np.sign(g) * s["size"]
+        w -= np.sign(g) * s["size"] * (lr != 0)
         s["previous"] = g
 
 
