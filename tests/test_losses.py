@@ -104,6 +104,24 @@ def test_stable_at_logits_of_ten_thousand(name, dtype):
             close(grad, wanted_grad, TOLERANCE[dtype], f"{name} {options}: gradient")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_without_weight_has_no_part(name, dtype):
+    """Whatever its prediction is: neither in the value nor in the gradient, where 0 times infinity would be NaN."""
+    rng = np.random.default_rng(79)
+    for options, outputs, kind in loss_cases(name):
+        loss = spec(name, options)
+        p, y = predictions(name, 5, outputs, rng, dtype), cast_target(make_target(kind, 5, outputs, rng), dtype)
+        w = np.array([1.0, 0.0, 2.0, 1.0, 3.0], dtype)
+        value, grad = loss.value_and_grad(p, y, w)
+        for wrong in (np.inf, -np.inf, np.nan):
+            broken = p.copy()
+            broken[1] = wrong
+            again, broken_grad = loss.value_and_grad(broken, y, w)
+            assert again == value, f"{name} {options}: value with a row of {wrong}"
+            np.testing.assert_array_equal(broken_grad, grad, err_msg=f"{name} {options}: gradient with a row of {wrong}")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_repetitions(name):
     """A row of weight 2 counts as two rows; a common factor does not matter."""

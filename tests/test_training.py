@@ -305,6 +305,17 @@ def test_weights_of_samples_and_classes():
     np.testing.assert_array_equal(weights(c), weights(b), err_msg="balanced")
 
 
+@pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e30, 1e37])
+def test_the_scale_of_weights_is_free(scale):
+    """In float32 too, where products of weights and losses would leave its range."""
+    x, y = data()
+    plain, scaled = trainer_of("float32"), trainer_of("float32")
+    for trainer, factor in ((plain, 1.0), (scaled, scale)):
+        trainer.fit(1e3 * x, y, epochs=2, sample_weight=np.full(len(x), factor))
+    close(scaled.history["loss"], plain.history["loss"], 1e-5, "losses of epochs")
+    close(weights(scaled), weights(plain), 1e-3, "weights", floor=0.1)
+
+
 def test_a_loss_written_in_python():
     x, _ = data()
     target = x[:, :1] / 100

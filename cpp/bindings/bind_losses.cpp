@@ -92,10 +92,11 @@ LossValue evaluate_array(const Loss<T>& loss, const py::object& prediction, cons
             const Index count = std::min(block, end - first);
             const Target<T> seen{targets.read(first, count), y.labels == nullptr ? nullptr : y.labels + first};
             loss.rows(0, count, predictions.read(first, count), seen, row_scale + first, row_loss + first, grads.block(first, count));
+            clear_weightless<T>(w == nullptr ? nullptr : w + first, grads.block(first, count));
             grads.write(first, count);
         }
     });
-    const LossValue value = mean_of_rows(w, total, p.rows, row_loss, row_scale);
+    const LossValue value = mean_of_rows(w, total, p.rows, row_loss);
     if (rows_out != nullptr) {
         std::copy(row_loss, row_loss + p.rows, rows_out);
     }

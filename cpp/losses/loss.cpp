@@ -1,5 +1,7 @@
 #include "losses/loss.hpp"
 
+#include <algorithm>
+
 #include "core/threads.hpp"
 #include "kernels/reduce.hpp"
 
@@ -16,16 +18,18 @@ double scale_rows(const T* weight, Index rows, T* row_scale) {
 }
 
 template <class T>
-LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_loss, T* row_scale) {
+LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_loss) {
     const double inverse = total > 0 ? 1.0 / total : 0.0;
-    if (weight != nullptr) {
-        // A row without weight does not take part, whatever its loss is.
-        for (Index i = 0; i < rows; ++i) {
-            row_scale[i] = weight[i] == T(0) ? T(0) : weight[i] * row_loss[i];
+    return {(weight == nullptr ? tree_sum(row_loss, rows) : weighted_sum(row_loss, weight, rows)) * inverse, total};
+}
+
+template <class T>
+void clear_weightless(const T* weight, Out<T> grad) {
+    for (Index i = 0; weight != nullptr && i < grad.rows; ++i) {
+        if (weight[i] == T(0) && grad.data != nullptr) {
+            std::fill(grad.row(i), grad.row(i) + grad.cols, T(0));
         }
-        return {tree_sum(row_scale, rows) * inverse, total};
     }
-    return {tree_sum(row_loss, rows) * inverse, total};
 }
 
 template <class T>
@@ -35,9 +39,10 @@ void evaluate_rows(const Loss<T>& loss, Index begin, Index end, In<T> prediction
                  [&](Index first, Index last) { loss.rows(begin + first, begin + last, prediction, target, row_scale, row_loss, grad); });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                 \
-    template double scale_rows<T>(const T*, Index, T*);                        \
-    template LossValue mean_of_rows<T>(const T*, double, Index, const T*, T*); \
+#define FASTOPT_INSTANTIATE(T)                                             \
+    template double scale_rows<T>(const T*, Index, T*);                    \
+    template LossValue mean_of_rows<T>(const T*, double, Index, const T*); \
+    template void clear_weightless<T>(const T*, Matrix<T>);                \
     template void evaluate_rows<T>(const Loss<T>&, Index, Index, ConstMatrix<T>, const Target<T>&, const T*, T*, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

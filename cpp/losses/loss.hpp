@@ -62,11 +62,14 @@ struct LossValue {
 };
 
 // A mean over rows that are evaluated in blocks: `scale_rows` writes what Loss::rows wants as row_scale and returns the sum of weights,
-// `mean_of_rows` combines the losses of all rows (and overwrites row_scale). `weight` null: all rows weigh 1.
+// `mean_of_rows` combines the losses of all rows. `weight` null: all rows weigh 1.
 template <class T>
 double scale_rows(const T* weight, Index rows, T* row_scale);
 template <class T>
-LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_loss, T* row_scale);
+LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_loss);
+// A row without weight has no part in the mean, whatever its loss is, and none in the gradient, of which 0 times infinity would be NaN.
+template <class T>
+void clear_weightless(const T* weight, Out<T> grad);
 
 // Of Loss::rows, in the unit of threads_for.
 inline double loss_work(Index rows, Index cols) { return 40.0 * static_cast<double>(rows * cols); }
