@@ -95,6 +95,30 @@ def test_the_schedule_after_a_signal(accumulate):
     assert out.split() == ["True"] * 4
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a timer that sends signals")
+def test_signals_are_looked_for_inside_of_long_products():
+    """Each of three products is cut in five, and their sums are those of uncut ones; between layers alone there would be two looks."""
+    out = run_python("""
+        import signal
+        import numpy as np, fastopt as fo
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((4600, 2000), dtype=np.float32), rng.standard_normal((4600, 2000), dtype=np.float32)
+        net = fo.Network(2000, [fo.layers.Dense(2000, activation="relu")], seed=0)
+        weight, bias = (net.parameters[name].copy() for name in ("0.weight", "0.bias"))
+        seen = []
+        signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+        outputs = net.forward(x, training=True)
+        gradient = net.backward(y)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        same = np.array_equal(outputs, fo.kernels.dense_forward(x, weight, bias, activation="relu"))
+        uncut = fo.kernels.dense_backward(y, x, weight, bias, activation="relu")
+        cut = gradient, net.gradients["0.weight"], net.gradients["0.bias"]
+        print(same, *map(np.array_equal, uncut, cut), len(seen) >= 8 or len(seen))
+    """)
+    assert out.split() == ["True"] * 5
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to itself")
 def test_a_signal_in_the_middle_of_a_long_step():
     """The step has not been: its statistics and its count are taken back."""

@@ -61,14 +61,16 @@ void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, 
 }
 
 template <class T>
-void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, Activation activation, Out<T> y, Out<T> pre, T* scratch, Tape* tape) {
+void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
+                        Tape* tape) {
     if (is_thin(weight.cols)) {
         const Matrix<T> sum{scratch, x.rows, weight.cols, line_elements<T>, true};
-        dense_forward<T>(x, weight, nullptr, Activation::identity, sum, {}, scratch + x.rows * line_elements<T>, Precision::full, {}, tape);
+        dense_forward<T>(x, weight, bias, Activation::identity, sum, {}, scratch + x.rows * line_elements<T>, Precision::full, {}, tape);
         make_call(tape, [=] { activation_of_sum<T>(activation, addend, sum, y, pre); });
         return;
     }
     Product<T> product = product_of<T>(operand(x), operand(weight), y, x.rows, weight.cols, weight.rows);
+    product.bias = bias;
     product.addend = addend;
     product.activation = activation;
     product.pre = pre;
@@ -117,9 +119,10 @@ void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation 
 }
 
 template <class T>
-void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch) {
+void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch, Precision precision) {
     Product<T> product = product_of<T>(a, b, c, rows, c.cols, inner);
     product.accumulate = true;
+    product.precision = precision;
     multiply(product, scratch);
 }
 
@@ -147,10 +150,11 @@ void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
     template Index dense_scratch<T>(Index, Index, Index, int);                                                                           \
     template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision, Matrix<T>, \
                                    Tape*);                                                                                               \
-    template void dense_forward_onto<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Activation, Matrix<T>, Matrix<T>, T*, Tape*);    \
+    template void dense_forward_onto<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*,  \
+                                        Tape*);                                                                                          \
     template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>, Tape*);                  \
     template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision, Tape*);  \
-    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*);                                \
+    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*, Precision);                     \
     template void outer_rows<T>(ConstMatrix<T>, ConstMatrix<T>, bool, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

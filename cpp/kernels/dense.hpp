@@ -17,9 +17,10 @@ Index dense_scratch(Index rows, Index inputs, Index units, int threads);
 template <class T>
 void dense_forward(In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
                    Precision precision = Precision::full, Out<T> writes_next = {}, Tape* tape = nullptr);
-// y = g(x W + addend), where addend (padded) is y or no part of it; `pre` keeps the sum.
+// y = g((x W + b) + addend), where addend (padded) is y or no part of it; `pre` keeps the sum.
 template <class T>
-void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, Activation activation, Out<T> y, Out<T> pre, T* scratch, Tape* tape = nullptr);
+void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
+                        Tape* tape = nullptr);
 
 // grad_weight = x^T grad_a. The gradient of the bias is column_sums (kernels/reduce.hpp) of grad_a.
 template <class T>
@@ -33,7 +34,8 @@ void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation 
 
 // c (rows, c.cols) += a b, where `inner` is what the sums run over; any of the products of a dense layer.
 template <class T>
-void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch);
+void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch,
+                      Precision precision = Precision::full);
 
 // out(i, :) = (x_i0 grad_i, x_i1 grad_i, ..., grad_i): weight and, with `bias`, bias gradients of every row alone, side by side.
 template <class T>

@@ -1,11 +1,15 @@
 // y = g(x W + b).
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/aligned.hpp"
 #include "kernels/columns.hpp"
 #include "kernels/dense.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/take_lines.hpp"
+#include "kernels/thin.hpp"
 #include "nn/init.hpp"
 #include "nn/layer.hpp"
 
@@ -98,15 +102,18 @@ class DenseLayer final : public Layer<T> {
         if (pass.in_halves && first_half_ > 0) {
             const Matrix<T> first = first_sums_.view(pass.first + x.rows).row_range(pass.first, x.rows);
             const Index rest = this->inputs_ - first_half_;
-            dense_forward<T>(x.column_range(0, first_half_), weight_.row_range(0, first_half_), bias_, Activation::identity, first, {},
+            dense_forward<T>(x.column_range(0, first_half_), weight_.row_range(0, first_half_), nullptr, Activation::identity, first, {},
                              scratch, Precision::full, {}, pass.tape);
-            dense_forward_onto<T>(first, x.column_range(first_half_, rest), weight_.row_range(first_half_, rest), activation_, y, kept,
-                                  scratch, pass.tape);
+            dense_forward_onto<T>(first, x.column_range(first_half_, rest), weight_.row_range(first_half_, rest), bias_, activation_, y,
+                                  kept, scratch, pass.tape);
             return;
         }
-        dense_forward<T>(x, weight_, bias_, activation_, y, kept, scratch, pass.precision, writes_next, pass.tape);
+        in_pieces(pass, x.rows, [&](Range rows) {
+            dense_forward<T>(part_of(x, rows), weight_, bias_, activation_, part_of(y, rows), part_of(kept, rows), scratch, pass.precision,
+                             part_of(writes_next, rows), pass.tape);
+        });
     }
-    // In passes in halves the sum over so many inputs, from the bias on, and that over the others are added at the end; 0: one sum.
+    // In passes in halves the sum over so many inputs, and that over the others from the bias on, are added at the end; 0: one sum.
     void set_first_half(Index inputs) { first_half_ = inputs; }
     const Matrix<T>& weight() const { return weight_; }
     T* bias() const { return bias_; }  // null: none
@@ -117,7 +124,10 @@ class DenseLayer final : public Layer<T> {
     bool rows_alone() const override { return true; }
     bool repeats() const override { return true; }
     void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
-        dense_backward_input<T>(grad, weight_, grad_x, slope.activation, slope.source, scratch, pass.precision, pass.tape);
+        in_pieces(pass, grad.rows, [&](Range rows) {
+            dense_backward_input<T>(part_of(grad, rows), weight_, part_of(grad_x, rows), slope.activation, part_of(slope.source, rows),
+                                    scratch, pass.precision, pass.tape);
+        });
     }
     Range weight_part(Part part) const override { return part.of<T>(this->inputs_, weight_turn()); }
     void backward_weight(const Pass& pass, ConstMatrix<T> x, ConstMatrix<T> grad, Part part, T* scratch) override {
@@ -129,8 +139,8 @@ class DenseLayer final : public Layer<T> {
         }
         if (!rows.empty()) {
             const auto mine = [&](const Matrix<T>& m) { return m.row_range(rows.begin, rows.size()); };
-            dense_backward_weight<T>(x.column_range(rows.begin, rows.size()), grad, mine(grad_weight_), scratch, pass.precision,
-                                     takes ? mine(weight_) : Matrix<T>{}, pass.tape);
+            weight_gradient(pass, x.column_range(rows.begin, rows.size()), grad, mine(grad_weight_), takes ? mine(weight_) : Matrix<T>{},
+                            scratch);
         }
         if (has_bias_ && !units.empty()) {
             const ConstMatrix<T> columns = grad.column_range(units.begin, units.size());
@@ -177,6 +187,41 @@ class DenseLayer final : public Layer<T> {
     Index bias_turn() const { return this->number_ + 1; }
     Matrix<T> pre(const Pass& pass, Index rows) const { return pre_.view(pass.first + rows).row_range(pass.first, rows); }
     ConstMatrix<T> weight_in(const T* flat) const { return {flat + weight_at_, this->inputs_, units_, units_, false}; }
+
+    // f(rows of the batch) for all of them: at once, or those of products that take long piece by piece, so that the step can end in
+    // between. Each element is the same chain either way.
+    template <class F>
+    void in_pieces(const Pass& pass, Index rows, F&& f) const {
+        constexpr double longest = 9e9 * sizeof(float) / sizeof(T);  // operations; 40 ms on two cores with AVX-512 of a Zen 4
+        constexpr Index grain = 64;
+        const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(this->inputs_) * static_cast<double>(units_);
+        const Index pieces = pass.between == nullptr ? 1 : std::max(Index{1}, static_cast<Index>(std::ceil(work / longest)));
+        const Index each = pieces == 1 ? rows : round_up(ceil_div(rows, pieces), grain);
+        for (Index begin = 0; begin < rows; begin += each) {
+            if (begin > 0) {
+                (*pass.between)();
+            }
+            f(Range{begin, std::min(rows, begin + each)});
+        }
+    }
+    template <class M>
+    static M part_of(const M& matrix, Range rows) {
+        return matrix.data == nullptr ? matrix : matrix.row_range(rows.begin, rows.size());
+    }
+    void weight_gradient(const Pass& pass, ConstMatrix<T> x, ConstMatrix<T> grad, Matrix<T> out, Matrix<T> writes_next, T* scratch) const {
+        if (is_narrow<T>(units_)) {  // many rows for many milliseconds
+            dense_backward_weight<T>(x, grad, out, scratch, pass.precision, writes_next, pass.tape);
+            return;
+        }
+        in_pieces(pass, grad.rows, [&](Range rows) {
+            if (rows.begin == 0) {
+                dense_backward_weight<T>(part_of(x, rows), part_of(grad, rows), out, scratch, pass.precision, writes_next, pass.tape);
+            } else {
+                dense_accumulate<T>(transposed(part_of(x, rows)), operand(part_of(grad, rows)), out, x.cols, rows.size(), scratch,
+                                    pass.precision);
+            }
+        });
+    }
 
     void add_gradients(ConstMatrix<T> x, ConstMatrix<T> grad, T* gradients, T* scratch) const {
         const Matrix<T> to{gradients + weight_at_, this->inputs_, units_, units_, false};

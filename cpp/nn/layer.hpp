@@ -1,6 +1,7 @@
 // What a layer is to the network: its place in the flat buffers, a forward and a backward on padded matrices.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -27,6 +28,8 @@ struct Pass {
     Index first = 0;             // row of the batch at which the rows of a training pass begin
     bool in_halves = false;      // sums over two halves of the inputs apart, where a layer has such (nn/halves.hpp)
     Tape* tape = nullptr;        // where a layer that repeats keeps its calls, or nowhere
+    // Of a long step: called between parts of what takes long, by the thread that leads; it throws to end the step. Null: of others.
+    const std::function<void()>* between = nullptr;
 };
 
 // The activation that ends a layer and what its derivative is computed from. Whoever computes the gradient of that layer's output

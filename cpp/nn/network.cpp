@@ -234,6 +234,9 @@ void Network<T>::begin(Index rows, bool training, bool apart) {
     if (const bool is_long = training && !apart && training_work(rows) > long_work; is_long != long_step_) {
         long_step_ = is_long;
     }
+    if (long_step_ && between_) {
+        pass_.between = &between_;
+    }
     ConstMatrix<T> x = input_.view(rows);
     for (Stage& stage : stages_) {
         if (const bool transparent = stage.layer->transparent(pass_); transparent != stage.transparent) {
@@ -311,14 +314,21 @@ void Network<T>::undo_forward() {
 }
 
 template <class T>
-void Network<T>::after_layer() {
-    if (long_step_ && between_layers_ != nullptr) {
+void Network<T>::set_between_layers(void (*function)()) {
+    between_ = [this, function] {
         try {
-            between_layers_();
+            function();
         } catch (...) {
             undo_forward();
             throw;
         }
+    };
+}
+
+template <class T>
+void Network<T>::after_layer() const {
+    if (pass_.between != nullptr) {
+        (*pass_.between)();
     }
 }
 

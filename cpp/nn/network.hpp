@@ -1,6 +1,7 @@
 // A stack of layers with flat parameters, gradients and statistics, and the workspace of its activations.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -38,8 +39,8 @@ class Network {
     void initialize(std::uint64_t seed);
     std::uint64_t training_step() const { return training_step_; }
     void set_training_step(std::uint64_t step) { training_step_ = step; }
-    // Called between the layers of a long training step; when it throws, that step has not been.
-    void set_between_layers(void (*function)()) { between_layers_ = function; }
+    // Called between the layers of a long training step, and between parts of long products; when it throws, that step has not been.
+    void set_between_layers(void (*function)());
     // The stopwatch that training forwards and backwards tell their laps; null: off.
     Profile* profile() const { return profile_.get(); }
     void set_profile(std::shared_ptr<Profile> profile) { profile_ = std::move(profile); }
@@ -149,7 +150,7 @@ class Network {
     ConstMatrix<T> below(std::size_t stage, int thread = 0) const;
     Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows, int thread = 0) const;
     std::size_t lowest_trainable() const;
-    void after_layer();
+    void after_layer() const;
     [[gnu::noinline]] void forward_layers(Range rows, int thread);
     [[gnu::noinline]] ConstMatrix<T> backward_layers(bool want_input_gradient);
     Matrix<T> gradient_of(std::size_t stage) const;
@@ -186,7 +187,7 @@ class Network {
     Index trained_rows_ = 0;  // rows of the last forward when it was a training one
     std::shared_ptr<Profile> profile_;
     PaddedMatrix<T> input_;
-    void (*between_layers_)() = nullptr;
+    std::function<void()> between_;             // of Pass, if there is something to do
     bool long_step_ = false;                    // the present one
     bool apart_ = false;                        // in the present step threads take rows of their own
     std::vector<PaddedMatrix<T>> more_inputs_;  // of the threads but the first
