@@ -109,6 +109,40 @@ def test_losses(cut_for_threads, loss):
         same_bits(cut_for_threads, 30, layers, loss=fo.losses.table()[loss](**options), kind=kind)
 
 
+@pytest.mark.parametrize("rows", [BATCH * 7, BATCH * 7 + 5, 2 * BATCH])
+@pytest.mark.parametrize("optimizer", ["adam", "rprop", "nadam"])
+def test_threads_that_meet_once_a_step(cut_for_threads, optimizer, rows):
+    """Where both have all weights of the later layers, one may be a step behind, also when the next batch is a short one."""
+    x, y, _ = batch_for("mse", 1, rows, 8, np.random.default_rng(6))
+
+    def trained(threads):
+        cut_for_threads(threads)
+        trainer = fo.Trainer(fo.Network(*NETWORKS["small"], seed=3), "mse", optimizer)
+        trainer.fit(x, y, epochs=20, batch_size=BATCH)
+        return trainer
+
+    alone, both = trained(1), trained(2)
+    assert both._native.steps_repeated > 0
+    assert both.history["loss"] == alone.history["loss"]
+    expected = alone.state_dict()
+    for name, value in both.state_dict().items():
+        assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_rows_without_weight_that_overflow(cut_for_threads):
+    """They have no part in the gradient, however many threads there are."""
+    x, y, _ = batch_for("poisson", 2, ROWS, 30, np.random.default_rng(7))
+    weight = np.ones(ROWS)
+    x[::7], weight[::7] = x[::7] * 1e30, 0.0
+    losses = []
+    for threads in (1, 2):
+        cut_for_threads(threads)
+        trainer = fo.Trainer(fo.mlp(30, [64, 64], 2, seed=3), "poisson")
+        losses.append(trainer.fit(x, y, epochs=3, batch_size=BATCH, sample_weight=weight)["loss"])
+        assert (steps_in_halves(trainer) > 0) == (threads == 2)
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("name", NOT_SHARED)
 def test_networks_that_are_not_shared(cut_for_threads, name):
     cut_for_threads(2)

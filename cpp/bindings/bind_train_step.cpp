@@ -101,7 +101,24 @@ class Batches {
     Index epoch_of(Index batch) const { return batch / each_; }
     // The row of the order that a batch begins with, and the batch behind the last one with the end of all.
     Index begin(Index batch) const { return each_ == 0 ? 0 : batch / each_ * epoch_rows_ + batch % each_ * size_; }
-    Range rows(Index batch) const { return {begin(batch), begin(batch + 1)}; }
+
+    // The rows of one batch after the other, without the divisions.
+    class Walk {
+       public:
+        Walk(const Batches& of, Index first)
+            : of_(of), begin_(of.begin(first)), epoch_end_(of.each_ == 0 ? 0 : (first / of.each_ + 1) * of.epoch_rows_) {}
+        Range next() {
+            const Range rows{begin_, std::min(begin_ + of_.size_, epoch_end_)};
+            begin_ = rows.end;
+            epoch_end_ += rows.end == epoch_end_ ? of_.epoch_rows_ : 0;
+            return rows;
+        }
+
+       private:
+        const Batches& of_;
+        Index begin_;
+        Index epoch_end_;
+    };
 
    private:
     Index rows_;
@@ -139,9 +156,10 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
     const HasErrand meanwhile(self.errand());
-    Range now = batches.rows(first_step);
+    Batches::Walk walk(batches, first_step);
+    Range now = walk.next();
     return run(self, rate.size, batch_size, [&](Index s) {
-        const Range after = s + 1 < rate.size ? batches.rows(first_step + s + 1) : Range{now.end, now.end};
+        const Range after = s + 1 < rate.size ? walk.next() : Range{now.end, now.end};
         const Index* batch = self.batch_order(rows.data, rows.size, now.begin - before, now.size());
         const Rows next(rows.data + (after.begin - before), after.size());
         const LossValue loss = self.step(data, batch, now.size(), rate.data[s], next);
@@ -250,6 +268,7 @@ void bind_train_step_of(py::module_& m) {
                  return self.penalty();
              })
         .def_property_readonly("swapped", &Step::swapped)
+        .def_property_readonly("evaluates_averages", &Step::evaluates_averages)
         .def("swap_evaluation_point", [](Step& self) {
             const py::gil_scoped_release release;
             const std::lock_guard<SoleUse> lock(self.network().mutex());

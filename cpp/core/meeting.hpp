@@ -51,6 +51,10 @@ class Meeting {
         arrived_[static_cast<std::size_t>(thread)].turn.store(turn, std::memory_order_release);
         return error;
     }
+    // Whether this thread has arrived, as far as one look tells.
+    bool has_arrived(std::uint64_t turn, int thread) const {
+        return arrived_[static_cast<std::size_t>(thread)].turn.load(std::memory_order_acquire) >= turn;
+    }
     bool wait(std::uint64_t turn, int threads) {
         for (int other = 0; other < threads; ++other) {
             const auto& there = arrived_[static_cast<std::size_t>(other)].turn;

@@ -136,6 +136,9 @@ FASTOPT_INLINE void store_partial(T* to, const Vec<T>& v, Index count) {
 template <class T>
 FASTOPT_INLINE Vec<T> load_column(const T* from, Index ld, Index count) {
     using V = Vec<T>;
+    if (ld == 1) {
+        return count == V::lanes ? load(from) : load_partial(from, count);
+    }
     if (count == V::lanes) {
         return map<T>([&](int i) FASTOPT_INLINE_LAMBDA { return ei::pgather<T, typename V::Packet>(from + i * V::packet_lanes * ld, ld); });
     }
@@ -147,6 +150,10 @@ FASTOPT_INLINE Vec<T> load_column(const T* from, Index ld, Index count) {
 }
 template <class T>
 FASTOPT_INLINE void store_column(T* to, Index ld, const Vec<T>& v, Index count) {
+    if (ld == 1) {
+        count == Vec<T>::lanes ? store(to, v) : store_partial(to, v, count);
+        return;
+    }
     alignas(cache_line) T line[Vec<T>::lanes];
     store(line, v);
     for (Index i = 0; i < count; ++i) {

@@ -96,6 +96,10 @@ typename Vec<T>::Packet dots(const T* const* rows, const T* column, Index cols, 
 // A column of so many elements.
 template <class T>
 FASTOPT_INLINE void store_down(const T* values, Index count, T* to, Index ld) {
+    if (ld == 1 && count == Vec<T>::packet_lanes) {
+        simd::ei::pstoreu(to, simd::ei::ploadu<typename Vec<T>::Packet>(values));
+        return;
+    }
     for (Index r = 0; r < count; ++r, to += ld) {
         *to = values[r];
     }

@@ -35,14 +35,16 @@ struct Rows {
 template <class T>
 class BatchTargets {
    public:
-    Target<T> reserve(const Data<T>& data, Index rows) {
+    // `plain`: numbers of one column without gaps.
+    Target<T> reserve(const Data<T>& data, Index rows, bool plain = false) {
         Target<T> target;
         if (data.labels != nullptr) {
             classes_.reserve(rows);
             target.classes = classes_.data();
         } else {
             dense_.reserve(rows, data.y.cols);
-            target.dense = dense_.view(rows);
+            plain_ = plain && data.y.cols == 1;
+            target.dense = view(rows);
         }
         return target;
     }
@@ -50,7 +52,7 @@ class BatchTargets {
     void gather_rows(const Data<T>& data, const Index* order, Range rows) {
         if (data.labels == nullptr) {
             const Index* first = order == nullptr ? nullptr : order + rows.begin;
-            gather<T>(data.y, first, rows.begin, dense_.view(rows.end).row_range(rows.begin, rows.size()));
+            gather<T>(data.y, first, rows.begin, view(rows.end).row_range(rows.begin, rows.size()));
             return;
         }
         for (Index i = rows.begin; i < rows.end; ++i) {
@@ -59,7 +61,13 @@ class BatchTargets {
     }
 
    private:
+    Matrix<T> view(Index rows) const {
+        const Matrix<T> padded = dense_.view(rows);
+        return plain_ ? Matrix<T>{padded.data, rows, 1, 1} : padded;
+    }
+
     PaddedMatrix<T> dense_;
+    bool plain_ = false;
     Buffer<std::int32_t> classes_;
 };
 

@@ -21,7 +21,7 @@ constexpr Index most_kept_twice = 400;
 }  // namespace
 
 template <class T>
-Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_units()) {
+Halves<T>::Halves(Network<T>& network, bool padded_output) : network_(network), split_(network.half_units()) {
     const Index first = network.first_of_halves();
     standardization_ = first > 0 ? &network.stage(0) : nullptr;
     for (Index s = first; s < network.stages(); ++s) {
@@ -30,12 +30,15 @@ Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_
     check(layers() <= most_layers, "no more than ", most_layers, " layers in halves");
     for (auto& mine : halves_) {
         mine = std::make_unique<Half>();
-        mine->batch.tapes = std::make_unique<PartTapes>();
-        mine->next.tapes = std::make_unique<PartTapes>();
+        for (Gathered& one : mine->gathered) {
+            one.tapes = std::make_unique<PartTapes>();
+        }
         mine->activations.resize(layers_.size());
         mine->before.resize(layers_.size());
         mine->gradients.resize(layers_.size());
     }
+    const DenseLayer<T>& last = layer(layers() - 1);
+    plain_output_ = !padded_output && layers() > 2 && last.outputs() == 1 && last.activation() == Activation::identity;
     Index others = 0;
     for (Index l = sent_layers_; l < layers(); ++l) {
         others += layer(l).parameters();
@@ -48,7 +51,7 @@ Halves<T>::Halves(Network<T>& network) : network_(network), split_(network.half_
     }
 }
 
-// Weights and biases of this thread, each from a line on. Of the second layer thread 0 has the bias.
+// Weights and biases of this thread, each from a line on. Of the second layer thread 1 has the bias: thread 0 has to begin each step.
 template <class T>
 void Halves<T>::plan_sent(int thread) {
     Half& mine = half(thread);
@@ -66,7 +69,7 @@ void Halves<T>::plan_sent(int thread) {
         add(0, true, own.begin, 1, own.size(), 0);
     }
     add(1, false, own.begin * units_of_second, 1, own.size() * units_of_second, 0);
-    if (layer(1).bias() != nullptr && thread == 0) {
+    if (layer(1).bias() != nullptr && thread == 1) {
         add(1, true, 0, 1, units_of_second, 0);
     }
     for (Index l = 2; l < sent_layers_; ++l) {
@@ -80,10 +83,10 @@ void Halves<T>::plan_sent(int thread) {
 template <class T>
 void Halves<T>::forget_tapes() {
     for (int t = 0; t < threads; ++t) {
-        half(t).batch.tapes->forget();
-        half(t).next.tapes->forget();
-        half(t).batch.crossing = t;
-        half(t).next.crossing = 1 - t;
+        half(t).batch().tapes->forget();
+        half(t).next().tapes->forget();
+        half(t).batch().crossing = t;
+        half(t).next().crossing = 1 - t;
     }
 }
 
@@ -95,10 +98,10 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
     capacity_ = grows ? 0 : capacity_;
     for (int t = 0; t < threads; ++t) {
         Half& mine = half(t);
-        for (Gathered* const to : {&mine.batch, &mine.next}) {
-            to->tapes->reserve();
-            to->rows.reserve(rows, network_.inputs());
-            to->target = to->targets.reserve(data, rows);
+        for (Gathered& to : mine.gathered) {
+            to.tapes->reserve();
+            to.rows.reserve(rows, network_.inputs());
+            to.target = to.targets.reserve(data, rows, plain_output_);
         }
         if (!grows) {
             continue;
@@ -121,7 +124,6 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
         }
         mine.sums.reserve(is_thin(layer(1).outputs()) ? rows : 0, layer(1).outputs());
         mine.row_loss.reserve(rows);
-        mine.row_scratch.reserve(rows);
         mine.scratch.reserve(scratch);
         crossing_[static_cast<std::size_t>(t)].reserve(rows, layer(1).outputs());
     }
@@ -129,6 +131,13 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
     rows_ = rows;
     has_labels_ = data.labels != nullptr;
     target_columns_ = data.y.cols;
+}
+
+// What comes out of one unit, and its gradient, as a column without gaps if that is possible: loss and products read it by whole vectors.
+template <class T>
+Matrix<T> Halves<T>::view_of(const std::vector<PaddedMatrix<T>>& of_layers, Index number) const {
+    const Matrix<T> view = of_layers[static_cast<std::size_t>(number)].view(rows_);
+    return plain_output_ && number == layers() - 1 ? Matrix<T>{view.data, view.rows, 1, 1} : view;
 }
 
 template <class T>
@@ -140,7 +149,7 @@ void Halves<T>::gather_rows(Gathered& to, const Data<T>& data, const Index* orde
 template <class T>
 Matrix<T> Halves<T>::input(int thread) const {
     const Half& mine = half(thread);
-    return (standardization_ != nullptr ? mine.standardized : mine.batch.rows).view(rows_);
+    return (standardization_ != nullptr ? mine.standardized : mine.batch().rows).view(rows_);
 }
 
 // Null: this thread has none.
@@ -242,9 +251,9 @@ void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, bool 
         return;
     }
     if (gathered) {
-        std::swap(mine.batch, mine.next);
+        mine.change();
     } else {
-        gather_rows(mine.batch, data, order);
+        gather_rows(mine.batch(), data, order);
     }
     lap(profile, Phase::gather, 0, gathered ? 0 : rows_);
     first_sums(thread, profile);
@@ -253,12 +262,12 @@ void Halves<T>::begin(int thread, const Data<T>& data, const Index* order, bool 
 template <class T>
 void Halves<T>::begin_ahead(int thread) {
     Half& mine = half(thread);
-    std::swap(mine.batch, mine.next);
+    mine.change();
     try {
         first_sums(thread, nullptr);
         mine.begun = true;
     } catch (...) {
-        std::swap(mine.batch, mine.next);  // what went wrong goes wrong again in its turn, when others can be told
+        mine.change();  // what went wrong goes wrong again in its turn, when others can be told
     }
 }
 
@@ -272,17 +281,17 @@ void Halves<T>::first_sums(int thread, Profile* profile) {
         if (standardization_ != nullptr) {
             Pass pass{true};
             pass.tape = tape;
-            standardization_->forward(pass, mine.batch.rows.view(rows_), x, nullptr);
+            standardization_->forward(pass, mine.batch().rows.view(rows_), x, nullptr);
             lap(profile, Phase::forward, standardization_->number(), rows_);
         }
-        const Matrix<T> h = mine.activations[0].view(rows_);
+        const Matrix<T> h = activations(thread, 0);
         dense_forward<T>(x, weight(thread, 0, mine.parameters), bias(thread, 0, mine.parameters), layer(0).activation(), h,
                          before(thread, 0), mine.scratch.data(), Precision::full, {}, tape);
         lap(profile, Phase::forward, layer(0).number(), rows_);
         const Matrix<T> sums = this->sums(thread);
         dense_forward<T>(h, weight(thread, 1, mine.parameters), bias(thread, 1, mine.parameters), Activation::identity, sums, {},
                          mine.scratch.data(), Precision::full, {}, tape);
-        const Matrix<T> over = crossing_[static_cast<std::size_t>(mine.batch.crossing)].view(rows_);
+        const Matrix<T> over = crossing_[static_cast<std::size_t>(mine.batch().crossing)].view(rows_);
         make_call(tape, [=] { std::memcpy(over.data, sums.data, static_cast<std::size_t>(sums.rows * sums.ld) * sizeof(T)); });
         lap(profile, Phase::forward, layer(1).number(), rows_);
     });
@@ -292,8 +301,25 @@ template <class T>
 void Halves<T>::gather_next(int thread, const Data<T>& data, const Rows& next, Profile* profile) {
     Half& mine = half(thread);
     next.copy_to(mine.next_order.data());
-    gather_rows(mine.next, data, mine.next_order.data());
+    gather_rows(mine.next(), data, mine.next_order.data());
     lap(profile, Phase::gather, 0, rows_);
+}
+
+template <class T>
+bool Halves<T>::repeats(bool gathered) const {
+    const auto which = static_cast<std::size_t>(gathered ? 1 - half(0).now : half(0).now);
+    return half(0).gathered[which].tapes->complete() && half(1).gathered[which].tapes->complete();
+}
+
+template <class T>
+Matrix<T> Halves<T>::sums_of_other(int thread) const {
+    return crossing_[static_cast<std::size_t>(1 - half(thread).batch().crossing)].view(rows_);
+}
+
+template <class T>
+void Halves<T>::ask_for_sums(int thread) {
+    const Matrix<T> theirs = sums_of_other(thread);
+    own_lines(theirs.data, theirs.rows * theirs.ld);
 }
 
 template <class T>
@@ -301,22 +327,17 @@ void Halves<T>::forward(int thread, Profile* profile) {
     Half& mine = half(thread);
     tapes(thread).part(forward_part, [&](Tape* tape) {
         const Activation activation = layer(1).activation();
-        const Matrix<T> theirs = crossing_[static_cast<std::size_t>(1 - mine.batch.crossing)].view(rows_);
         ConstMatrix<T> sums[threads] = {this->sums(thread), this->sums(thread)};
-        sums[1 - thread] = theirs;
-        const Matrix<T> to = mine.activations[1].view(rows_);
+        sums[1 - thread] = sums_of_other(thread);
+        const Matrix<T> to = activations(thread, 1);
         const Matrix<T> kept = before(thread, 1);
-        make_call(tape, [=, one = sums[0], other = sums[1]] {
-            own_lines(theirs.data, theirs.rows * theirs.ld);
-            activation_of_sum<T>(activation, one, other, to, kept);
-        });
+        make_call(tape, [=, one = sums[0], other = sums[1]] { activation_of_sum<T>(activation, one, other, to, kept); });
         lap(profile, Phase::forward, layer(1).number(), 0);
         for (Index l = 2; l < layers(); ++l) {
-            const auto at = static_cast<std::size_t>(l);
             const bool own = sends(l);
-            dense_forward<T>(mine.activations[at - 1].view(rows_), own ? weight(thread, l, mine.parameters) : layer(l).weight(),
-                             own ? bias(thread, l, mine.parameters) : layer(l).bias(), layer(l).activation(),
-                             mine.activations[at].view(rows_), before(thread, l), mine.scratch.data(), Precision::full, {}, tape);
+            dense_forward<T>(activations(thread, l - 1), own ? weight(thread, l, mine.parameters) : layer(l).weight(),
+                             own ? bias(thread, l, mine.parameters) : layer(l).bias(), layer(l).activation(), activations(thread, l),
+                             before(thread, l), mine.scratch.data(), Precision::full, {}, tape);
             lap(profile, Phase::forward, layer(l).number(), rows_);
         }
     });
@@ -333,10 +354,9 @@ void Halves<T>::backward(int thread, Profile* profile) {
             make_call(tape, [=] { activation_backward<T>(activation, source, grad); });
         }
         for (Index l = last; l > 0; --l) {
-            const auto at = static_cast<std::size_t>(l);
-            dense_backward_input<T>(mine.gradients[at].view(rows_), sends(l) ? weight(thread, l, mine.parameters) : layer(l).weight(),
-                                    mine.gradients[at - 1].view(rows_), layer(l - 1).activation(), slope_source(thread, l - 1),
-                                    mine.scratch.data(), Precision::full, tape);
+            dense_backward_input<T>(gradients(thread, l), sends(l) ? weight(thread, l, mine.parameters) : layer(l).weight(),
+                                    gradients(thread, l - 1), layer(l - 1).activation(), slope_source(thread, l - 1), mine.scratch.data(),
+                                    Precision::full, tape);
             lap(profile, Phase::input_gradient, layer(l).number(), rows_);
         }
     });
@@ -352,8 +372,8 @@ template <class T>
 void Halves<T>::ask_weight_gradient(int thread, Index number, Tape* tape) {
     Half& mine = half(thread);
     const auto at = static_cast<std::size_t>(number);
-    const Matrix<T> grad = mine.gradients[at].view(rows_);
-    const ConstMatrix<T> x = number == 0 ? input(thread) : mine.activations[at - 1].view(rows_);
+    const Matrix<T> grad = gradients(thread, number);
+    const ConstMatrix<T> x = number == 0 ? input(thread) : activations(thread, number - 1);
     if (sends(number)) {
         dense_backward_weight<T>(x, grad, weight(thread, number, mine.parameter_gradients), mine.scratch.data(), Precision::full, {}, tape);
         if (T* const sums = bias(thread, number, mine.parameter_gradients); sums != nullptr) {

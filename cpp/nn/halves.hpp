@@ -34,7 +34,8 @@ class Halves {
     // Of a step that two threads may be faster with (30-32-2 with 16 rows); whether they are is a matter of where their cores lie.
     static constexpr double least_work = 5e4;
 
-    explicit Halves(Network<T>& network);
+    // `padded_output`: the loss reads nothing else.
+    Halves(Network<T>& network, bool padded_output);
 
     // Memory for batches up to `rows` of such data, and the targets of this one; no thread works meanwhile. Whether all is as it was left.
     void reserve(const Data<T>& data, Index rows);
@@ -58,13 +59,17 @@ class Halves {
     void begin_ahead(int thread);
     // Between `begin` and `forward`: rows of the next step, while what the other thread wrote is still on its way. Where there are as many.
     bool takes_next(const Rows& next) const { return next.count == rows_; }
+    // Whether a step has nothing left to ask or to keep, so that no thread can fail in it. By thread 0, before it begins: the other one
+    // may be ahead already, but what it keeps of such a step it has kept two steps before.
+    bool repeats(bool gathered) const;
     void gather_next(int thread, const Data<T>& data, const Rows& next, Profile* profile);
+    // Asks for the other thread's part of the sums, once that is there and before `forward`.
+    void ask_for_sums(int thread);
     void forward(int thread, Profile* profile);
-    ConstMatrix<T> output(int thread) const { return half(thread).activations.back().view(rows_); }
-    Matrix<T> output_gradient(int thread) const { return half(thread).gradients.back().view(rows_); }
-    const Target<T>& target(int thread) const { return half(thread).batch.target; }
+    ConstMatrix<T> output(int thread) const { return activations(thread, layers() - 1); }
+    Matrix<T> output_gradient(int thread) const { return gradients(thread, layers() - 1); }
+    const Target<T>& target(int thread) const { return half(thread).batch().target; }
     T* row_loss(int thread) const { return half(thread).row_loss.data(); }
-    T* row_scratch(int thread) const { return half(thread).row_scratch.data(); }
     void backward(int thread, Profile* profile);
     // Gradients of what a thread updates of a layer.
     void weight_gradient(int thread, Index layer, Profile* profile);
@@ -78,6 +83,7 @@ class Halves {
     // Layers whose parameters lie in memory of their owners during a run; of those behind the first two both own all.
     Index sent_layers() const { return sent_layers_; }
     bool sends(Index layer) const { return layer < sent_layers_; }
+    bool sends_all() const { return sent_layers_ == layers(); }
     Segment<T> own_memory(int thread) const;
     Index layers() const { return static_cast<Index>(layers_.size()); }
     // Steps in which thread 0 did not ask the layers, and those that thread 1 began before it was told.
@@ -110,13 +116,18 @@ class Halves {
         Index width;
         Index stride;
         Index own;
-        Range place() const { return {own, own + rows * width}; }
+        // With the rest of its last line, which nothing else is in.
+        Range place() const { return {own, round_up(own + rows * width, line_elements<T>)}; }
     };
     struct alignas(2 * cache_line) Half {
         std::vector<Sent> sent;
         Index sent_size = 0;
-        Gathered batch;
-        Gathered next;
+        std::array<Gathered, 2> gathered;
+        int now = 0;  // which of them is the batch of this step
+        Gathered& batch() { return gathered[static_cast<std::size_t>(now)]; }
+        const Gathered& batch() const { return gathered[static_cast<std::size_t>(now)]; }
+        Gathered& next() { return gathered[static_cast<std::size_t>(1 - now)]; }
+        void change() { now = 1 - now; }
         Buffer<Index> next_order;
         PaddedMatrix<T> standardized;  // rows, if there is such a layer
         // Of each layer: of the first one this thread's units alone.
@@ -125,7 +136,6 @@ class Halves {
         std::vector<PaddedMatrix<T>> gradients;
         PaddedMatrix<T> sums;  // this thread's part of those of a thin second layer
         Buffer<T> row_loss;
-        Buffer<T> row_scratch;
         Buffer<T> scratch;
         Buffer<T> parameters;
         Buffer<T> parameter_gradients;
@@ -136,11 +146,14 @@ class Halves {
     };
 
     Half& half(int thread) const { return *halves_[static_cast<std::size_t>(thread)]; }
-    PartTapes& tapes(int thread) const { return *half(thread).batch.tapes; }
+    PartTapes& tapes(int thread) const { return *half(thread).batch().tapes; }
     void forget_tapes();
     const DenseLayer<T>& layer(Index number) const { return *layers_[static_cast<std::size_t>(number)]; }
     Range segments_of(Index layer) const { return network_.segments_of(network_.first_of_halves() + layer); }
     Range units(int thread) const { return thread == 0 ? Range{0, split_} : Range{split_, layer(0).outputs()}; }
+    Matrix<T> view_of(const std::vector<PaddedMatrix<T>>& of_layers, Index number) const;
+    Matrix<T> activations(int thread, Index number) const { return view_of(half(thread).activations, number); }
+    Matrix<T> gradients(int thread, Index number) const { return view_of(half(thread).gradients, number); }
     void gather_rows(Gathered& to, const Data<T>& data, const Index* order) const;
     Matrix<T> input(int thread) const;
     void plan_sent(int thread);
@@ -148,6 +161,7 @@ class Halves {
     T* bias(int thread, Index layer, const Buffer<T>& memory) const { return sent(thread, layer, true, memory); }
     Matrix<T> weight(int thread, Index layer, const Buffer<T>& memory) const;
     Matrix<T> sums(int thread) const;
+    Matrix<T> sums_of_other(int thread) const;
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;
     void first_sums(int thread, Profile* profile);
@@ -159,6 +173,7 @@ class Halves {
     Layer<T>* standardization_ = nullptr;
     Index split_;
     Index sent_layers_ = 2;
+    bool plain_output_;
     std::vector<DenseLayer<T>*> layers_;
     std::array<std::unique_ptr<Half>, threads> halves_;
     std::array<PaddedMatrix<T>, threads> crossing_;  // parts of the sums, for the other thread

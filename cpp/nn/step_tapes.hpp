@@ -106,6 +106,8 @@ class PartTapes {
         }
     }
     bool plays() const { return use_ == Use::play; }
+    // Whether the next step plays, unless it asks.
+    bool complete() const { return complete_; }
     // Its part `number` again, or ask(where to keep it, or null).
     template <class F>
     void part(int number, F&& ask) {

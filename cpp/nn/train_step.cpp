@@ -34,6 +34,16 @@ void mix(T* to, T keep, const T* from, T share, Index count) {
     });
 }
 
+// A share of the way to `goal`, and there with all of it. What has arrived stays: the average of a constant is this constant.
+template <class T>
+void approach(T* value, const T* goal, T share, Index count) {
+    parallel_for(count, line_elements<T>, 4.0 * static_cast<double>(count), [=](Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+            value[i] = share == T(1) ? goal[i] : value[i] + share * (goal[i] - value[i]);
+        }
+    });
+}
+
 }  // namespace
 
 template <class T>
@@ -181,6 +191,7 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows
         network_->begin_again(rows);
         loss = step_in_halves(alike(data, order, rows, next), learning_rate);
     } else {
+        let_halves_end();
         const Batch batch = prepare(data, order, rows, next);
         const int threads = network_->begin_step(rows);
         if (takes_halves(rows)) {
@@ -204,12 +215,14 @@ void TrainStep<T>::loss_of_rows(const Batch& batch, Range rows, int thread) {
     network_->forward_rows(rows, thread);
     evaluate_rows<T>(*loss_, rows.begin, rows.end, network_->output(), batch.target, batch.row_scale, batch.row_loss,
                      network_->output_gradient(batch.rows));
+    clear_weightless<T>(batch.weight == nullptr ? nullptr : batch.weight + rows.begin,
+                        network_->output_gradient(batch.rows).row_range(rows.begin, rows.size()));
     lap(profile, Phase::loss, 0, batch.rows);
 }
 
 template <class T>
 LossValue TrainStep<T>::loss_of_batch(const Batch& batch) {
-    return mean_of_rows(batch.weight, batch.total_weight, batch.rows, batch.row_loss, batch.row_scale);
+    return mean_of_rows(batch.weight, batch.total_weight, batch.rows, batch.row_loss);
 }
 
 // One layer after the other; threads share its products.
@@ -447,10 +460,15 @@ void TrainStep<T>::update(double learning_rate) {
 }
 
 template <class T>
-StepInfo TrainStep<T>::begin_update(double learning_rate, double norm_squared) {
-    StepInfo info{++t_, learning_rate, scalars_.data(), norm_squared};
+StepInfo TrainStep<T>::info_of(Index t, double learning_rate, double norm_squared) {
+    StepInfo info{t, learning_rate, scalars_.data(), norm_squared};
     optimizer_->begin(info);
     return info;
+}
+
+template <class T>
+StepInfo TrainStep<T>::begin_update(double learning_rate, double norm_squared) {
+    return info_of(++t_, learning_rate, norm_squared);
 }
 
 template <class T>
@@ -513,10 +531,9 @@ void TrainStep<T>::average() {
 // The first update starts the average; before it there is nothing worth averaging.
 template <class T>
 void TrainStep<T>::move_averages() {
-    const T keep = t_ == 1 ? T(0) : static_cast<T>(options_.ema);
     const T share = t_ == 1 ? T(1) : static_cast<T>(1 - options_.ema);
-    mix(average_parameters_.data(), keep, network_->parameters(), share, average_parameters_.size());
-    mix(average_buffers_.data(), keep, network_->buffers(), share, average_buffers_.size());
+    approach(average_parameters_.data(), network_->parameters(), share, average_parameters_.size());
+    approach(average_buffers_.data(), network_->buffers(), share, average_buffers_.size());
 }
 
 template <class T>

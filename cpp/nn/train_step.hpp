@@ -89,7 +89,9 @@ class TrainStep {
     // Of steps in a run of so many that two threads may be faster with than one.
     double least_team_work(Index steps, Index rows) const;
 
-    // Exchange the weights in the network and those to evaluate at (an average); false when they are the same.
+    // Whether there are weights to evaluate at (an average) beside those in training.
+    bool evaluates_averages() const { return has_averages() || optimizer_->evaluation_slot() >= 0; }
+    // Exchange the weights in the network and those to evaluate at; false when they are the same.
     bool swap_evaluation_point();
     bool swapped() const { return swapped_; }
 
@@ -134,10 +136,13 @@ class TrainStep {
         const Data<T>* data;
         const Index* order;
         const T* row_scale;
+        const T* weight;
         std::uint64_t turn;  // of the meeting for partial sums; the one after it says that weights of a third layer have been read
         double learning_rate;
         bool gathered;     // as the next rows of the step before
         bool begins_next;  // whoever is through begins the next one without being told
+        bool meets_once;   // for the partial sums alone
+        Index t;           // of the update
         Rows next;
         void operator()(int thread, int threads) { self->do_half(*this, thread, threads); }
     };
@@ -156,8 +161,11 @@ class TrainStep {
     bool may_take_halves(Index rows) const;
     bool takes_halves(Index rows);
     bool goes_on_in_halves(const Data<T>& data, Index rows);
+    void let_halves_end();
     LossValue step_in_halves(const Batch& batch, double learning_rate);
     void do_half(const HalfStep& step, int thread, int threads);
+    void loss_of_half(const HalfStep& step, int thread, Profile* laps);
+    void update_halves(const HalfStep& step, const StepInfo& info, int thread, Profile* laps);
     bool updates_at_once() const { return options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm(); }
     Segment<T> flat_memory() const;
     Segment<T> segment(const Run& run) const;
@@ -165,6 +173,7 @@ class TrainStep {
     double gradient_norm_squared();
     bool accumulate(double weight);
     void finish_accumulation();
+    StepInfo info_of(Index t, double learning_rate, double norm_squared = 0);
     StepInfo begin_update(double learning_rate, double norm_squared);
     void apply(double learning_rate);
     void plan_parts(int threads);

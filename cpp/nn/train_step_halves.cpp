@@ -13,6 +13,7 @@ namespace {
 
 // Steps of a run that pay for sending parameters and slots to their owners and bringing them home.
 constexpr Index fewest_steps = 16;
+constexpr Index last_updated = 1;  // layer of a step
 
 }  // namespace
 
@@ -40,6 +41,14 @@ bool TrainStep<T>::goes_on_in_halves(const Data<T>& data, Index rows) {
            takes_halves(rows);
 }
 
+// The other thread may still read what a step of another kind changes first: scales of rows.
+template <class T>
+void TrainStep<T>::let_halves_end() {
+    if (halves_ != nullptr && halves_->away()) {
+        wait_for_others();
+    }
+}
+
 template <class T>
 void TrainStep<T>::bring_home() {
     if (halves_ == nullptr || !halves_->away()) {
@@ -65,8 +74,9 @@ void TrainStep<T>::plan_halves() {
         StageParts& layers = half_parts_[static_cast<std::size_t>(thread)];
         layers.resize(static_cast<std::size_t>(halves_->layers()));
         for (Index layer = 0; layer < halves_->layers(); ++layer) {
+            const auto when = static_cast<std::size_t>(halves_->sends(halves_->layers() - 1) ? last_updated : layer);
             for (const auto& own : halves_->own(thread, layer)) {
-                add_part(layers[static_cast<std::size_t>(layer)], segments[static_cast<std::size_t>(own.segment)], own.elements);
+                add_part(layers[when], segments[static_cast<std::size_t>(own.segment)], own.elements);
             }
         }
     }
@@ -94,7 +104,7 @@ void TrainStep<T>::take_last_lines(int thread) {
 template <class T>
 LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate) {
     if (halves_ == nullptr) {
-        halves_ = std::make_unique<Halves<T>>(*network_);
+        halves_ = std::make_unique<Halves<T>>(*network_, loss_->wants_padding(network_->outputs()));
         plan_halves();
     }
     if (!halves_->holds(*batch.data, batch.rows)) {
@@ -105,10 +115,12 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
         halves_->send(slots_);
     }
     const std::uint64_t turn = meeting_.begin(2);
+    const bool gathered = std::exchange(gathered_in_halves_, false);
     HalfStep& step = half_steps_[static_cast<std::size_t>(turn / 2 % 2)];
-    step = {this,  &batch, batch.data, batch.order, batch.row_scale, turn, learning_rate, std::exchange(gathered_in_halves_, false),
-            false, {}};
+    step = {this, &batch, batch.data, batch.order, batch.row_scale, batch.weight, turn, learning_rate, gathered, false, false, t_ + 1, {}};
     if (halves_->takes_next(batch.next)) {
+        // Where each thread has all weights that it reads, no rule moves scalars on, and nothing can fail.
+        step.meets_once = halves_->sends_all() && batch.weight == nullptr && scalars_.empty() && halves_->repeats(gathered);
         step.next = batch.next;
         step.begins_next = steps_left_ > 1;  // else it goes another way
         gathered_in_halves_ = true;
@@ -130,6 +142,10 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     Profile* laps = thread == 0 ? network_->profile() : nullptr;
     std::exception_ptr error =
         meeting_.arrive_after(step.turn, thread, [&] { halves.begin(thread, *step.data, step.order, step.gathered, laps); });
+    const bool early = !error && meeting_.has_arrived(step.turn, 1 - thread);
+    if (early) {
+        halves.ask_for_sums(thread);  // they come while the next rows are gathered
+    }
     if (!error && step.next.count > 0) {
         halves.gather_next(thread, *step.data, step.next, laps);
     }
@@ -141,20 +157,35 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     if (!begun) {
         return;
     }
+    if (!early) {
+        halves.ask_for_sums(thread);
+    }
+    if (step.meets_once) {
+        loss_of_half(step, thread, laps);
+        const double loss = mean_of_rows<T>(nullptr, static_cast<double>(halves.rows()), halves.rows(), halves.row_loss(thread)).value;
+        halves.backward(thread, laps);
+        halves.weight_gradient(thread, 0, laps);
+        if (thread == 0) {
+            half_.loss = {loss, static_cast<double>(halves.rows())};
+            half_.whole = true;
+            t_ = std::isfinite(loss) ? step.t : t_;
+        }
+        if (std::isfinite(loss)) {
+            update_halves(step, info_of(step.t, step.learning_rate), thread, laps);
+        }
+        return;
+    }
     const std::uint64_t read = step.turn + 1;
     error = meeting_.arrive_after(read, thread, [&] {
-        halves.forward(thread, laps);
-        evaluate_rows<T>(*loss_, 0, halves.rows(), halves.output(thread), halves.target(thread), step.row_scale, halves.row_loss(thread),
-                         halves.output_gradient(thread));
+        loss_of_half(step, thread, laps);
         if (thread == 0) {
             const Batch& batch = *step.batch;
-            half_.loss = mean_of_rows(batch.weight, batch.total_weight, batch.rows, halves.row_loss(0), halves.row_scratch(0));
+            half_.loss = mean_of_rows(batch.weight, batch.total_weight, batch.rows, halves.row_loss(0));
             half_.finite = std::isfinite(half_.loss.value);
             if (half_.finite) {
                 half_.info = begin_update(step.learning_rate, 0);
             }
         }
-        lap(laps, Phase::loss, 0, halves.rows());
         halves.backward(thread, laps);
     });
     if (error) {
@@ -166,41 +197,59 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     if (thread == 0) {
         half_.whole = whole;
     }
-    if (!whole || !half_.finite) {
-        return;
+    if (whole && half_.finite) {
+        take_last_lines(thread);
+        update_halves(step, half_.info, thread, laps);
     }
-    take_last_lines(thread);
+}
+
+template <class T>
+void TrainStep<T>::loss_of_half(const HalfStep& step, int thread, Profile* laps) {
+    Halves<T>& halves = *halves_;
+    halves.forward(thread, laps);
+    evaluate_rows<T>(*loss_, 0, halves.rows(), halves.output(thread), halves.target(thread), step.row_scale, halves.row_loss(thread),
+                     halves.output_gradient(thread));
+    clear_weightless<T>(step.weight, halves.output_gradient(thread));
+    lap(laps, Phase::loss, 0, halves.rows());
+}
+
+// First what both may read: while a store waits until the other core gives up its line, those behind it wait as well, and at the end of a
+// step the signal to begin the next one.
+template <class T>
+void TrainStep<T>::update_halves(const HalfStep& step, const StepInfo& info, int thread, Profile* laps) {
+    Halves<T>& halves = *halves_;
     const auto update = [&](Index layer) {
         if (layer > 0) {
             halves.weight_gradient(thread, layer, laps);
         }
-        update_half(half_.info, thread, layer);
+        update_half(info, thread, layer);
         lap(laps, Phase::update);
     };
-    // First what both may read: while a store waits until the other core gives up its line, those behind it wait as well, and at the end
-    // of a step the signal to begin the next one.
     for (Index layer = halves.layers(); layer-- > 2;) {
         update(layer);
     }
     update(0);
-    update(1);
+    update(last_updated);
     halves.end(thread);
     if (step.begins_next && thread > 0) {
         halves.begin_ahead(thread);
     }
 }
 
-#define FASTOPT_INSTANTIATE(T)                                             \
-    template bool TrainStep<T>::may_take_halves(Index) const;              \
-    template double TrainStep<T>::least_team_work(Index, Index) const;     \
-    template bool TrainStep<T>::takes_halves(Index);                       \
-    template bool TrainStep<T>::goes_on_in_halves(const Data<T>&, Index);  \
-    template void TrainStep<T>::bring_home();                              \
-    template void TrainStep<T>::plan_halves();                             \
-    template void TrainStep<T>::update_half(const StepInfo&, int, Index);  \
-    template void TrainStep<T>::take_last_lines(int);                      \
-    template LossValue TrainStep<T>::step_in_halves(const Batch&, double); \
-    template void TrainStep<T>::do_half(const HalfStep&, int, int);
+#define FASTOPT_INSTANTIATE(T)                                                \
+    template bool TrainStep<T>::may_take_halves(Index) const;                 \
+    template double TrainStep<T>::least_team_work(Index, Index) const;        \
+    template bool TrainStep<T>::takes_halves(Index);                          \
+    template bool TrainStep<T>::goes_on_in_halves(const Data<T>&, Index);     \
+    template void TrainStep<T>::let_halves_end();                             \
+    template void TrainStep<T>::bring_home();                                 \
+    template void TrainStep<T>::plan_halves();                                \
+    template void TrainStep<T>::update_half(const StepInfo&, int, Index);     \
+    template void TrainStep<T>::take_last_lines(int);                         \
+    template LossValue TrainStep<T>::step_in_halves(const Batch&, double);    \
+    template void TrainStep<T>::do_half(const HalfStep&, int, int);           \
+    template void TrainStep<T>::loss_of_half(const HalfStep&, int, Profile*); \
+    template void TrainStep<T>::update_halves(const HalfStep&, const StepInfo&, int, Profile*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
 
