@@ -428,6 +428,18 @@ def test_permutation_is_the_order_of_the_epoch():
     assert shown == core.permutation(9, 5, 3).tolist()
 
 
+def test_orders_of_several_epochs(cut_for_threads):
+    """Each is that of its epoch, whichever thread draws it."""
+    for n, dtype in ((0, np.int32), (1, np.int32), (700, np.int32), (70_000, np.int32)):
+        for threads in (1, 3):
+            cut_for_threads(threads)
+            orders = core.permutations(n, 5, 2, 7)
+            assert orders.shape == (7, n)
+            assert orders.dtype == dtype
+            for epoch, order in enumerate(orders, 2):
+                np.testing.assert_array_equal(order, core.permutation(n, 5, epoch))
+
+
 def test_what_a_run_of_steps_refuses():
     """Rows outside the table, and labels outside the outputs in the rows that it would read; nothing is changed then."""
     x, y = np.ones((10, 3), np.float32), np.zeros(10, np.int32)

@@ -54,15 +54,19 @@ py::dict build_info() {
     return info;
 }
 
+constexpr double work_of_draw = 30;  // in the unit of parallel_for
+
 template <class I>
 py::array permutations_array(Index n, std::uint64_t seed, std::uint64_t epoch, Index count) {
     py::array_t<I> out({count, n});
     I* data = out.mutable_data();
     {
         const py::gil_scoped_release release;
-        for (Index i = 0; i < count; ++i) {
-            permutation(n, seed, epoch + static_cast<std::uint64_t>(i), data + i * n);
-        }
+        parallel_for(count, 1, work_of_draw * static_cast<double>(count * n), [=](Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) {
+                permutation(n, seed, epoch + static_cast<std::uint64_t>(i), data + i * n);
+            }
+        });
     }
     return std::move(out);
 }

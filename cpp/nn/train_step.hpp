@@ -132,18 +132,18 @@ class TrainStep {
     // step behind.
     struct alignas(cache_line) HalfStep {
         TrainStep* self;
-        const Batch* batch;  // of thread 0
         const Data<T>* data;
         const Index* order;
         const T* row_scale;
-        const T* weight;
         std::uint64_t turn;  // of the meeting for partial sums; the one after it says that weights of a third layer have been read
         double learning_rate;
+        Index t;           // of the update
         bool gathered;     // as the next rows of the step before
         bool begins_next;  // whoever is through begins the next one without being told
         bool meets_once;   // for the partial sums alone
-        Index t;           // of the update
-        Rows next;
+        alignas(cache_line) Rows next;
+        const T* weight;
+        const Batch* batch;  // of thread 0
         void operator()(int thread, int threads) { self->do_half(*this, thread, threads); }
     };
 

@@ -117,7 +117,7 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     const std::uint64_t turn = meeting_.begin(2);
     const bool gathered = std::exchange(gathered_in_halves_, false);
     HalfStep& step = half_steps_[static_cast<std::size_t>(turn / 2 % 2)];
-    step = {this, &batch, batch.data, batch.order, batch.row_scale, batch.weight, turn, learning_rate, gathered, false, false, t_ + 1, {}};
+    step = {this, batch.data, batch.order, batch.row_scale, turn, learning_rate, t_ + 1, gathered, false, false, {}, batch.weight, &batch};
     if (halves_->takes_next(batch.next)) {
         // Where each thread has all weights that it reads, no rule moves scalars on, and nothing can fail.
         step.meets_once = halves_->sends_all() && batch.weight == nullptr && scalars_.empty() && halves_->repeats(gathered);
