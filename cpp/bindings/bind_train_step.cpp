@@ -69,7 +69,9 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     lap(self.network().profile(), Phase::python);
     double loss = 0;
     run(self, 1, data.x.rows, [&](Index) {
-        loss = self.step(data, nullptr, data.x.rows, learning_rate).value;
+        Rows rows;
+        rows.count = data.x.rows;
+        loss = self.step(data, rows, learning_rate).value;
         return true;
     });
     return loss;
@@ -160,9 +162,9 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     Range now = walk.next();
     return run(self, rate.size, batch_size, [&](Index s) {
         const Range after = s + 1 < rate.size ? walk.next() : Range{now.end, now.end};
-        const Index* batch = self.batch_order(rows.data, rows.size, now.begin - before, now.size());
+        const Rows batch(rows.data + (now.begin - before), now.size());
         const Rows next(rows.data + (after.begin - before), after.size());
-        const LossValue loss = self.step(data, batch, now.size(), rate.data[s], next);
+        const LossValue loss = self.step(data, batch, rate.data[s], next, rows.size - (now.end - before));
         loss_out.data[s] = loss.value;
         weight_out.data[s] = loss.weight;
         now = after;

@@ -87,6 +87,7 @@ void Halves<T>::forget_tapes() {
         half(t).next().tapes->forget();
         half(t).batch().crossing = t;
         half(t).next().crossing = 1 - t;
+        half(t).batch().repeats = half(t).next().repeats = false;
     }
 }
 
@@ -306,9 +307,12 @@ void Halves<T>::gather_next(int thread, const Data<T>& data, const Rows& next, P
 }
 
 template <class T>
-bool Halves<T>::repeats(bool gathered) const {
-    const auto which = static_cast<std::size_t>(gathered ? 1 - half(0).now : half(0).now);
-    return half(0).gathered[which].tapes->complete() && half(1).gathered[which].tapes->complete();
+bool Halves<T>::repeats(bool gathered) {
+    Half& mine = half(0);
+    const auto which = static_cast<std::size_t>(gathered ? 1 - mine.now : mine.now);
+    bool& known = mine.gathered[which].repeats;  // the other thread's lines are not read in every step
+    known = known || (mine.gathered[which].tapes->complete() && half(1).gathered[which].tapes->complete());
+    return known;
 }
 
 template <class T>

@@ -61,7 +61,7 @@ class Halves {
     bool takes_next(const Rows& next) const { return next.count == rows_; }
     // Whether a step has nothing left to ask or to keep, so that no thread can fail in it. By thread 0, before it begins: the other one
     // may be ahead already, but what it keeps of such a step it has kept two steps before.
-    bool repeats(bool gathered) const;
+    bool repeats(bool gathered);
     void gather_next(int thread, const Data<T>& data, const Rows& next, Profile* profile);
     // Asks for the other thread's part of the sums, once that is there and before `forward`.
     void ask_for_sums(int thread);
@@ -104,6 +104,7 @@ class Halves {
         Target<T> target;
         std::unique_ptr<PartTapes> tapes;  // of a step over these rows
         int crossing = 0;                  // where this thread's part of the sums goes then; that of the other thread is in the other
+        bool repeats = false;              // both threads have kept such a step
     };
     // Weight or bias of one of these layers: as many rows of the flat buffer, a stride apart, that lie side by side in memory of
     // their owner.

@@ -78,8 +78,8 @@ class Network {
     // then, when all have, its part of every weight gradient. `begin_step` says how many threads are worth it; with 1 the layers share
     // their products, and `forward_rows` of all rows and `backward` are the step.
     int begin_step(Index rows);
-    // The same where the step before was one of as many rows and nothing else has been done since.
-    void begin_again(Index rows) { begin_pass(rows, true); }
+    // Of a training forward that somebody else computes (nn/halves.hpp), where the one before was of as many rows.
+    void count_step() { ++training_step_; }
     // The rows of the input that a thread gathers, and where to: its own, or of a small batch all into a matrix of its own. Both cores read
     // a row for the weight gradient, and a store to a line that another core has read waits.
     Range input_rows(Range mine) const { return own_inputs() ? Range{0, trained_rows_} : mine; }

@@ -182,19 +182,20 @@ void TrainStep<T>::reset() {
 }
 
 template <class T>
-LossValue TrainStep<T>::step(const Data<T>& data, const Index* order, Index rows, double learning_rate, const Rows& next) {
+LossValue TrainStep<T>::step(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next, Index behind) {
     check(loss_ != nullptr, "this trainer has a loss written in Python");
     check_training_point();
     steps_left_ = std::max<Index>(steps_left_ - 1, 0);
     LossValue loss;
-    if (goes_on_in_halves(data, rows)) {
-        network_->begin_again(rows);
-        loss = step_in_halves(alike(data, order, rows, next), learning_rate);
+    if (goes_on_in_halves(data, rows.count)) {
+        network_->count_step();
+        const Index* order = gathered_in_halves_ ? nullptr : order_of(rows, behind);
+        loss = step_in_halves(alike(data, order, rows.count, next), learning_rate);
     } else {
         let_halves_end();
-        const Batch batch = prepare(data, order, rows, next);
-        const int threads = network_->begin_step(rows);
-        if (takes_halves(rows)) {
+        const Batch batch = prepare(data, order_of(rows, behind), rows.count, next);
+        const int threads = network_->begin_step(rows.count);
+        if (takes_halves(rows.count)) {
             loss = step_in_halves(batch, learning_rate);
         } else {
             bring_home();
@@ -310,14 +311,19 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
     return shared.loss;
 }
 
+// Short numbers are widened, some thousand at a time, into memory that lasts until the next call.
 template <class T>
-const Index* TrainStep<T>::batch_order(const std::int32_t* rows, Index total, Index first, Index count) {
-    if (first < widened_.begin || first + count > widened_.end) {
-        widened_ = {first, std::min(total, first + std::max(count, widened_rows))};
-        batch_order_.reserve(widened_.size());
-        std::copy(rows + widened_.begin, rows + widened_.end, batch_order_.data());
+const Index* TrainStep<T>::order_of(const Rows& rows, Index behind) {
+    if (rows.narrow == nullptr) {
+        return rows.wide;
     }
-    return batch_order_.data() + (first - widened_.begin);
+    const std::int32_t* const known = widened_.narrow;
+    if (known == nullptr || rows.narrow < known || rows.narrow + rows.count > known + widened_.count) {
+        widened_ = {rows.narrow, rows.count + std::min(behind, std::max<Index>(0, widened_rows - rows.count))};
+        batch_order_.reserve(widened_.count);
+        widened_.copy_to(batch_order_.data());
+    }
+    return batch_order_.data() + (rows.narrow - widened_.narrow);
 }
 
 // A batch of as many rows as the one before, of which none has a weight.

@@ -54,18 +54,15 @@ class TrainStep {
     bool has_averages() const { return options_.ema > 0; }
     void reset();
 
-    // One step on `rows` rows of `data`: those named by `order`, or the first ones. A loss that is not finite is returned, and nothing
-    // else has changed. What the next step will take of the same data may be named, if the errand is withdrawn before any other step.
-    LossValue step(const Data<T>& data, const Index* order, Index rows, double learning_rate, const Rows& next = {});
+    // One step on these rows of `data`, or on so many first ones where they have no numbers. A loss that is not finite is returned, and
+    // nothing else has changed. What the next step will take of the same data may be named, if the errand is withdrawn before any other
+    // step, and how many rows follow in the same order.
+    LossValue step(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next = {}, Index behind = 0);
     // Gathering that next batch, for threads that wait; over before the data is.
     Errand& errand() { return next_batch_.errand(); }
-    // `count` rows from `first` on of `rows`, as `step` reads them: short indices are widened, some thousand at a time, into memory that
-    // lasts until the next call.
-    const Index* batch_order(const Index* rows, Index, Index first, Index) { return rows + first; }
-    const Index* batch_order(const std::int32_t* rows, Index total, Index first, Index count);
     // Before the first batch of other rows, and before so many steps.
     void begin_run(Index steps) {
-        widened_ = {0, 0};
+        widened_ = {};
         steps_left_ = steps;
     }
     // Weights and slots that are with the threads that own them come back to the flat buffers; after an error, else it is done at the end
@@ -151,6 +148,7 @@ class TrainStep {
 
     Run run_of(const SegmentInfo& info) const;
     void plan_runs();
+    const Index* order_of(const Rows& rows, Index behind);
     Batch alike(const Data<T>& data, const Index* order, Index rows, const Rows& next) const;
     Batch prepare(const Data<T>& data, const Index* order, Index rows, const Rows& next);
     void gather_rows(const Batch& batch, Range rows, int thread);
@@ -209,7 +207,7 @@ class TrainStep {
     BatchTargets<T> targets_;
     NextBatch<T> next_batch_;
     Buffer<Index> batch_order_;
-    Range widened_{0, 0};  // what it holds
+    Rows widened_;  // what it holds
     std::vector<T> weights_;
     Buffer<T> loss_scratch_;
     Index scaled_rows_ = -1;  // rows whose scale it holds, when no row has a weight

@@ -84,8 +84,10 @@ void TrainStep<T>::plan_halves() {
 
 template <class T>
 void TrainStep<T>::update_half(const StepInfo& info, int thread, Index layer) {
-    update_parts(info, halves_->sends(layer) ? halves_->own_memory(thread) : flat_memory(),
-                 half_parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(layer)]);
+    const std::vector<PartRun>& parts = half_parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(layer)];
+    if (!parts.empty()) {
+        update_parts(info, halves_->sends(layer) ? halves_->own_memory(thread) : flat_memory(), parts);
+    }
 }
 
 // Of the third layer what a thread updates next and the other has read.
