@@ -119,6 +119,17 @@ void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation 
 }
 
 template <class T>
+void dense_backward(In<T> x, In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, Out<T> grad_weight,
+                    T* scratch, Tape* tape) {
+    if (is_thin(weight.cols) && weight.cols > 0 && x.padded && grad_x.padded) {
+        make_call(tape, [=] { thin_backward<T>(x, grad_a, weight, grad_x, slope, slope_source, grad_weight, scratch); });
+        return;
+    }
+    dense_backward_input<T>(grad_a, weight, grad_x, slope, slope_source, scratch, Precision::full, tape);
+    dense_backward_weight<T>(x, grad_a, grad_weight, scratch, Precision::full, {}, tape);
+}
+
+template <class T>
 void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch, Precision precision) {
     Product<T> product = product_of<T>(a, b, c, rows, c.cols, inner);
     product.accumulate = true;
@@ -146,15 +157,17 @@ void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                                           \
-    template Index dense_scratch<T>(Index, Index, Index, int);                                                                           \
-    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision, Matrix<T>, \
-                                   Tape*);                                                                                               \
-    template void dense_forward_onto<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*,  \
-                                        Tape*);                                                                                          \
-    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>, Tape*);                  \
-    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision, Tape*);  \
-    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*, Precision);                     \
+#define FASTOPT_INSTANTIATE(T)                                                                                                            \
+    template Index dense_scratch<T>(Index, Index, Index, int);                                                                            \
+    template void dense_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*, Precision, Matrix<T>,  \
+                                   Tape*);                                                                                                \
+    template void dense_forward_onto<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*,   \
+                                        Tape*);                                                                                           \
+    template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>, Tape*);                   \
+    template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision, Tape*);   \
+    template void dense_backward<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, Matrix<T>, T*, \
+                                    Tape*);                                                                                               \
+    template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*, Precision);                      \
     template void outer_rows<T>(ConstMatrix<T>, ConstMatrix<T>, bool, Matrix<T>);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

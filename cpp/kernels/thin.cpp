@@ -137,6 +137,50 @@ FASTOPT_INLINE void input_columns(const ConstMatrix<T>& grad, const T* columns, 
     }
 }
 
+// So many Vecs of columns of both gradients, from column j on: rows of grad_x, and the sums over all rows, from zero on as in a product, as
+// rows of `sums`, `width` apart.
+template <class T, Index Units, bool Relu, Index Vecs>
+FASTOPT_INLINE void both_columns(const ConstMatrix<T>& x, const ConstMatrix<T>& grad, const T* columns, Index width,
+                                 const Matrix<T>& grad_x, Index j, T* sums) {
+    Vec<T> column[Units][Vecs];
+    Vec<T> sum[Units][Vecs];
+#pragma GCC unroll 4
+    for (Index u = 0; u < Units; ++u) {
+#pragma GCC unroll 2
+        for (Index v = 0; v < Vecs; ++v) {
+            column[u][v] = simd::load(columns + u * width + j + v * lanes<T>);
+            sum[u][v] = simd::zero<T>();
+        }
+    }
+    const Index ldf = grad.ld;
+    const Index ldx = x.ld;
+    const Index ldo = grad_x.ld;
+    const T* from = grad.data;
+    const T* input = x.data + j;
+    T* out = grad_x.data + j;
+    for (Index i = grad.rows; i > 0; --i, from += ldf, input += ldx, out += ldo) {
+#pragma GCC unroll 2
+        for (Index v = 0; v < Vecs; ++v) {
+            const Vec<T> in = simd::load(input + v * lanes<T>);
+            Vec<T> to = simd::zero<T>();
+#pragma GCC unroll 4
+            for (Index u = 0; u < Units; ++u) {
+                const Vec<T> factor = simd::set1(from[u]);
+                to = simd::fma(factor, column[u][v], to);
+                sum[u][v] = simd::fma(factor, in, sum[u][v]);
+            }
+            simd::store(out + v * lanes<T>, Relu ? simd::keep(simd::less(simd::zero<T>(), in), to) : to);
+        }
+    }
+#pragma GCC unroll 4
+    for (Index u = 0; u < Units; ++u) {
+#pragma GCC unroll 2
+        for (Index v = 0; v < Vecs; ++v) {
+            simd::store(sums + u * width + j + v * lanes<T>, sum[u][v]);
+        }
+    }
+}
+
 // Rows of the gradient of the input, each of so many Vecs, that stay in L1 until all of their columns are there.
 constexpr Index rows_at_once(Index vecs) { return std::max<Index>(1, 16384 / cache_line / std::max<Index>(1, vecs)); }
 
@@ -177,8 +221,9 @@ void input_rows(const ConstMatrix<T>& grad, const T* columns, Index width, const
 template <class T>
 Index thin_scratch(Index rows, Index inputs, Index units, int threads) {
     const Index width = round_up(inputs, lanes<T>);
-    // Forward and the input gradient keep the columns of W; the weight gradient itself transposed, and a product's scratch.
-    return std::max(units * width, units * padded_ld<T>(inputs) + product_scratch<T>(units, inputs, rows, threads));
+    // Forward and the input gradient keep the columns of W, both gradients in one pass those of the weight gradient too; the weight
+    // gradient alone itself transposed, and a product's scratch.
+    return std::max(2 * units * width, units * padded_ld<T>(inputs) + product_scratch<T>(units, inputs, rows, threads));
 }
 
 template <class T>
@@ -254,10 +299,42 @@ void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation s
     });
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                                                     \
-    template Index thin_scratch<T>(Index, Index, Index, int);                                                      \
-    template void thin_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*); \
-    template void narrow_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Tape*);                 \
+template <class T>
+void thin_backward(In<T> x, In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, Out<T> grad_weight,
+                   T* scratch) {
+    const Index width = round_up(weight.rows, lanes<T>);
+    const T* const columns = split_columns<T>(weight, width, scratch);
+    T* const sums = scratch + weight.cols * width;
+    with_units<max_thin>(weight.cols, [=](auto units) {
+        constexpr Index count = decltype(units)::value;
+        constexpr Index most = Vec<T>::packets == 1 || count == 1 ? 2 : 1;  // whose sums stay in registers
+        const bool joined = slope == Activation::relu && slope_source.data == x.data;
+        Index j = 0;
+        const auto pass = [&](auto vecs) {
+            constexpr Index step = decltype(vecs)::value;
+            for (; j + step * lanes<T> <= width; j += step * lanes<T>) {
+                joined ? both_columns<T, count, true, step>(x, grad_a, columns, width, grad_x, j, sums)
+                       : both_columns<T, count, false, step>(x, grad_a, columns, width, grad_x, j, sums);
+            }
+        };
+        pass(std::integral_constant<Index, most>{});
+        pass(std::integral_constant<Index, 1>{});
+        if (!joined && slope != Activation::identity) {
+            activation_backward_tile(slope, slope_source.data, slope_source.ld, grad_x.data, grad_x.ld, grad_x.rows, width / lanes<T>);
+        }
+    });
+    if (weight.cols == 1) {
+        std::copy(sums, sums + weight.rows, grad_weight.data);
+    } else {
+        join_columns<T>(sums, width, grad_weight);
+    }
+}
+
+#define FASTOPT_INSTANTIATE(T)                                                                                                            \
+    template Index thin_scratch<T>(Index, Index, Index, int);                                                                             \
+    template void thin_forward<T>(ConstMatrix<T>, ConstMatrix<T>, const T*, Activation, Matrix<T>, Matrix<T>, T*);                        \
+    template void narrow_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Tape*);                                        \
+    template void thin_backward<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, Matrix<T>, T*); \
     template void thin_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

@@ -27,6 +27,11 @@ void thin_forward(In<T> x, In<T> weight, const T* bias, Activation activation, O
 template <class T>
 void narrow_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch, Tape* tape);
 
+// Both gradients of a thin layer in one pass over the rows of x, by this thread; x, grad_x and slope_source are padded.
+template <class T>
+void thin_backward(In<T> x, In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, Out<T> grad_weight,
+                   T* scratch);
+
 template <class T>
 void thin_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch);
 

@@ -358,6 +358,12 @@ void Halves<T>::backward(int thread, Profile* profile) {
             make_call(tape, [=] { activation_backward<T>(activation, source, grad); });
         }
         for (Index l = last; l > 0; --l) {
+            if (both_at_once(l, profile)) {
+                dense_backward<T>(activations(thread, l - 1), gradients(thread, l), weight(thread, l, mine.parameters),
+                                  gradients(thread, l - 1), layer(l - 1).activation(), slope_source(thread, l - 1),
+                                  weight(thread, l, mine.parameter_gradients), mine.scratch.data(), tape);
+                continue;
+            }
             dense_backward_input<T>(gradients(thread, l), sends(l) ? weight(thread, l, mine.parameters) : layer(l).weight(),
                                     gradients(thread, l - 1), layer(l - 1).activation(), slope_source(thread, l - 1), mine.scratch.data(),
                                     Precision::full, tape);
@@ -368,18 +374,21 @@ void Halves<T>::backward(int thread, Profile* profile) {
 
 template <class T>
 void Halves<T>::weight_gradient(int thread, Index number, Profile* profile) {
-    tapes(thread).part(weight_part + static_cast<int>(number), [&](Tape* tape) { ask_weight_gradient(thread, number, tape); });
+    tapes(thread).part(weight_part + static_cast<int>(number), [&](Tape* tape) { ask_weight_gradient(thread, number, profile, tape); });
     lap(profile, Phase::weight_gradient, layer(number).number(), rows_);
 }
 
 template <class T>
-void Halves<T>::ask_weight_gradient(int thread, Index number, Tape* tape) {
+void Halves<T>::ask_weight_gradient(int thread, Index number, Profile* profile, Tape* tape) {
     Half& mine = half(thread);
     const auto at = static_cast<std::size_t>(number);
     const Matrix<T> grad = gradients(thread, number);
     const ConstMatrix<T> x = number == 0 ? input(thread) : activations(thread, number - 1);
     if (sends(number)) {
-        dense_backward_weight<T>(x, grad, weight(thread, number, mine.parameter_gradients), mine.scratch.data(), Precision::full, {}, tape);
+        if (!both_at_once(number, profile)) {
+            dense_backward_weight<T>(x, grad, weight(thread, number, mine.parameter_gradients), mine.scratch.data(), Precision::full, {},
+                                     tape);
+        }
         if (T* const sums = bias(thread, number, mine.parameter_gradients); sums != nullptr) {
             make_call(tape, [=] { column_sums<T>(grad, sums); });
         }

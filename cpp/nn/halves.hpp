@@ -156,6 +156,8 @@ class Halves {
     Matrix<T> activations(int thread, Index number) const { return view_of(half(thread).activations, number); }
     Matrix<T> gradients(int thread, Index number) const { return view_of(half(thread).gradients, number); }
     void gather_rows(Gathered& to, const Data<T>& data, const Index* order) const;
+    // Whether both gradients of a layer are one call: behind the second one, where every thread keeps all; a profile tells them apart.
+    bool both_at_once(Index layer, const Profile* profile) const { return layer > 1 && sends(layer) && profile == nullptr; }
     Matrix<T> input(int thread) const;
     void plan_sent(int thread);
     T* sent(int thread, Index layer, bool bias, const Buffer<T>& memory) const;
@@ -166,7 +168,7 @@ class Halves {
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;
     void first_sums(int thread, Profile* profile);
-    void ask_weight_gradient(int thread, Index number, Tape* tape);
+    void ask_weight_gradient(int thread, Index number, Profile* profile, Tape* tape);
     template <class F>
     void copy_sent(F&& copy) const;
 
