@@ -1,12 +1,14 @@
 """Threads that share a trainer whose evaluation exchanges weights: whoever evaluates sees the average, whoever trains the weights."""
 
 import os
+import signal
 import threading
 
 import fastopt as fo
 import numpy as np
 import pytest
-from fastopt._turn import Turn
+from children import run_python
+from fastopt._backend import core
 from helpers import refuses
 
 AVERAGES = [{"ema": 0.9}, {"optimizer": "schedule_free_adamw"}]
@@ -17,8 +19,8 @@ def data(rows=300):
     return x, x[:, :1] * x[:, 1:2]
 
 
-def trainer_of(ema=0.0, optimizer="adam"):
-    return fo.Trainer(fo.mlp(6, [64, 64], 1, seed=2), "mse", optimizer, ema=ema)
+def trainer_of(ema=0.0, optimizer="adam", batch_norm=False):
+    return fo.Trainer(fo.mlp(6, [64, 64], 1, seed=2, batch_norm=batch_norm), "mse", optimizer, ema=ema)
 
 
 def all_at_once(*functions):
@@ -59,12 +61,12 @@ def test_evaluation_in_several_threads(options):
 def test_training_while_others_evaluate(options, how):
     """They wait for each other, and training ends where it ends alone."""
     x, y = data()
-    trainer, undisturbed = trainer_of(**options), trainer_of(**options)
+    trainer, undisturbed = trainer_of(**options, batch_norm=True), trainer_of(**options, batch_norm=True)
     done = threading.Event()
 
     def train(one):
         if how == "fit":
-            one.fit(x, y, epochs=40, validation=(x, y))
+            one.fit(x, y, epochs=40, validation=(x, y), callbacks=[fo.callbacks.GradientMonitor()])
         else:
             for _ in range(200):
                 one.step(x, y)
@@ -90,18 +92,16 @@ def test_training_while_others_evaluate(options, how):
 
 def test_who_waits_has_the_next_turn():
     """Also when the one before comes back at once."""
-    turn, order, waiting = Turn(), [], threading.Event()
+    turn, order = core.Turn(lambda: None), []
 
     def other():
-        waiting.set()
         with turn:
             order.append("other")
 
     thread = threading.Thread(target=other)
     with turn:
         thread.start()
-        waiting.wait()
-        while not turn._gate.locked():
+        while turn.waiting == 0:
             pass
         with turn:
             order.append("again")
@@ -111,26 +111,91 @@ def test_who_waits_has_the_next_turn():
     assert order == ["again", "other", "next"]
 
 
+def test_an_evaluation_that_ends_in_another_thread():
+    """As a generator's does that is collected there: others have their turn afterwards."""
+    x, y = data()
+    trainer = trainer_of(ema=0.9)
+    trainer.fit(x, y, epochs=2)
+    before = trainer.state_dict()
+    context = trainer.evaluation_weights()
+    context.__enter__()
+    assert all_at_once(lambda: context.__exit__(None, None, None)) == []
+    assert all_at_once(lambda: trainer.predict(x)) == []
+    for name, value in trainer.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
+def test_interrupts_leave_no_turn_taken():
+    """Wherever they come: the turn is free for another thread afterwards."""
+    out = run_python("""
+        import signal, threading
+        from fastopt._backend import core
+        turn = core.Turn(lambda: None)
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        def other():
+            with turn:
+                taken.append(1)
+
+        signal.signal(signal.SIGALRM, interrupt)
+        taken = []
+        for round in range(200):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 2e-4 + 1e-6 * round)
+                while True:
+                    with turn:
+                        with turn:
+                            pass
+            except KeyboardInterrupt:
+                pass
+            thread = threading.Thread(target=other, daemon=True)
+            thread.start()
+            thread.join(20)
+        print(len(taken))
+    """)
+    assert out == "200"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_has_its_turn():
-    """Though another thread of the parent had it."""
-    turn, taken, done = Turn(), threading.Event(), threading.Event()
+def test_a_child_that_is_forked_while_another_thread_evaluates():
+    """It has its turn, and the weights are those in training."""
+    out = run_python(
+        """
+        import os, signal, threading
+        import numpy as np, fastopt as fo
+        x = np.random.default_rng(0).standard_normal((64, 3)).astype("f4")
+        trainer = fo.Trainer(fo.mlp(3, [8], 1, seed=0), "mse", ema=0.9)
+        trainer.fit(x, x[:, :1], epochs=3)
+        before = trainer.network.parameters["0.weight"].copy()
+        taken, done = threading.Event(), threading.Event()
 
-    def hold():
-        with turn:
-            taken.set()
-            done.wait()
+        def hold():
+            with trainer.evaluation_weights():
+                taken.set()
+                done.wait()
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    taken.wait()
-    child = os.fork()
-    if child == 0:
-        with turn, turn:
-            os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    done.set()
-    thread.join()
+        thread = threading.Thread(target=hold)
+        thread.start()
+        taken.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            code = 1
+            try:
+                trainer.predict(x)
+                code = 7 if np.array_equal(trainer.network.parameters["0.weight"], before) and trainer.step(x, x[:, :1]) > 0 else 2
+            finally:
+                os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        done.set()
+        thread.join()
+        """,
+        PYTHONWARNINGS="default",
+    )
+    assert out == "7"
 
 
 @pytest.mark.parametrize("options", AVERAGES, ids=str)

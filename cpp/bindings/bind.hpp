@@ -14,6 +14,7 @@ namespace fastopt {
 namespace py = pybind11;
 
 void bind_runtime(py::module_& m);
+void bind_turn(py::module_& m);
 void bind_copies(py::module_& m);
 void bind_checks(py::module_& m);
 void bind_kernels(py::module_& m);

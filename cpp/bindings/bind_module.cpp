@@ -6,6 +6,7 @@
 PYBIND11_MODULE(_core, m) {
     m.doc() = "The native core of fastopt for one instruction set; use it through the fastopt package.";
     fastopt::bind_runtime(m);
+    fastopt::bind_turn(m);
     fastopt::bind_copies(m);
     fastopt::bind_checks(m);
     fastopt::bind_kernels(m);

@@ -200,6 +200,7 @@ void bind_train_step_of(py::module_& m) {
         .def_property("t", &Step::t, &Step::set_t)
         .def_property_readonly("micro_steps", &Step::micro_steps)
         .def_property_readonly("steps_in_halves", &Step::steps_in_halves)
+        .def_property_readonly("steps_meeting_once", &Step::steps_meeting_once)
         .def_property_readonly("steps_begun_ahead", &Step::steps_begun_ahead)
         .def_property_readonly("steps_repeated", &Step::steps_repeated)
         .def_property_readonly("slot_names", [](const Step& self) { return self.optimizer().slot_names(); })
@@ -271,6 +272,14 @@ void bind_train_step_of(py::module_& m) {
              })
         .def_property_readonly("swapped", &Step::swapped)
         .def_property_readonly("evaluates_averages", &Step::evaluates_averages)
+        .def("settle",
+             [](Step& self) {
+                 const py::gil_scoped_release release;
+                 const std::lock_guard<SoleUse> lock(self.network().mutex());
+                 if (self.swapped()) {
+                     self.swap_evaluation_point();
+                 }
+             })
         .def("swap_evaluation_point", [](Step& self) {
             const py::gil_scoped_release release;
             const std::lock_guard<SoleUse> lock(self.network().mutex());

@@ -7,7 +7,7 @@ Contract of arrays: inputs named here must already have the exact dtype and be C
 side checks cheaply and raises `TypeError` or `ValueError`. Friendly checking and conversion is Python's business (`_validate`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -86,6 +86,18 @@ def copy_rate(num_bytes: int, seconds: float) -> float:
 
 def crossing_cost(lines: int, seconds: float) -> tuple[float, float]:
     """Seconds of a cache line that one thread writes and another reads, when each writes so many, and of a meeting of all threads."""
+
+class Turn:
+    """A lock as a context: threads get it in the order in which they asked, one that has it may take it again, any may give it back.
+
+    `settle` is called in a forked child when another thread of its parent had it: nobody has it then.
+    """
+    def __init__(self, settle: Callable[[], None]) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: Any) -> None: ...
+    @property
+    def waiting(self) -> int:
+        """Threads that wait for it."""
 
 class ArrayCopies:
     """Copies of C-contiguous arrays that change; `restore` writes them back. Both release the GIL."""
@@ -242,6 +254,9 @@ class TrainStep_float32:
     def steps_in_halves(self) -> int:
         """Steps so far in which two threads shared the first two layers by units, as they may in the runs of small networks."""
     @property
+    def steps_meeting_once(self) -> int:
+        """Those of them in which the threads met once."""
+    @property
     def steps_begun_ahead(self) -> int:
         """Those of them that the second thread began before it was told."""
     @property
@@ -293,6 +308,8 @@ class TrainStep_float32:
     @property
     def swapped(self) -> bool:
         """Whether the network holds the weights to evaluate at."""
+    def settle(self) -> None:
+        """The weights back in their place, if they are not."""
     def swap_evaluation_point(self) -> bool:
         """Exchange the network's weights and those to evaluate at (average of ema or of a schedule-free rule); False without any."""
 

@@ -95,7 +95,7 @@ class Epochs:
         """Train, and leave a usable trainer whatever happens."""
         trainer, history = self.trainer, History()
         with trainer._turn:
-            evaluating = trainer._evaluating
+            evaluating = trainer._native.swapped
         snapshot = Snapshot(trainer)
         trainer.stop_training = False
         trainer.history.message = ""
@@ -127,7 +127,8 @@ class Epochs:
         finally:
             trainer._probe = None
             if not evaluating:
-                trainer._settle()
+                with trainer._turn:
+                    trainer._native.settle()
             if self.bar is not None:
                 self.bar.close(history.rows[-1] if history else None)
         for callback in self._callbacks:

@@ -82,7 +82,8 @@ class GradientMonitor(Callback):
             now = net.parameters[name]
             self.update_norms.setdefault(name, []).append(float(np.linalg.norm(now - before)))
             np.copyto(before, now)
-        norms = self._probe_pass(trainer)
+        with trainer._turn:
+            norms = self._probe_pass(trainer)
         for name, norm in norms.items():
             self.gradient_norms.setdefault(name, []).append(norm)
         self._judge(int(row["epoch"]), norms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from fastopt._backend import core
 from fastopt._links import AnyLoss
 from fastopt._native import TRAIN_STEP, native_loss, native_optimizer
 from fastopt._rates import Rates
-from fastopt._turn import turn_of
 from fastopt.errors import NonFiniteLossError
 from fastopt.history import History
 from fastopt.losses import Loss
@@ -130,7 +129,11 @@ class Trainer:
             fused = self._optimizer
         rule = native_optimizer(fused, network.dtype)
         self._native = TRAIN_STEP[network.dtype](network._native, native, rule, self._options)
-        self._turn = turn_of(self._native.evaluates_averages)
+        # Evaluation at averaged weights exchanges them with those in training, so threads that share a trainer take turns with every use of
+        # what is exchanged, natively or as an array. Other trainers have nothing to exchange.
+        self._turn: AbstractContextManager[None] = nullcontext()
+        if self._native.evaluates_averages:
+            self._turn = core.Turn(self._native.settle)
         self._direct: Callable[..., float] = _refuse
         if native is not None and self._memory is None:
             self._direct = self._update if self._native.evaluates_averages else self._native.step
@@ -141,7 +144,6 @@ class Trainer:
         self._pace: _fit.Pace | None = None  # of the last fit on arrays
         self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
         self._fixed_rate = self._rates.fixed
-        self._evaluating = False
 
     def _needs_rates(self, who: str) -> None:
         """Raise for a solver, on behalf of what turns learning rates."""
@@ -393,26 +395,18 @@ class Trainer:
     def evaluation_weights(self) -> Iterator[Network]:
         """Within this context the network holds the weights to evaluate at: the average of `ema` or of a schedule-free rule.
 
-        Nothing can be trained, saved, restored or reset within it; another one inside changes nothing. Other threads that train or evaluate
-        with this trainer wait until it ends.
+        Nothing can be trained, saved, restored or reset within it; another one inside changes nothing. Other threads wait until it ends
+        with what they ask of the trainer, but not with what they ask of its network, which has these weights for all.
         """
         with self._turn:
-            inside = self._evaluating
+            inside = self._native.swapped
             try:  # from the start: Ctrl-C may fall anywhere
                 if not inside:
-                    self._evaluating = True
                     self._native.swap_evaluation_point()
                 yield self._network
             finally:
                 if not inside:
-                    self._settle()
-
-    def _settle(self) -> None:
-        """The weights back in their place, if they are not."""
-        with self._turn:
-            if self._native.swapped:
-                self._native.swap_evaluation_point()
-            self._evaluating = False
+                    self._native.settle()
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         net = self._network
