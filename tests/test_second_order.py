@@ -196,3 +196,21 @@ def test_threads_do_not_change_bits():
     for product, jacobian in results[1:]:
         np.testing.assert_array_equal(product, results[0][0])
         np.testing.assert_array_equal(jacobian, results[0][1])
+
+
+def test_rows_without_weight_that_overflow():
+    """Their losses and second derivatives are infinite, and have no part in products or in training by a solver."""
+    rng = np.random.default_rng(16)
+    x, y, weight = rng.standard_normal((12, 3)), rng.integers(0, 4, (12, 1)), np.ones(12)
+    x[4], weight[4] = 1e5, 0.0
+    others = weight > 0
+    net = fo.mlp(3, [6], 1, activation="softplus", dtype="float64", seed=2)
+    net.parameters["1.weight"][:] = 1.0
+    v = rng.standard_normal(net.num_parameters)
+    assert np.isinf(fo.losses.Poisson()(net(x), y)), "no row overflows"
+    close(net.hvp("poisson", x, y, v, weight), net.hvp("poisson", x[others], y[others], v), 1e-12, "product")
+    losses = []
+    for rows in (slice(None), others):
+        trainer = fo.Trainer(net.copy(), "poisson", "lbfgs")
+        losses.append(trainer.fit(x[rows], y[rows], epochs=5, batch_size=None, sample_weight=weight[rows])["loss"])
+    close(losses[0], losses[1], 1e-9, "losses")

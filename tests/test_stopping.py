@@ -96,14 +96,15 @@ def test_the_schedule_after_a_signal(accumulate):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a timer that sends signals")
-def test_signals_are_looked_for_inside_of_long_products():
-    """Each of three products is cut in five, and their sums are those of uncut ones; between layers alone there would be two looks."""
-    out = run_python("""
+@pytest.mark.parametrize(("dtype", "rows"), [("float32", 9000), ("float64", 4500)])
+def test_signals_are_looked_for_inside_of_long_products(dtype, rows):
+    """Three products in pieces of 50 ms, with the sums of uncut ones; between layers and calls alone there would be five looks."""
+    out = run_python(f"""
         import signal
         import numpy as np, fastopt as fo
         rng = np.random.default_rng(0)
-        x, y = rng.standard_normal((4600, 2000), dtype=np.float32), rng.standard_normal((4600, 2000), dtype=np.float32)
-        net = fo.Network(2000, [fo.layers.Dense(2000, activation="relu")], seed=0)
+        x, y = (rng.standard_normal(({rows}, 2000), dtype=np.{dtype}) for _ in range(2))
+        net = fo.Network(2000, [fo.layers.Dense(2000, activation="relu")], dtype="{dtype}", seed=0)
         weight, bias = (net.parameters[name].copy() for name in ("0.weight", "0.bias"))
         seen = []
         signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
@@ -114,7 +115,7 @@ def test_signals_are_looked_for_inside_of_long_products():
         same = np.array_equal(outputs, fo.kernels.dense_forward(x, weight, bias, activation="relu"))
         uncut = fo.kernels.dense_backward(y, x, weight, bias, activation="relu")
         cut = gradient, net.gradients["0.weight"], net.gradients["0.bias"]
-        print(same, *map(np.array_equal, uncut, cut), len(seen) >= 8 or len(seen))
+        print(same, *map(np.array_equal, uncut, cut), len(seen) >= 9 or len(seen))
     """)
     assert out.split() == ["True"] * 5
 
@@ -219,6 +220,35 @@ def test_a_log_can_be_read_whatever_it_holds(tmp_path):
     assert [float(row["loss"]) for row in rows] == trainer.history["loss"]
 
 
+@pytest.mark.parametrize(("cooldown", "scales"), [(0, [1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.125]), (2, [1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25])])
+def test_the_cooldown_of_a_plateau_counts_all_epochs(cooldown, scales):
+    """Those that improve, too; and a scale that somebody made smaller is not raised to min_scale."""
+    trainer = trainer_of()
+    plateau = fo.callbacks.ReduceOnPlateau(monitor="loss", factor=0.5, patience=1, cooldown=cooldown)
+    plateau.on_fit_begin(trainer)
+    seen = []
+    for epoch, loss in enumerate([5.0, 6.0, 4.0, 3.0, 2.0, 7.0, 8.0]):
+        plateau.on_epoch_end(trainer, {"epoch": epoch, "loss": loss})
+        seen.append(trainer.rate_scale)
+    assert seen == scales
+    trainer.rate_scale = 1e-3
+    small = fo.callbacks.ReduceOnPlateau(monitor="loss", patience=1, min_scale=0.1)
+    small.on_fit_begin(trainer)
+    for epoch in range(3):
+        small.on_epoch_end(trainer, {"epoch": epoch, "loss": 1.0})
+    assert trainer.rate_scale == 1e-3
+
+
+def test_a_log_whose_last_line_was_not_written_to_its_end(tmp_path):
+    x, y = data()
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss\n0,1.5")
+    trainer_of().fit(x, y, epochs=2, callbacks=[fo.callbacks.CSVLogger(path, append=True)])
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ["epoch,loss", "0,1.5"]
+    assert [line.split(",")[0] for line in lines[2:]] == ["0", "1"]
+
+
 @pytest.mark.parametrize("options", [{"ema": 0.9}, {"optimizer": "schedule_free_adamw"}])
 def test_an_interrupt_while_average_and_weights_change_places(options, tmp_path):
     """Wherever it falls, the trainer goes on, with its weights where they were."""
@@ -230,7 +260,6 @@ def test_an_interrupt_while_average_and_weights_change_places(options, tmp_path)
     def interrupt(trainer, row):
         trainer.load_state_dict(before)
         trainer._native.swap_evaluation_point()
-        trainer._evaluating = True
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

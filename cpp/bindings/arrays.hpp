@@ -219,7 +219,8 @@ inline Source source_of(const py::handle& object, const char* name) {
     source.data = array.data();
     source.rows = array.shape(0);
     source.cols = array.shape(1);
-    check(array.size() == 0 || source.cols <= 1 || array.strides(1) == item, name, " must have contiguous rows; its shape is ", shape_text(array));
+    check(array.size() == 0 || source.cols <= 1 || array.strides(1) == item, name, " must have contiguous rows; its shape is ",
+          shape_text(array));
     check(source.rows <= 1 || (array.strides(0) % item == 0), name, " must have rows a whole number of elements apart");
     check(reinterpret_cast<std::uintptr_t>(source.data) % static_cast<std::uintptr_t>(item) == 0, name, " must be aligned");
     source.stride = source.rows <= 1 ? source.cols : array.strides(0) / item;

@@ -54,7 +54,7 @@ py::dict build_info() {
     return info;
 }
 
-constexpr double work_of_draw = 30;  // in the unit of parallel_for
+constexpr double work_of_draw = 30;  // in the unit of parallel_for: 1.5 ns on a Zen 4
 
 template <class I>
 py::array permutations_array(Index n, std::uint64_t seed, std::uint64_t epoch, Index count) {
@@ -68,7 +68,7 @@ py::array permutations_array(Index n, std::uint64_t seed, std::uint64_t epoch, I
             }
         });
     }
-    return std::move(out);
+    return std::move(out);  // into the array of any type
 }
 py::array permutations(Index n, std::uint64_t seed, std::uint64_t epoch, Index count) {
     check(n >= 0, "n must not be negative; got ", n);

@@ -87,6 +87,8 @@ class PaddedMatrix {
         buffer_.reserve(rows * ld_);
     }
     Matrix<T> view(Index rows) const { return {buffer_.data(), rows, cols_, ld_, true}; }
+    // The memory of one column as one without gaps.
+    Matrix<T> plain_column(Index rows) const { return {buffer_.data(), rows, 1, 1}; }
 
    private:
     Buffer<T> buffer_;

@@ -67,7 +67,8 @@ template <class T>
 double scale_rows(const T* weight, Index rows, T* row_scale);
 template <class T>
 LossValue mean_of_rows(const T* weight, double total, Index rows, const T* row_loss);
-// A row without weight has no part in the mean, whatever its loss is, and none in the gradient, of which 0 times infinity would be NaN.
+// A row without weight has no part in the mean, whatever its loss is, and none in its gradient with respect to the outputs, where 0 times
+// infinity would be NaN. (The gradient of weights is NaN if such a row has infinite activations.)
 template <class T>
 void clear_weightless(const T* weight, Out<T> grad);
 

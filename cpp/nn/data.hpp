@@ -61,10 +61,7 @@ class BatchTargets {
     }
 
    private:
-    Matrix<T> view(Index rows) const {
-        const Matrix<T> padded = dense_.view(rows);
-        return plain_ ? Matrix<T>{padded.data, rows, 1, 1} : padded;
-    }
+    Matrix<T> view(Index rows) const { return plain_ ? dense_.plain_column(rows) : dense_.view(rows); }
 
     PaddedMatrix<T> dense_;
     bool plain_ = false;

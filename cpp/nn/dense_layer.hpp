@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "core/aligned.hpp"
@@ -192,16 +193,28 @@ class DenseLayer final : public Layer<T> {
     // between. Each element is the same chain either way.
     template <class F>
     void in_pieces(const Pass& pass, Index rows, F&& f) const {
-        constexpr double longest = 9e9 * sizeof(float) / sizeof(T);  // operations; 40 ms on two cores with AVX-512 of a Zen 4
+        constexpr double longest = 0.05;           // seconds; a user's interrupt has 0.1
+        constexpr double assumed = 9e9 / longest;  // operations a second
         constexpr Index grain = 64;
-        const double work = 2.0 * static_cast<double>(rows) * static_cast<double>(this->inputs_) * static_cast<double>(units_);
-        const Index pieces = pass.between == nullptr ? 1 : std::max(Index{1}, static_cast<Index>(std::ceil(work / longest)));
-        const Index each = pieces == 1 ? rows : round_up(ceil_div(rows, pieces), grain);
-        for (Index begin = 0; begin < rows; begin += each) {
+        if (pass.between == nullptr) {
+            f(Range{0, rows});
+            return;
+        }
+        double& rate = pass.between->rate;
+        const double each_row = 2.0 * static_cast<double>(this->inputs_) * static_cast<double>(units_);
+        for (Index begin = 0, end = 0; begin < rows; begin = end) {
             if (begin > 0) {
-                (*pass.between)();
+                pass.between->look();
             }
-            f(Range{begin, std::min(rows, begin + each)});
+            const double most = longest * (rate > 0 ? rate : assumed) / each_row;
+            const auto pieces = static_cast<Index>(std::ceil(static_cast<double>(rows - begin) / std::max(most, 1.0)));
+            end = pieces <= 1 ? rows : std::min(rows, begin + round_up(ceil_div(rows - begin, pieces), grain));
+            const auto start = std::chrono::steady_clock::now();
+            f(Range{begin, end});
+            const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            if (const double work = each_row * static_cast<double>(end - begin); work > longest * assumed / 10) {  // else it tells little
+                rate = work / seconds;
+            }
         }
     }
     template <class M>

@@ -80,20 +80,25 @@ void Halves<T>::plan_sent(int thread) {
     }
 }
 
+// Both threads begin with the same of their two batches, with nothing done ahead and no step to repeat.
 template <class T>
-void Halves<T>::forget_tapes() {
+void Halves<T>::begin_anew() {
     for (int t = 0; t < threads; ++t) {
-        half(t).batch().tapes->forget();
-        half(t).next().tapes->forget();
-        half(t).batch().crossing = t;
-        half(t).next().crossing = 1 - t;
-        half(t).batch().repeats = half(t).next().repeats = false;
+        Half& mine = half(t);
+        mine.begun = false;
+        mine.now = 0;
+        for (Gathered& one : mine.gathered) {
+            one.tapes->forget();
+            one.repeats = false;
+        }
+        mine.batch().crossing = t;
+        mine.next().crossing = 1 - t;
     }
 }
 
 template <class T>
 void Halves<T>::reserve(const Data<T>& data, Index rows) {
-    forget_tapes();
+    begin_anew();
     const bool grows = rows > capacity_;
     rows_ = 0;  // should memory run out on the way
     capacity_ = grows ? 0 : capacity_;
@@ -137,8 +142,8 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
 // What comes out of one unit, and its gradient, as a column without gaps if that is possible: loss and products read it by whole vectors.
 template <class T>
 Matrix<T> Halves<T>::view_of(const std::vector<PaddedMatrix<T>>& of_layers, Index number) const {
-    const Matrix<T> view = of_layers[static_cast<std::size_t>(number)].view(rows_);
-    return plain_output_ && number == layers() - 1 ? Matrix<T>{view.data, view.rows, 1, 1} : view;
+    const PaddedMatrix<T>& matrix = of_layers[static_cast<std::size_t>(number)];
+    return plain_output_ && number == layers() - 1 ? matrix.plain_column(rows_) : matrix.view(rows_);
 }
 
 template <class T>
@@ -188,11 +193,10 @@ void Halves<T>::copy_sent(F&& copy) const {
 
 template <class T>
 void Halves<T>::send(const std::vector<Buffer<T>>& slots) {
-    forget_tapes();
+    begin_anew();
     slots_ = slots.size();
     for (int t = 0; t < threads; ++t) {
         Half& mine = half(t);
-        mine.begun = false;
         mine.parameters.reserve(mine.sent_size);
         mine.parameter_gradients.reserve(mine.sent_size);
         for (std::size_t s = 0; s < slots_; ++s) {

@@ -1,8 +1,8 @@
 // A step of a small network on two threads that share its first two layers by units: each owns half of the units of the first layer, the
 // weights into them and those out of them. It computes its part of the sums of the second layer over all rows; these parts are all that
-// crosses between the cores, and the threads meet once. What follows, little in such a network, both compute for themselves, but for the
-// gradients of its weights, unless these are so few that both keep all of them. (A column-parallel layer and a row-parallel one: Shoeybi et
-// al. 2019, Megatron-LM, section 3.)
+// crosses between the cores, and the threads meet for them. What follows, little in such a network, both compute for themselves, but for
+// the gradients of its weights, unless these are so few that both keep all of them; else they meet again before these weights change. (A
+// column-parallel layer and a row-parallel one: Shoeybi et al. 2019, Megatron-LM, section 3.)
 //
 // Against threads that take rows of their own, a third of the cache lines cross or fewer. Passing one on takes 7 ns where the cores share a
 // cache and 27 where they do not (Zen 3, 276 lines in a loop). Stores wait for their lines in order, reads do not: so the two places where
@@ -50,7 +50,7 @@ class Halves {
     bool away() const { return away_; }
 
     // A step, by each thread, in this order. Before `forward` both have been through `begin`; before either changes weights of the third
-    // layer both have been through `backward`.
+    // layer, unless all are sent, both have been through `backward`.
     Index rows() const { return rows_; }
     // Up to the partial sums; `gathered`: of the rows that gather_next was given last, else of those in `order`.
     void begin(int thread, const Data<T>& data, const Index* order, bool gathered, Profile* profile);
@@ -148,7 +148,7 @@ class Halves {
 
     Half& half(int thread) const { return *halves_[static_cast<std::size_t>(thread)]; }
     PartTapes& tapes(int thread) const { return *half(thread).batch().tapes; }
-    void forget_tapes();
+    void begin_anew();
     const DenseLayer<T>& layer(Index number) const { return *layers_[static_cast<std::size_t>(number)]; }
     Range segments_of(Index layer) const { return network_.segments_of(network_.first_of_halves() + layer); }
     Range units(int thread) const { return thread == 0 ? Range{0, split_} : Range{split_, layer(0).outputs()}; }

@@ -18,18 +18,24 @@
 
 namespace fastopt {
 
+// What a long step does between parts of what takes long: it may throw, which ends the step. And how fast the last such part was, in
+// operations a second; 0: unknown.
+struct Interlude {
+    std::function<void()> look;
+    double rate = 0;
+};
+
 // One forward, and the backward that belongs to it.
 struct Pass {
     bool training = false;
     std::uint64_t seed = 0;
     std::uint64_t step = 0;  // training forwards so far, from 1: keys random masks
     Precision precision = Precision::full;
-    Profile* profile = nullptr;  // null: off
-    Index first = 0;             // row of the batch at which the rows of a training pass begin
-    bool in_halves = false;      // sums over two halves of the inputs apart, where a layer has such (nn/halves.hpp)
-    Tape* tape = nullptr;        // where a layer that repeats keeps its calls, or nowhere
-    // Of a long step: called between parts of what takes long, by the thread that leads; it throws to end the step. Null: of others.
-    const std::function<void()>* between = nullptr;
+    Profile* profile = nullptr;    // null: off
+    Index first = 0;               // row of the batch at which the rows of a training pass begin
+    bool in_halves = false;        // sums over two halves of the inputs apart, where a layer has such (nn/halves.hpp)
+    Tape* tape = nullptr;          // where a layer that repeats keeps its calls, or nowhere
+    Interlude* between = nullptr;  // of a long step, by the thread that leads it; null: of others
 };
 
 // The activation that ends a layer and what its derivative is computed from. Whoever computes the gradient of that layer's output

@@ -234,7 +234,7 @@ void Network<T>::begin(Index rows, bool training, bool apart) {
     if (const bool is_long = training && !apart && training_work(rows) > long_work; is_long != long_step_) {
         long_step_ = is_long;
     }
-    if (long_step_ && between_) {
+    if (long_step_ && between_.look) {
         pass_.between = &between_;
     }
     ConstMatrix<T> x = input_.view(rows);
@@ -315,7 +315,7 @@ void Network<T>::undo_forward() {
 
 template <class T>
 void Network<T>::set_between_layers(void (*function)()) {
-    between_ = [this, function] {
+    between_.look = [this, function] {
         try {
             function();
         } catch (...) {
@@ -326,9 +326,9 @@ void Network<T>::set_between_layers(void (*function)()) {
 }
 
 template <class T>
-void Network<T>::after_layer() const {
+void Network<T>::after_layer() {
     if (pass_.between != nullptr) {
-        (*pass_.between)();
+        pass_.between->look();
     }
 }
 

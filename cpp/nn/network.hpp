@@ -150,7 +150,7 @@ class Network {
     ConstMatrix<T> below(std::size_t stage, int thread = 0) const;
     Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows, int thread = 0) const;
     std::size_t lowest_trainable() const;
-    void after_layer() const;
+    void after_layer();
     [[gnu::noinline]] void forward_layers(Range rows, int thread);
     [[gnu::noinline]] ConstMatrix<T> backward_layers(bool want_input_gradient);
     Matrix<T> gradient_of(std::size_t stage) const;
@@ -187,7 +187,7 @@ class Network {
     Index trained_rows_ = 0;  // rows of the last forward when it was a training one
     std::shared_ptr<Profile> profile_;
     PaddedMatrix<T> input_;
-    std::function<void()> between_;             // of Pass, if there is something to do
+    Interlude between_;                         // of Pass, if there is something to do
     bool long_step_ = false;                    // the present one
     bool apart_ = false;                        // in the present step threads take rows of their own
     std::vector<PaddedMatrix<T>> more_inputs_;  // of the threads but the first

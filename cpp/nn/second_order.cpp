@@ -151,10 +151,8 @@ double SecondOrder<T>::loss_of(const Loss<T>& loss, const Data<T>& data, const B
     const Matrix<T> grad = gradient ? slice(gradient_[0], block.rows, prediction.cols) : Matrix<T>{};
     parallel_for(block.rows, 1, work_of(block.rows, prediction.cols),
                  [&](Index begin, Index end) { loss.rows(begin, end, prediction, seen_, row_scale_.data(), row_loss_.data(), grad); });
-    for (Index i = 0; weight != nullptr && i < block.rows; ++i) {
-        row_loss_.data()[i] = weight[i] == T(0) ? T(0) : weight[i] * row_loss_.data()[i];
-    }
-    return tree_sum(row_loss_.data(), block.rows) * inverse;
+    clear_weightless<T>(weight, grad);
+    return (weight == nullptr ? tree_sum(row_loss_.data(), block.rows) : weighted_sum(row_loss_.data(), weight, block.rows)) * inverse;
 }
 
 // ---- passes over one block ----------------------------------------------------------------------------------------------------------
@@ -296,6 +294,7 @@ void SecondOrder<T>::hessian_vector(const Loss<T>& loss, const Data<T>& data, co
         const Matrix<T> bend = slice(tangent_[0], block.rows, prediction.cols);
         parallel_for(block.rows, 1, work_of(block.rows, prediction.cols),
                      [&](Index begin, Index end) { loss.curvature_rows(begin, end, prediction, seen_, row_scale_.data(), tangent, bend); });
+        clear_weightless<T>(data.weight == nullptr ? nullptr : data.weight + block.first, bend);
         backward_tangent(block.rows);
     });
     to_compact(gradients_.data(), out);

@@ -76,6 +76,8 @@ class TrainStep {
 
     // Steps so far in which two threads shared the first layers by units.
     Index steps_in_halves() const { return steps_in_halves_; }
+    // Those in which they met once.
+    Index steps_meeting_once() const { return steps_meeting_once_; }
     // Those that the second of them began before it was told.
     Index steps_begun_ahead() const { return halves_ == nullptr ? 0 : halves_->steps_begun_ahead(); }
     // Steps that made the calls of the step before again.
@@ -132,7 +134,8 @@ class TrainStep {
         const Data<T>* data;
         const Index* order;
         const T* row_scale;
-        std::uint64_t turn;  // of the meeting for partial sums; the one after it says that weights of a third layer have been read
+        std::uint64_t
+            turn;  // of the meeting for partial sums; the one after it says that weights of a third layer have been read, if need be
         double learning_rate;
         Index t;           // of the update
         bool gathered;     // as the next rows of the step before
@@ -223,6 +226,7 @@ class TrainStep {
     alignas(2 * cache_line) Index t_ = 0;
     Index steps_left_ = 0;  // of a run, after the present one
     Index steps_in_halves_ = 0;
+    Index steps_meeting_once_ = 0;
     bool gathered_in_halves_ = false;  // the rows of the next step, unless the weights come home before it
     ThreadChoice thread_choice_;
 };

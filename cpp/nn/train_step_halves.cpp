@@ -13,7 +13,8 @@ namespace {
 
 // Steps of a run that pay for sending parameters and slots to their owners and bringing them home.
 constexpr Index fewest_steps = 16;
-constexpr Index last_updated = 1;  // layer of a step
+// The layer that is updated last, and with it, where both threads keep the later ones too, all that a thread owns.
+constexpr Index last_updated = 1;
 
 }  // namespace
 
@@ -74,7 +75,7 @@ void TrainStep<T>::plan_halves() {
         StageParts& layers = half_parts_[static_cast<std::size_t>(thread)];
         layers.resize(static_cast<std::size_t>(halves_->layers()));
         for (Index layer = 0; layer < halves_->layers(); ++layer) {
-            const auto when = static_cast<std::size_t>(halves_->sends(halves_->layers() - 1) ? last_updated : layer);
+            const auto when = static_cast<std::size_t>(halves_->sends_all() ? last_updated : layer);
             for (const auto& own : halves_->own(thread, layer)) {
                 add_part(layers[when], segments[static_cast<std::size_t>(own.segment)], own.elements);
             }
@@ -112,6 +113,7 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     if (!halves_->holds(*batch.data, batch.rows)) {
         wait_for_others();
         halves_->reserve(*batch.data, batch.rows);
+        gathered_in_halves_ = false;
     }
     if (!halves_->away()) {
         halves_->send(slots_);
@@ -119,10 +121,22 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     const std::uint64_t turn = meeting_.begin(2);
     const bool gathered = std::exchange(gathered_in_halves_, false);
     HalfStep& step = half_steps_[static_cast<std::size_t>(turn / 2 % 2)];
-    step = {this, batch.data, batch.order, batch.row_scale, turn, learning_rate, t_ + 1, gathered, false, false, {}, batch.weight, &batch};
+    step = {};
+    step.self = this;
+    step.data = batch.data;
+    step.order = batch.order;
+    step.row_scale = batch.row_scale;
+    step.turn = turn;
+    step.learning_rate = learning_rate;
+    step.t = t_ + 1;
+    step.gathered = gathered;
+    step.weight = batch.weight;
+    step.batch = &batch;
     if (halves_->takes_next(batch.next)) {
-        // Where each thread has all weights that it reads, no rule moves scalars on, and nothing can fail.
-        step.meets_once = halves_->sends_all() && batch.weight == nullptr && scalars_.empty() && halves_->repeats(gathered);
+        // Where each thread has all weights that it reads, no rule moves scalars on, and nothing can fail: all calls are made again.
+        step.meets_once = halves_->sends_all() && batch.weight == nullptr && scalars_.empty() && network_->profile() == nullptr &&
+                          halves_->repeats(gathered);
+        steps_meeting_once_ += step.meets_once ? 1 : 0;
         step.next = batch.next;
         step.begins_next = steps_left_ > 1;  // else it goes another way
         gathered_in_halves_ = true;
@@ -136,8 +150,9 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     return half_.loss;
 }
 
-// Thread 1 may still be busy with its updates when thread 0 is already in the next step, up to the meeting there. Until that meeting
-// neither writes what the other one reads: each begins with weights that it owns.
+// One thread may be in the next step already, up to the meeting there, when the other is still busy with its updates, or where they meet
+// once with all that follows their partial sums. Until that meeting neither writes what the other one reads: each begins with weights that
+// it owns.
 template <class T>
 void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     Halves<T>& halves = *halves_;

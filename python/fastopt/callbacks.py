@@ -183,22 +183,21 @@ class ReduceOnPlateau(_Monitor):
         self.patience = _specs.check_integer("patience", patience, low=1)
         self.cooldown = _specs.check_integer("cooldown", cooldown, low=0)
         self.min_scale = _specs.check_number("min_scale", min_scale, low=0.0, high=1.0, low_open=False, high_open=False)
-        self._waited = 0
+        self._waited = self._cooling = 0
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Start counting anew."""
         super().on_fit_begin(trainer)
-        self._waited = 0
+        self._waited = self._cooling = 0
 
     def on_epoch_end(self, trainer: Trainer, row: Row) -> bool | None:
         """Count, or reduce."""
-        if self._improved(row):
-            self._waited = min(self._waited, 0)
-            return None
-        self._waited += 1
+        improved, cooling = self._improved(row), self._cooling > 0
+        self._cooling -= cooling
+        self._waited = 0 if improved or cooling else self._waited + 1
         if self._waited >= self.patience:
-            trainer.rate_scale = max(trainer.rate_scale * self.factor, self.min_scale)
-            self._waited = -self.cooldown
+            trainer.rate_scale = min(trainer.rate_scale, max(trainer.rate_scale * self.factor, self.min_scale))
+            self._waited, self._cooling = 0, self.cooldown
         return None
 
 
@@ -280,6 +279,9 @@ class CSVLogger(Callback):
         if self.append and os.path.exists(self.path):
             with open(self.path, encoding="utf-8", newline="") as file:
                 self._columns = next(csv.reader(file), None)
+            with open(self.path, "rb+") as raw:  # a line that was not written to its end
+                if raw.seek(0, os.SEEK_END) and raw.seek(-1, os.SEEK_END) >= 0 and raw.read(1) != b"\n":
+                    raw.write(b"\n")
         else:
             open(self.path, "w", encoding="utf-8").close()
 
