@@ -3,7 +3,7 @@
 import fastopt as fo
 import numpy as np
 import pytest
-from helpers import close, loss_cases, make_target, numeric_gradient
+from helpers import close, loss_cases, make_target, numeric_gradient, refuses
 from native import core
 from twins import rich_network
 
@@ -93,3 +93,30 @@ def test_check_gradients_finds_a_wrong_loss():
     net = fo.mlp(3, [4], 1, activation="tanh", seed=9)
     report = fo.check_gradients(net, wrong, rng.standard_normal((5, 3)), rng.standard_normal((5, 1)))
     assert not report, str(report)
+
+
+def test_check_gradients_finds_what_is_not_finite_and_wrong_signs_of_small_losses():
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((9, 4)), rng.standard_normal((9, 2))
+    net = fo.mlp(4, [6], 2, activation="tanh", dtype="float64", seed=1)
+
+    def squared(factor, wrong=None):
+        def loss(prediction, target):
+            gradient = factor * 2 * (prediction - target) / prediction.size
+            if wrong is not None:
+                gradient[0, 0] = wrong
+            return float(((prediction - target) ** 2).mean()), gradient
+
+        return loss
+
+    assert fo.check_gradients(net, squared(1.0), x, y)
+    for wrong in (np.nan, np.inf):
+        report = fo.check_gradients(net, squared(1.0, wrong), x, y)
+        assert not report
+        assert report.relative_error == np.inf
+    net.parameters["1.weight"][...] *= 1e-5
+    assert fo.check_gradients(net, squared(1.0), x, 1e-5 * y)
+    assert not fo.check_gradients(net, squared(-1.0), x, 1e-5 * y)
+    refuses("a loss that is not finite", fo.check_gradients, net, lambda p, t: (np.nan, 0 * p), x, y, match="the loss is nan")
+    refuses("tolerance", fo.check_gradients, net, "mse", x, y, tolerance=-1.0, match="tolerance")
+    refuses("weights", fo.check_gradients, net, squared(1.0), x, y, sample_weight=np.ones(9), match="no weights")

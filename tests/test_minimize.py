@@ -3,6 +3,7 @@
 import fastopt as fo
 import numpy as np
 import pytest
+from children import run_python
 from helpers import close, refuses
 from test_schedules import CASES
 
@@ -267,3 +268,23 @@ def test_methods_are_not_taken_for_other_callables():
 def test_errors_of_the_function_come_through():
     with pytest.raises(ZeroDivisionError):
         fo.minimize(lambda x: 1 / 0, 1.0)
+
+
+def test_methods_of_scipy_in_a_new_process():
+    """Without a look at fo.minimize before."""
+    out = run_python("""
+        import fastopt as fo, scipy.optimize as so
+        print(so.minimize(lambda x: ((x - 1) ** 2).sum(), [1.5, 2.0], method=fo.solvers.LBFGS()).x.round(6).tolist())
+    """)
+    assert out == "[1.0, 1.0]"
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    a = np.arange(6.0).reshape(2, 3) + 1
+
+    def fun(x):
+        return float((a * (x - 1) ** 2).sum())
+
+    for wrong in (lambda x: (2 * a * (x - 1)).T, lambda x: (2 * a * (x - 1)).ravel()):
+        refuses("gradient", fo.minimize, fun, np.zeros((2, 3)), grad=wrong, match=r"must have the shape \(2, 3\) of x")
+    assert fo.minimize(fun, np.zeros((2, 3)), grad=lambda x: 2 * a * (x - 1)).converged

@@ -1,11 +1,13 @@
 """The state of a trainer: what a refused call leaves as it was, what is saved between micro-batches, when it may be read."""
 
 import copy
+import os
 import pickle
 
 import fastopt as fo
 import numpy as np
 import pytest
+from fastopt import checkpoint
 from helpers import refuses
 
 
@@ -167,3 +169,36 @@ def test_where_a_trainer_is_saved(tmp_path):
     trainer.save(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert_unchanged(fo.Trainer.load(tmp_path / "file"), trainer.state_dict())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_a_file_has_the_mode_of_others_or_the_one_it_had(tmp_path):
+    trainer, path = trainer_of(), tmp_path / "trainer"
+    before = os.umask(0o027)
+    try:
+        trainer.save(path)
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o600)
+        trainer.save(path)
+        assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["trainer"]
+
+
+def test_a_history_too_long_for_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MOST_TEXT", 1000)
+    x, y = data()
+    trainer = trainer_of()
+    trainer.fit(x, y, epochs=30)
+    refuses("save", trainer.save, tmp_path / "no", errors=ValueError, match="history of 30 rows is too long")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_this_version_does_not_know(tmp_path):
+    path = tmp_path / "trainer"
+    trainer_of().save(path)
+    whole = path.read_bytes()
+    for name in (b"softmax_cross_entropy", b"adam", b"dense"):
+        path.write_bytes(whole.replace(b'\\"' + name + b'\\"', b'\\"' + name[:-1] + b'x\\"'))
+        refuses(name.decode(), fo.Trainer.load, path, errors=ValueError, match="does not know")

@@ -1,13 +1,11 @@
 """What every method of `fastopt.minimize` has in common: it can be called the way `scipy.optimize.minimize` calls a method."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 
 class Method:
-    """Mix-in of optimizers and solvers; `fastopt` gives it the driver when it is imported."""
-
-    minimizer: ClassVar[Callable[..., Any]]
+    """Mix-in of optimizers and solvers."""
 
     def __call__(
         self,
@@ -33,10 +31,13 @@ class Method:
         ValueError
             When bounds or constraints are given, which no method here takes.
         """
-        if bounds is not None or (constraints is not None and len(constraints) > 0):
+        none = constraints is None or (isinstance(constraints, list | tuple | dict) and not constraints)
+        if bounds is not None or not none:
             raise ValueError(f"{type(self).__name__} minimizes without bounds and constraints; take one of SciPy's own methods for these")
         bound = [_bind(function, args) for function in (fun, jac, hess)]
-        return type(self).minimizer(
+        from fastopt import minimize  # the driver imports the methods
+
+        return minimize(
             bound[0], x0, grad=bound[1], hess=bound[2], method=self, max_steps=maxiter, tol=tol, relative_tol=relative_tol, record=record,
             callback=callback,
         )  # fmt: skip

@@ -303,6 +303,3 @@ def _steps_of(method: Method, problem: Problem, start: Point) -> Iterator[Point]
     if isinstance(method, solvers.LBFGS):
         return _steps.lbfgs_steps(method, problem.value_and_grad, start)
     raise TypeError(f"{type(method).__name__} trains networks; minimize takes optimizers, GradientDescent, Newton and LBFGS")
-
-
-Method.minimizer = staticmethod(minimize)

@@ -135,7 +135,7 @@ class Problem:
 
     def _as_gradient(self, returned: Any, name: str) -> Vector:
         array = _validate.numeric(returned, name)
-        if array.size != math.prod(self.shape):
+        if np.squeeze(array).shape != tuple(side for side in self.shape if side != 1):
             raise ValueError(f"{name} must have the shape {self.shape} of x; got {array.shape}")
         return np.array(array, dtype=np.float64).reshape(-1)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save"]
 
 FORMAT = "fastopt trainer 1"
+MOST_TEXT = 90_000_000  # characters of specs and history; safetensors takes no longer header than 100 MB
 
 
 def _options(spec: Any, skip: str = "") -> dict[str, Any]:
@@ -63,28 +65,28 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     except ImportError:
         raise missing_package("safetensors", "examples", "Saving a trainer") from None
     text = json.dumps(_describe(trainer), default=_plain)
+    if len(text) > MOST_TEXT:
+        rows = len(trainer.history.rows)
+        raise ValueError(
+            f"the history of {rows} rows is too long for a file; keep it elsewhere and shorten trainer.history.rows and .seconds"
+        )
     state = {**_state.arrays(trainer), **_state.counters(trainer)}  # views: a copy of a large network has no place beside it
     arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
     target = Path(os.path.realpath(path))  # a link stays one
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {target.parent}")
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
+        mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)  # a new file's is that less the umask
         save_file(arrays, temporary, metadata={"fastopt": text})
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, mode)  # safetensors gives a mode of its own
         os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _plain(value: Any) -> Any:
@@ -133,8 +135,13 @@ def _read(file: Any, path: str | os.PathLike[str], learning_rate: Callable[[int]
         known = False
     if not known:
         raise ValueError(f"{os.fspath(path)} was not written by Trainer.save of this version")
-    trainer = _build(spec, learning_rate, precision)
+    try:
+        trainer = _build(spec, learning_rate, precision)
+    except (KeyError, AttributeError) as error:
+        raise ValueError(f"{os.fspath(path)} holds what this version does not know: {error}") from None
     trainer.load_state_dict(_Tensors(file))
+    if not all(name in spec for name in ("epoch", "history", "seconds")):
+        raise ValueError(f"{os.fspath(path)} has no epochs and no history")
     trainer.epoch = int(spec["epoch"])
     trainer.history = History(spec["history"], spec["seconds"])
     trainer.columns = spec.get("columns")

@@ -120,6 +120,8 @@ def animation(
     >>> run = fo.minimize(f, f.start, grad=f.grad, method="newton", record=True)
     >>> plots.animation("newton.gif", f, run, frames=2, fps=2)
     """
+    if fps < 1 or frames < 1:
+        raise ValueError(f"fps and frames must be at least 1; got {fps} and {frames}")
     axes, paths = _draw(fun, results, bounds, optimum, 22, None, title)
     from matplotlib.animation import PillowWriter
 
@@ -271,6 +273,8 @@ def _box(bounds: Bounds | None, fun: Any, paths: Iterable[Array], variables: int
         box = np.asarray(wanted, dtype=np.float64).reshape(-1, 2)
         if bounds is not None and len(box) != variables:
             raise ValueError(f"bounds must have (low, high) for each of {variables} variables; got {bounds}")
+        if not (np.isfinite(box).all() and (box[:, 0] < box[:, 1]).all()):
+            raise ValueError(f"bounds must be finite, each low below its high; got {bounds}")
         return box[:variables]
     points = np.concatenate(list(paths))
     low, high = points.min(axis=0), points.max(axis=0)

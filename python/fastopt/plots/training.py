@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["gradient_norms", "learning_curves", "learning_rate_range", "optimizer_comparison"]
 
 
-def learning_curves(history: History, *, columns: Sequence[str] | None = None, ax: Axes | None = None, title: str = "") -> Axes:
+def learning_curves(history: History, *, columns: str | Sequence[str] | None = None, ax: Axes | None = None, title: str = "") -> Axes:
     """Loss of training and validation against the epoch, with the best epoch of a loss or metric marked.
 
     Parameters
     ----------
     history : History
-    columns : sequence of str, optional
+    columns : str or sequence of str, optional
         Columns to draw; by default the losses.
     ax : Axes, optional
     title : str
@@ -41,7 +41,10 @@ def learning_curves(history: History, *, columns: Sequence[str] | None = None, a
     """
     if not history:
         raise ValueError("history has no epochs to draw")
-    chosen = list(columns) if columns is not None else [c for c in ("loss", "val_loss") if c in history]
+    chosen = [columns] if isinstance(columns, str) else list(columns or [c for c in ("loss", "val_loss") if c in history])
+    missing = [column for column in chosen if column not in history]
+    if missing or not chosen:
+        raise ValueError(f"history has no column {missing[0]!r}" if missing else "history has no loss to draw; name the columns")
     axes = new_axes(ax)
     epochs = np.array(history["epoch"]) + 1
     names = {"loss": "training", "val_loss": "validation"}
@@ -73,6 +76,7 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
         Position in the monitor's record, -1 for the last.
     ax : Axes, optional
     title : str
+        With `epoch` the label of the points, of which axes may hold several.
     """
     if not monitor.gradient_norms:
         raise ValueError("the monitor has seen no epoch")
@@ -108,6 +112,8 @@ def learning_rate_range(found: LearningRateRange, *, ax: Axes | None = None, tit
     ax : Axes, optional
     title : str
     """
+    if len(found.losses) == 0:
+        raise ValueError("no step had a finite loss; begin with a smaller rate")
     axes = new_axes(ax)
     axes.plot(found.rates, found.losses, color="0.75", linewidth=1.0, label="loss of the batch")
     axes.plot(found.rates, found.smoothed, linewidth=2.0, label="smoothed")
@@ -134,7 +140,7 @@ def optimizer_comparison(
     column : str
         What to draw.
     log : bool, optional
-        Logarithmic axis; by default for what is better the smaller it is.
+        Logarithmic axis; by default for what is better the smaller it is, if it is positive.
     ax : Axes, optional
     title : str
 
@@ -167,7 +173,8 @@ def optimizer_comparison(
         style = ("-", "--", ":")[i // 10 % 3]
         label = f"{name}  {last(name):.3g}"
         axes.plot(np.array(run["epoch"]) + 1, run[column], style, color=colormaps["tab10"](i % 10), linewidth=1.6, label=label)
-    if not upwards if log is None else log:
+    positive = all(value > 0 for run in histories.values() for value in run[column] if math.isfinite(value))
+    if (positive and not upwards) if log is None else log:
         axes.set_yscale("log")
     count_along(axes, "epoch")
     axes.set_ylabel(column.replace("_", " "))
