@@ -134,8 +134,7 @@ class TrainStep {
         const Data<T>* data;
         const Index* order;
         const T* row_scale;
-        std::uint64_t
-            turn;  // of the meeting for partial sums; the one after it says that weights of a third layer have been read, if need be
+        std::uint64_t turn;  // of the meeting for partial sums; unless they meet once, the one after it is for weights of a third layer
         double learning_rate;
         Index t;           // of the update
         bool gathered;     // as the next rows of the step before
