@@ -1,8 +1,10 @@
 """Threads that share a trainer whose evaluation exchanges weights: whoever evaluates sees the average, whoever trains the weights."""
 
+import gc
 import os
 import signal
 import threading
+import weakref
 
 import fastopt as fo
 import numpy as np
@@ -211,6 +213,20 @@ def test_nothing_is_reset_while_weights_are_exchanged(options):
     assert trainer.epoch == 2
     trainer.reset()
     trainer.step(x, y)
+
+
+def test_a_trainer_with_an_average_goes_when_nobody_has_it():
+    """Nothing in it refers to itself: a large network need not wait for the garbage collector."""
+    x, y = data(8)
+    trainer = trainer_of(ema=0.9)
+    trainer.step(x, y)
+    gone = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_the_average_of_what_stays_is_what_stays():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save"]
 
 FORMAT = "fastopt trainer 1"
-MOST_TEXT = 90_000_000  # characters of specs and history; safetensors takes no longer header than 100 MB
+MOST_TEXT = 90_000_000  # characters of specs and history: a header of safetensors has at most 100 MB
 
 
 def _options(spec: Any, skip: str = "") -> dict[str, Any]:
@@ -65,7 +65,7 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     except ImportError:
         raise missing_package("safetensors", "examples", "Saving a trainer") from None
     text = json.dumps(_describe(trainer), default=_plain)
-    if len(text) > MOST_TEXT:
+    if len(text) + text.count('"') > MOST_TEXT:  # quotes are escaped there
         rows = len(trainer.history.rows)
         raise ValueError(
             f"the history of {rows} rows is too long for a file; keep it elsewhere and shorten trainer.history.rows and .seconds"

@@ -136,7 +136,7 @@ class Trainer:
             self._turn = core.Turn(self._native.settle)
         self._direct: Callable[..., float] = _refuse
         if native is not None and self._memory is None:
-            self._direct = self._update if self._native.evaluates_averages else self._native.step
+            self._direct = _in_turn(self._turn, self._native.step) if self._native.evaluates_averages else self._native.step
         # Whether every number is a target: others are looked at before each step.
         self._any_target = isinstance(self._loss, Loss) and _links.takes_any_number(self._loss)
         self._rates = Rates(1.0 if self._memory is not None else fused.learning_rate, self._options["accumulate"])
@@ -566,6 +566,16 @@ class Trainer:
         from fastopt import checkpoint
 
         return checkpoint.load(path, learning_rate=learning_rate, precision=precision)
+
+
+def _in_turn(turn: AbstractContextManager[None], step: Callable[..., float]) -> Callable[..., float]:
+    """The step with a turn around it; without the trainer, which would keep itself alive."""
+
+    def step_in_turn(*arguments: Any) -> float:
+        with turn:
+            return step(*arguments)
+
+    return step_in_turn
 
 
 def _refuse(*_: Any) -> float:
