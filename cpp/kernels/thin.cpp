@@ -105,12 +105,9 @@ FASTOPT_INLINE void store_down(const T* values, Index count, T* to, Index ld) {
     }
 }
 
-// `Vecs` Vecs of columns of rows [begin, end) of the gradient of the input, from column j on; the columns of W, `width` apart, stay in
-// registers from row to row.
-template <class T, Index Units, bool Relu, Index Vecs>
-FASTOPT_INLINE void input_columns(const ConstMatrix<T>& grad, const T* columns, Index width, const Matrix<T>& grad_x, Index j, Index begin,
-                                  Index end, const ConstMatrix<T>& slope_source) {
-    Vec<T> column[Units][Vecs];
+// Of each unit's column of W, `width` apart, so many Vecs from element j on.
+template <class T, Index Units, Index Vecs>
+FASTOPT_INLINE void load_columns(const T* columns, Index width, Index j, Vec<T> (&column)[Units][Vecs]) {
 #pragma GCC unroll 4
     for (Index u = 0; u < Units; ++u) {
 #pragma GCC unroll 4
@@ -118,6 +115,15 @@ FASTOPT_INLINE void input_columns(const ConstMatrix<T>& grad, const T* columns, 
             column[u][v] = simd::load(columns + u * width + j + v * lanes<T>);
         }
     }
+}
+
+// `Vecs` Vecs of columns of rows [begin, end) of the gradient of the input, from column j on; the columns of W, `width` apart, stay in
+// registers from row to row.
+template <class T, Index Units, bool Relu, Index Vecs>
+FASTOPT_INLINE void input_columns(const ConstMatrix<T>& grad, const T* columns, Index width, const Matrix<T>& grad_x, Index j, Index begin,
+                                  Index end, const ConstMatrix<T>& slope_source) {
+    Vec<T> column[Units][Vecs];
+    load_columns<T>(columns, width, j, column);
     const Index ldf = grad.ld;
     const Index lds = slope_source.ld;
     const Index ldo = grad_x.ld;
@@ -144,13 +150,9 @@ FASTOPT_INLINE void both_columns(const ConstMatrix<T>& x, const ConstMatrix<T>& 
                                  const Matrix<T>& grad_x, Index j, T* sums) {
     Vec<T> column[Units][Vecs];
     Vec<T> sum[Units][Vecs];
-#pragma GCC unroll 4
-    for (Index u = 0; u < Units; ++u) {
-#pragma GCC unroll 2
-        for (Index v = 0; v < Vecs; ++v) {
-            column[u][v] = simd::load(columns + u * width + j + v * lanes<T>);
-            sum[u][v] = simd::zero<T>();
-        }
+    load_columns<T>(columns, width, j, column);
+    for (auto& row : sum) {
+        std::fill(row, row + Vecs, simd::zero<T>());
     }
     const Index ldf = grad.ld;
     const Index ldx = x.ld;
