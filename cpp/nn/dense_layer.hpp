@@ -193,8 +193,9 @@ class DenseLayer final : public Layer<T> {
     // between. Each element is the same chain either way.
     template <class F>
     void in_pieces(const Pass& pass, Index rows, F&& f) const {
-        constexpr double longest = 0.05;           // seconds; a user's interrupt has 0.1
-        constexpr double assumed = 9e9 / longest;  // operations a second
+        constexpr double longest = 0.05;  // seconds; a user's interrupt has 0.1
+        constexpr double first = 9e9;     // operations of a piece, before any was timed,
+        constexpr double fewest = 1e9;    // and at least: a pause of the process looks like a slow processor
         constexpr Index grain = 64;
         if (pass.between == nullptr) {
             f(Range{0, rows});
@@ -206,13 +207,13 @@ class DenseLayer final : public Layer<T> {
             if (begin > 0) {
                 pass.between->look();
             }
-            const double most = longest * (rate > 0 ? rate : assumed) / each_row;
-            const auto pieces = static_cast<Index>(std::ceil(static_cast<double>(rows - begin) / std::max(most, 1.0)));
+            const double most = rate > 0 ? std::max(longest * rate, fewest) : first;
+            const auto pieces = static_cast<Index>(std::ceil(each_row * static_cast<double>(rows - begin) / most));
             end = pieces <= 1 ? rows : std::min(rows, begin + round_up(ceil_div(rows - begin, pieces), grain));
             const auto start = std::chrono::steady_clock::now();
             f(Range{begin, end});
             const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-            if (const double work = each_row * static_cast<double>(end - begin); work > longest * assumed / 10) {  // else it tells little
+            if (const double work = each_row * static_cast<double>(end - begin); work > fewest / 4) {  // less tells little
                 rate = work / seconds;
             }
         }
