@@ -140,6 +140,7 @@ def test_rows_without_weight_that_overflow(cut_for_threads):
     for threads in (1, 2):
         cut_for_threads(threads)
         trainer = fo.Trainer(fo.mlp(30, [64, 64], 2, seed=3), "poisson")
+        assert np.isinf(fo.losses.Poisson()(trainer.network(x), y)), "no row overflows"
         losses.append(trainer.fit(x, y, epochs=3, batch_size=BATCH, sample_weight=weight)["loss"])
         assert (steps_in_halves(trainer) > 0) == (threads == 2)
     assert losses[0] == losses[1]

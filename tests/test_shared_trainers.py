@@ -66,9 +66,11 @@ def test_training_while_others_evaluate(options, how):
     trainer, undisturbed = trainer_of(**options, batch_norm=True), trainer_of(**options, batch_norm=True)
     done = threading.Event()
 
+    monitors = {one: fo.callbacks.GradientMonitor() for one in (trainer, undisturbed)}
+
     def train(one):
         if how == "fit":
-            one.fit(x, y, epochs=40, validation=(x, y), callbacks=[fo.callbacks.GradientMonitor()])
+            one.fit(x, y, epochs=40, validation=(x, y), callbacks=[monitors[one]])
         else:
             for _ in range(200):
                 one.step(x, y)
@@ -90,6 +92,8 @@ def test_training_while_others_evaluate(options, how):
     for name, value in trainer.state_dict().items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
     assert trainer.history.rows == undisturbed.history.rows
+    assert monitors[trainer].update_norms == monitors[undisturbed].update_norms
+    assert monitors[trainer].gradient_norms == monitors[undisturbed].gradient_norms
 
 
 def test_who_waits_has_the_next_turn():

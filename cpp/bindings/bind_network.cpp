@@ -161,7 +161,7 @@ void bind_network_of(py::module_& m) {
     py::class_<Net, Shared<T>>(m, class_name<T>("Network").c_str())
         .def(py::init([](Index inputs, const py::sequence& layers, std::uint64_t seed, const std::string& precision) {
                  auto net = std::make_shared<Net>(inputs, specs_from(layers), seed, precision_from_name(precision));
-                 net->set_between_layers(&raise_interrupt);
+                 net->set_between(&raise_interrupt);
                  return net;
              }),
              py::arg("inputs"), py::arg("layers"), py::arg("seed"), py::arg("precision") = "full")

@@ -314,7 +314,7 @@ void Network<T>::undo_forward() {
 }
 
 template <class T>
-void Network<T>::set_between_layers(void (*function)()) {
+void Network<T>::set_between(void (*function)()) {
     between_.look = [this, function] {
         try {
             function();

@@ -40,7 +40,7 @@ class Network {
     std::uint64_t training_step() const { return training_step_; }
     void set_training_step(std::uint64_t step) { training_step_ = step; }
     // Called between the layers of a long training step, and between parts of long products; when it throws, that step has not been.
-    void set_between_layers(void (*function)());
+    void set_between(void (*function)());
     // The stopwatch that training forwards and backwards tell their laps; null: off.
     Profile* profile() const { return profile_.get(); }
     void set_profile(std::shared_ptr<Profile> profile) { profile_ = std::move(profile); }

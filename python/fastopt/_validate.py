@@ -251,8 +251,8 @@ def sample_weight(w: Any, rows: int, dtype: np.dtype[Any], name: str = "sample_w
     with np.errstate(over="ignore", under="ignore"):
         exact = np.ascontiguousarray(array, dtype=dtype)
     if rows and exact.max() < np.finfo(dtype).tiny:  # training counts what is smaller as 0
-        smallest = "" if array.max() == 0 else f", where they must reach {np.finfo(dtype).tiny:.1e}; their scale is free"
-        raise ValueError(f"{name} must not be all zero in {dtype}{smallest}; the largest is {array.max()}")
+        limit = "" if array.max() == 0 else f", where they must reach {np.finfo(dtype).tiny:.1e}; their scale is free"
+        raise ValueError(f"{name} must not be all zero in {dtype}{limit}; the largest is {array.max()}")
     check_range(exact, array, name)
     with np.errstate(over="ignore"):
         if not np.isfinite(exact.sum(dtype=np.float64)):

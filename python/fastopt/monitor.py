@@ -73,16 +73,16 @@ class GradientMonitor(Callback):
         if trainer._probe is None:
             raise ValueError("GradientMonitor needs training data in arrays, not an iterable of batches")
         self._probe = trainer._probe
-        self._before = {name: np.array(view) for name, view in trainer.network.parameters.items() if name.endswith(".weight")}
+        with trainer._turn:
+            self._before = {name: np.array(view) for name, view in trainer.network.parameters.items() if name.endswith(".weight")}
 
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool | None:
         """Measure, and say what is wrong."""
-        net = trainer.network
-        for name, before in self._before.items():
-            now = net.parameters[name]
-            self.update_norms.setdefault(name, []).append(float(np.linalg.norm(now - before)))
-            np.copyto(before, now)
         with trainer._turn:
+            for name, before in self._before.items():
+                now = trainer.network.parameters[name]
+                self.update_norms.setdefault(name, []).append(float(np.linalg.norm(now - before)))
+                np.copyto(before, now)
             norms = self._probe_pass(trainer)
         for name, norm in norms.items():
             self.gradient_norms.setdefault(name, []).append(norm)
