@@ -201,6 +201,7 @@ void bind_train_step_of(py::module_& m) {
         .def_property_readonly("micro_steps", &Step::micro_steps)
         .def_property_readonly("steps_in_halves", &Step::steps_in_halves)
         .def_property_readonly("steps_meeting_once", &Step::steps_meeting_once)
+        .def_property_readonly("steps_with_one_output", &Step::steps_with_one_output)
         .def_property_readonly("steps_begun_ahead", &Step::steps_begun_ahead)
         .def_property_readonly("steps_repeated", &Step::steps_repeated)
         .def_property_readonly("slot_names", [](const Step& self) { return self.optimizer().slot_names(); })

@@ -12,6 +12,7 @@
 #include "kernels/simd_lanes.hpp"
 #include "kernels/simd_math.hpp"
 #include "losses/loss.hpp"
+#include "losses/one_output_pass.hpp"
 
 namespace fastopt {
 
@@ -59,6 +60,13 @@ class ElementwiseLoss final : public Loss<T> {
                 }
             }
             row_loss[i] = sum_lanes(sum) * inverse;
+        }
+    }
+
+    bool passes_one_output() const override { return has_one_output_pass; }
+    void one_output(const OneOutput<T>& of) const override {
+        if constexpr (has_one_output_pass) {
+            one_output_pass(of, rule_);
         }
     }
 

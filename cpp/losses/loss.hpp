@@ -8,6 +8,7 @@
 #include "core/config.hpp"
 #include "core/registry.hpp"
 #include "core/types.hpp"
+#include "losses/one_output.hpp"
 
 namespace fastopt {
 
@@ -39,6 +40,13 @@ class Loss {
     // Loss of every row in [begin, end) to row_loss; its gradient times row_scale[i] to grad (padded; empty: not wanted).
     virtual void rows(Index begin, Index end, ConstMatrix<T> prediction, const Target<T>& target, const T* row_scale, T* row_loss,
                       Matrix<T> grad) const = 0;
+
+    // Whether `one_output` is there: the last two layers of a network in one pass (losses/one_output_pass.hpp).
+    virtual bool passes_one_output() const { return false; }
+    virtual void one_output(const OneOutput<T>& of) const {
+        (void)of;
+        check(false, "this loss has no pass for one output");
+    }
 
     // Whether the loss has a second derivative (almost everywhere) that says something; a loss with kinks and straight pieces has none.
     virtual bool has_curvature() const { return false; }

@@ -353,7 +353,6 @@ void Halves<T>::forward(int thread, Profile* profile) {
 
 template <class T>
 void Halves<T>::backward(int thread, Profile* profile) {
-    Half& mine = half(thread);
     tapes(thread).part(backward_part, [&](Tape* tape) {
         const Index last = layers() - 1;
         if (const Activation activation = layer(last).activation(); activation != Activation::identity) {
@@ -361,19 +360,59 @@ void Halves<T>::backward(int thread, Profile* profile) {
             const Matrix<T> grad = output_gradient(thread);
             make_call(tape, [=] { activation_backward<T>(activation, source, grad); });
         }
-        for (Index l = last; l > 0; --l) {
-            if (both_at_once(l, profile)) {
-                dense_backward<T>(activations(thread, l - 1), gradients(thread, l), weight(thread, l, mine.parameters),
-                                  gradients(thread, l - 1), layer(l - 1).activation(), slope_source(thread, l - 1),
-                                  weight(thread, l, mine.parameter_gradients), mine.scratch.data(), tape);
-                continue;
-            }
-            dense_backward_input<T>(gradients(thread, l), sends(l) ? weight(thread, l, mine.parameters) : layer(l).weight(),
-                                    gradients(thread, l - 1), layer(l - 1).activation(), slope_source(thread, l - 1), mine.scratch.data(),
-                                    Precision::full, tape);
-            lap(profile, Phase::input_gradient, layer(l).number(), rows_);
+        for (Index l = last; l > 1; --l) {
+            backward_through(thread, l, profile, tape);
         }
     });
+    backward_second(thread, profile);
+}
+
+template <class T>
+void Halves<T>::backward_second(int thread, Profile* profile) {
+    tapes(thread).part(backward_second_part, [&](Tape* tape) { backward_through(thread, 1, profile, tape); });
+}
+
+template <class T>
+void Halves<T>::backward_through(int thread, Index number, Profile* profile, Tape* tape) {
+    Half& mine = half(thread);
+    const ConstMatrix<T> grad = gradients(thread, number);
+    const ConstMatrix<T> weights = sends(number) ? weight(thread, number, mine.parameters) : layer(number).weight();
+    const Matrix<T> grad_x = gradients(thread, number - 1);
+    const Activation slope = layer(number - 1).activation();
+    const ConstMatrix<T> source = slope_source(thread, number - 1);
+    if (both_at_once(number, profile)) {
+        dense_backward<T>(activations(thread, number - 1), grad, weights, grad_x, slope, source,
+                          weight(thread, number, mine.parameter_gradients), mine.scratch.data(), tape);
+        return;
+    }
+    dense_backward_input<T>(grad, weights, grad_x, slope, source, mine.scratch.data(), Precision::full, tape);
+    lap(profile, Phase::input_gradient, layer(number).number(), rows_);
+}
+
+template <class T>
+bool Halves<T>::ends_in_one_output() const {
+    const Index units = layer(1).outputs();
+    return plain_output_ && layers() == 3 && sends_all() && layer(1).activation() == Activation::relu &&
+           units <= OneOutput<T>::most_vecs * line_elements<T> && padded_ld<T>(units) == round_up(units, line_elements<T>);
+}
+
+template <class T>
+OneOutput<T> Halves<T>::one_output(int thread, const T* row_scale) const {
+    const Half& mine = half(thread);
+    OneOutput<T> out;
+    out.rows = rows_;
+    out.units = layer(1).outputs();
+    out.sums[0] = sums(thread).data;
+    out.sums[1] = sums_of_other(thread).data;
+    out.weight = sent(thread, 2, false, mine.parameters);
+    out.bias = sent(thread, 2, true, mine.parameters);
+    out.target = target(thread).dense.data;
+    out.row_scale = row_scale;
+    out.row_loss = row_loss(thread);
+    out.output_gradient = gradients(thread, 2).data;
+    out.gradient = gradients(thread, 1).data;
+    out.weight_gradient = sent(thread, 2, false, mine.parameter_gradients);
+    return out;
 }
 
 template <class T>

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "core/aligned.hpp"
+#include "losses/loss.hpp"
 #include "nn/data.hpp"
 #include "nn/dense_layer.hpp"
 #include "nn/network.hpp"
@@ -71,6 +72,10 @@ class Halves {
     const Target<T>& target(int thread) const { return half(thread).batch().target; }
     T* row_loss(int thread) const { return half(thread).row_loss.data(); }
     void backward(int thread, Profile* profile);
+    // `forward`, the loss and the part of `backward` behind the second layer can be one pass instead; then `backward_second` is left.
+    bool ends_in_one_output() const;
+    OneOutput<T> one_output(int thread, const T* row_scale) const;
+    void backward_second(int thread, Profile* profile);
     // Gradients of what a thread updates of a layer.
     void weight_gradient(int thread, Index layer, Profile* profile);
     void end(int thread) { tapes(thread).end(); }
@@ -95,7 +100,8 @@ class Halves {
     static constexpr int begin_part = 0;
     static constexpr int forward_part = 1;
     static constexpr int backward_part = 2;
-    static constexpr int weight_part = 3;  // of the first layer; those of the others behind it
+    static constexpr int backward_second_part = 3;
+    static constexpr int weight_part = 4;  // of the first layer; those of the others behind it
     static constexpr int most_layers = PartTapes::most - weight_part;
 
     struct Gathered {
@@ -168,6 +174,7 @@ class Halves {
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;
     void first_sums(int thread, Profile* profile);
+    void backward_through(int thread, Index number, Profile* profile, Tape* tape);
     void ask_weight_gradient(int thread, Index number, Profile* profile, Tape* tape);
     template <class F>
     void copy_sent(F&& copy) const;

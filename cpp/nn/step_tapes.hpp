@@ -87,7 +87,7 @@ class StepTapes {
 // step. All operands stay where they are, or `forget` is called.
 class PartTapes {
    public:
-    static constexpr int most = 6;
+    static constexpr int most = 7;
 
     // Memory for what parts usually hold: some begin where it is too late to have none.
     void reserve() {

@@ -109,6 +109,7 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     if (halves_ == nullptr) {
         halves_ = std::make_unique<Halves<T>>(*network_, loss_->wants_padding(network_->outputs()));
         plan_halves();
+        one_output_ = loss_->passes_one_output() && halves_->ends_in_one_output();
     }
     if (!halves_->holds(*batch.data, batch.rows)) {
         wait_for_others();
@@ -178,9 +179,14 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
         halves.ask_for_sums(thread);
     }
     if (step.meets_once) {
-        loss_of_half(step, thread, laps);
+        if (one_output_) {
+            loss_->one_output(halves.one_output(thread, step.row_scale));
+            halves.backward_second(thread, laps);
+        } else {
+            loss_of_half(step, thread, laps);
+            halves.backward(thread, laps);
+        }
         const double loss = mean_of_rows<T>(nullptr, static_cast<double>(halves.rows()), halves.rows(), halves.row_loss(thread)).value;
-        halves.backward(thread, laps);
         halves.weight_gradient(thread, 0, laps);
         if (thread == 0) {
             half_.loss = {loss, static_cast<double>(halves.rows())};
