@@ -14,14 +14,14 @@ namespace fastopt {
 namespace {
 
 // Parameters behind the first two layers, at most, that both threads keep and update for themselves. A weight gradient more takes less time
-// than the lines of the other thread's part, where the cores are far apart by much: steps of 30-64-64-6 take 0.88 of the time then. Of 64
-// rows 650 parameters are as fast either way.
-constexpr Index most_kept_twice = 400;
+// than the lines of the other thread's part, where the cores are far apart by much: steps of 30-64-64-6 take 0.88 of the time then, with 650
+// parameters and 64 rows 0.95; near each other both ways take the same time.
+constexpr Index most_kept_twice = 700;
 
 }  // namespace
 
 template <class T>
-Halves<T>::Halves(Network<T>& network, bool padded_output) : network_(network), split_(network.half_units()) {
+Halves<T>::Halves(Network<T>& network, bool padded_output, bool passes_one_output) : network_(network), split_(network.half_units()) {
     const Index first = network.first_of_halves();
     standardization_ = first > 0 ? &network.stage(0) : nullptr;
     for (Index s = first; s < network.stages(); ++s) {
@@ -46,6 +46,10 @@ Halves<T>::Halves(Network<T>& network, bool padded_output) : network_(network), 
     if (others <= most_kept_twice) {
         sent_layers_ = layers();
     }
+    constexpr Index most_units = OneOutput<T>::most_vecs * line_elements<T>;
+    static_assert(padded_ld<T>(most_units) == most_units);
+    ends_in_one_output_ = passes_one_output && plain_output_ && layers() == 3 && sends_all() &&
+                          layer(1).activation() == Activation::relu && layer(1).outputs() <= most_units;
     for (int t = 0; t < threads; ++t) {
         plan_sent(t);
     }
@@ -229,11 +233,11 @@ void Halves<T>::bring_home(std::vector<Buffer<T>>& slots) {
 }
 
 // This thread's part of those of the second layer. They become its activations where they lie, but for a thin one's: that leaves alone what
-// is behind the columns, which would be summed again with each step.
+// is behind the columns, which would be summed again with each step. In one pass to their gradients they become these.
 template <class T>
 Matrix<T> Halves<T>::sums(int thread) const {
     const Half& mine = half(thread);
-    return (is_thin(layer(1).outputs()) ? mine.sums : mine.activations[1]).view(rows_);
+    return (ends_in_one_output_ ? mine.gradients[1] : is_thin(layer(1).outputs()) ? mine.sums : mine.activations[1]).view(rows_);
 }
 
 template <class T>
@@ -387,13 +391,6 @@ void Halves<T>::backward_through(int thread, Index number, Profile* profile, Tap
     }
     dense_backward_input<T>(grad, weights, grad_x, slope, source, mine.scratch.data(), Precision::full, tape);
     lap(profile, Phase::input_gradient, layer(number).number(), rows_);
-}
-
-template <class T>
-bool Halves<T>::ends_in_one_output() const {
-    const Index units = layer(1).outputs();
-    return plain_output_ && layers() == 3 && sends_all() && layer(1).activation() == Activation::relu &&
-           units <= OneOutput<T>::most_vecs * line_elements<T> && padded_ld<T>(units) == round_up(units, line_elements<T>);
 }
 
 template <class T>

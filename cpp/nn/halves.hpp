@@ -35,8 +35,8 @@ class Halves {
     // Of a step that two threads may be faster with (30-32-2 with 16 rows); whether they are is a matter of where their cores lie.
     static constexpr double least_work = 5e4;
 
-    // `padded_output`: the loss reads nothing else.
-    Halves(Network<T>& network, bool padded_output);
+    // `padded_output`: the loss reads nothing else; `passes_one_output`: see Loss.
+    Halves(Network<T>& network, bool padded_output, bool passes_one_output);
 
     // Memory for batches up to `rows` of such data, and the targets of this one; no thread works meanwhile. Whether all is as it was left.
     void reserve(const Data<T>& data, Index rows);
@@ -73,7 +73,7 @@ class Halves {
     T* row_loss(int thread) const { return half(thread).row_loss.data(); }
     void backward(int thread, Profile* profile);
     // `forward`, the loss and the part of `backward` behind the second layer can be one pass instead; then `backward_second` is left.
-    bool ends_in_one_output() const;
+    bool ends_in_one_output() const { return ends_in_one_output_; }
     OneOutput<T> one_output(int thread, const T* row_scale) const;
     void backward_second(int thread, Profile* profile);
     // Gradients of what a thread updates of a layer.
@@ -184,6 +184,7 @@ class Halves {
     Index split_;
     Index sent_layers_ = 2;
     bool plain_output_;
+    bool ends_in_one_output_;
     std::vector<DenseLayer<T>*> layers_;
     std::array<std::unique_ptr<Half>, threads> halves_;
     std::array<PaddedMatrix<T>, threads> crossing_;  // parts of the sums, for the other thread

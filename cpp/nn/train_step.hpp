@@ -79,7 +79,7 @@ class TrainStep {
     // Those in which they met once.
     Index steps_meeting_once() const { return steps_meeting_once_; }
     // Those of these whose last two layers were one pass.
-    Index steps_with_one_output() const { return one_output_ ? steps_meeting_once_ : 0; }
+    Index steps_with_one_output() const { return halves_ != nullptr && halves_->ends_in_one_output() ? steps_meeting_once_ : 0; }
     // Those that the second of them began before it was told.
     Index steps_begun_ahead() const { return halves_ == nullptr ? 0 : halves_->steps_begun_ahead(); }
     // Steps that made the calls of the step before again.
@@ -228,7 +228,6 @@ class TrainStep {
     Index steps_left_ = 0;  // of a run, after the present one
     Index steps_in_halves_ = 0;
     Index steps_meeting_once_ = 0;
-    bool one_output_ = false;  // of steps in halves that meet once
     bool gathered_in_halves_ = false;  // the rows of the next step, unless the weights come home before it
     ThreadChoice thread_choice_;
 };

@@ -107,9 +107,8 @@ void TrainStep<T>::take_last_lines(int thread) {
 template <class T>
 LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate) {
     if (halves_ == nullptr) {
-        halves_ = std::make_unique<Halves<T>>(*network_, loss_->wants_padding(network_->outputs()));
+        halves_ = std::make_unique<Halves<T>>(*network_, loss_->wants_padding(network_->outputs()), loss_->passes_one_output());
         plan_halves();
-        one_output_ = loss_->passes_one_output() && halves_->ends_in_one_output();
     }
     if (!halves_->holds(*batch.data, batch.rows)) {
         wait_for_others();
@@ -179,7 +178,7 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
         halves.ask_for_sums(thread);
     }
     if (step.meets_once) {
-        if (one_output_) {
+        if (halves.ends_in_one_output()) {
             loss_->one_output(halves.one_output(thread, step.row_scale));
             halves.backward_second(thread, laps);
         } else {
