@@ -101,6 +101,11 @@ class Batches {
     Index count() const { return epochs() * each_; }
     bool ends_epoch(Index batch) const { return (batch + 1) % each_ == 0; }
     Index epoch_of(Index batch) const { return batch / each_; }
+    Index left_in_epoch(Index batch) const { return each_ - 1 - batch % each_; }
+    // Batches behind one, each as long as all but the last of an epoch may be.
+    Index whole_behind(Index batch) const {
+        return epoch_rows_ % size_ == 0 ? count() - 1 - batch : std::max<Index>(0, left_in_epoch(batch) - 1);
+    }
     // The row of the order that a batch begins with, and the batch behind the last one with the end of all.
     Index begin(Index batch) const { return each_ == 0 ? 0 : batch / each_ * epoch_rows_ + batch % each_ * size_; }
 
@@ -164,7 +169,14 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
         const Range after = s + 1 < rate.size ? walk.next() : Range{now.end, now.end};
         const Rows batch(rows.data + (now.begin - before), now.size());
         const Rows next(rows.data + (after.begin - before), after.size());
-        const LossValue loss = self.step(data, batch, rate.data[s], next, rows.size - (now.end - before));
+        Ahead ahead;
+        if (self.wants_ahead()) {  // all but the last of those that surely come: each names the rows of the next one
+            ahead = {std::min(self.thread_choice().steps_ahead(), batches.whole_behind(first_step + s) - 1), rate.data + s + 1};
+            if (penalty_out != nullptr) {
+                ahead.steps = std::min(ahead.steps, batches.left_in_epoch(first_step + s));
+            }
+        }
+        const LossValue loss = self.step(data, batch, rate.data[s], next, rows.size - (now.end - before), ahead);
         loss_out.data[s] = loss.value;
         weight_out.data[s] = loss.weight;
         now = after;

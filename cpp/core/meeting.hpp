@@ -51,6 +51,11 @@ class Meeting {
         arrived_[static_cast<std::size_t>(thread)].turn.store(turn, std::memory_order_release);
         return error;
     }
+    // A thread comes no more up to this turn, because of an error: the others need not wait for it.
+    void give_up(std::uint64_t last, int thread) {
+        failed_.store(true, std::memory_order_relaxed);
+        arrived_[static_cast<std::size_t>(thread)].turn.store(last, std::memory_order_release);
+    }
     // Whether this thread has arrived, as far as one look tells.
     bool has_arrived(std::uint64_t turn, int thread) const {
         return arrived_[static_cast<std::size_t>(thread)].turn.load(std::memory_order_acquire) >= turn;

@@ -187,6 +187,7 @@ Index ThreadChoice::run_steps(Index steps, double work, double least, StepFuncti
     bool goes_on = true;
     const auto run = [&](Index count) {
         for (const Index end = done + count; goes_on && done < end;) {
+            steps_ahead_ = end - done - 1;
             goes_on = step(state, done);
             done += goes_on ? 1 : 0;
         }

@@ -34,6 +34,8 @@ class ThreadChoice {
             steps, work, least, [](void* state, Index number) { return (*static_cast<Step*>(state))(number); },
             const_cast<void*>(static_cast<const void*>(std::addressof(step))));
     }
+    // In a step: so many are done by the same threads after it, unless it returns false.
+    Index steps_ahead() const { return steps_ahead_; }
 
    private:
     using StepFunction = bool (*)(void* state, Index step);
@@ -78,6 +80,7 @@ class ThreadChoice {
     void end_trial(double now);
 
     Clock clock_;
+    Index steps_ahead_ = 0;
     double work_ = 0;        // of the steps that the times are of,
     double first_work_ = 0;  // of the first of them
     int threads_ = 0;

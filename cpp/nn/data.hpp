@@ -28,6 +28,11 @@ struct Rows {
     Rows() = default;
     Rows(const Index* rows, Index count) : wide(rows), count(count) {}
     Rows(const std::int32_t* rows, Index count) : narrow(rows), count(count) {}
+    // As many, behind these in the same order.
+    void go_on() {
+        wide += wide != nullptr ? count : 0;
+        narrow += narrow != nullptr ? count : 0;
+    }
     void copy_to(Index* to) const { wide != nullptr ? std::copy(wide, wide + count, to) : std::copy(narrow, narrow + count, to); }
 };
 

@@ -63,6 +63,8 @@ class Halves {
     // Whether a step has nothing left to ask or to keep, so that no thread can fail in it. By thread 0, before it begins: the other one
     // may be ahead already, but what it keeps of such a step it has kept two steps before.
     bool repeats(bool gathered);
+    // Whether that is known of both batches.
+    bool repeats_all() const { return half(0).gathered[0].repeats && half(0).gathered[1].repeats; }
     void gather_next(int thread, const Data<T>& data, const Rows& next, Profile* profile);
     // Asks for the other thread's part of the sums, once that is there and before `forward`.
     void ask_for_sums(int thread);

@@ -182,21 +182,22 @@ void TrainStep<T>::reset() {
 }
 
 template <class T>
-LossValue TrainStep<T>::step(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next, Index behind) {
+LossValue TrainStep<T>::step(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next, Index behind,
+                             const Ahead& ahead) {
     check(loss_ != nullptr, "this trainer has a loss written in Python");
     check_training_point();
     steps_left_ = std::max<Index>(steps_left_ - 1, 0);
     LossValue loss;
-    if (goes_on_in_halves(data, rows.count)) {
+    if (halves_ahead_ > 0 || goes_on_in_halves(data, rows.count)) {
         network_->count_step();
         const Index* order = gathered_in_halves_ ? nullptr : order_of(rows, behind);
-        loss = step_in_halves(alike(data, order, rows.count, next), learning_rate);
+        loss = step_in_halves(alike(data, order, rows.count, next), learning_rate, ahead);
     } else {
         let_halves_end();
         const Batch batch = prepare(data, order_of(rows, behind), rows.count, next);
         const int threads = network_->begin_step(rows.count);
         if (takes_halves(rows.count)) {
-            loss = step_in_halves(batch, learning_rate);
+            loss = step_in_halves(batch, learning_rate, ahead);
         } else {
             bring_home();
             loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);

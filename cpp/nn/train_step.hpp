@@ -26,6 +26,13 @@ struct TrainOptions {
     Index accumulate = 1;   // micro-batches per update
 };
 
+// Steps that surely follow one behind the other, each with as many rows of the same data, which lie behind those of the next one; so do as
+// many rows more. Nobody looks at the weights meanwhile.
+struct Ahead {
+    Index steps = 0;
+    const double* rates = nullptr;
+};
+
 template <class T>
 class TrainStep {
    public:
@@ -57,7 +64,10 @@ class TrainStep {
     // One step on these rows of `data`, or on so many first ones where they have no numbers. A loss that is not finite is returned, and
     // nothing else has changed. What the next step will take of the same data may be named, if the errand is withdrawn before any other
     // step, and how many rows follow in the same order.
-    LossValue step(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next = {}, Index behind = 0);
+    LossValue step(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next = {}, Index behind = 0,
+                   const Ahead& ahead = {});
+    // Whether that would be told anything by `ahead`.
+    bool wants_ahead() const { return halves_ != nullptr && halves_ahead_ == 0; }
     // Gathering that next batch, for threads that wait; over before the data is.
     Errand& errand() { return next_batch_.errand(); }
     // Before the first batch of other rows, and before so many steps.
@@ -129,8 +139,8 @@ class TrainStep {
         T* row_scale = nullptr;
     };
 
-    // A step that two threads do in halves: what thread 0 tells the other, in one line and, for when it waits, another; the other may be a
-    // step behind.
+    // A step that two threads do in halves: what thread 0 tells the other, in one line and, for when it waits, another; the other keeps a
+    // copy and may be a step behind.
     struct alignas(cache_line) HalfStep {
         TrainStep* self;
         const Data<T>* data;
@@ -145,8 +155,18 @@ class TrainStep {
         alignas(cache_line) Rows next;
         const T* weight;
         const Batch* batch;  // of thread 0
-        void operator()(int thread, int threads) { self->do_half(*this, thread, threads); }
+        Ahead ahead;         // steps that the other thread does without being told of each
+        void go_on() {
+            turn += meetings_of_step;
+            learning_rate = *ahead.rates++;
+            --ahead.steps;
+            ++t;
+            gathered = true;
+            next.go_on();
+        }
+        void operator()(int thread, int threads) { self->do_halves(*this, thread, threads); }
     };
+    static constexpr std::uint64_t meetings_of_step = 2;  // at most
 
     enum class Verdict { unknown, update, leave };
 
@@ -164,8 +184,11 @@ class TrainStep {
     bool takes_halves(Index rows);
     bool goes_on_in_halves(const Data<T>& data, Index rows);
     void let_halves_end();
-    LossValue step_in_halves(const Batch& batch, double learning_rate);
-    void do_half(const HalfStep& step, int thread, int threads);
+    LossValue step_in_halves(const Batch& batch, double learning_rate, const Ahead& ahead);
+    void tell_half_step(const Batch& batch, double learning_rate, const Ahead& ahead);
+    void do_halves(HalfStep step, int thread, int threads);
+    bool do_half_or_give_up(const HalfStep& step, int thread, int threads);
+    bool do_half(const HalfStep& step, int thread, int threads);
     void loss_of_half(const HalfStep& step, int thread, Profile* laps);
     void update_halves(const HalfStep& step, const StepInfo& info, int thread, Profile* laps);
     bool updates_at_once() const { return options_.accumulate <= 1 && options_.clip_norm == 0 && !optimizer_->needs_norm(); }
@@ -216,7 +239,7 @@ class TrainStep {
     Buffer<T> loss_scratch_;
     Index scaled_rows_ = -1;  // rows whose scale it holds, when no row has a weight
     Meeting meeting_;
-    std::array<HalfStep, 2> half_steps_{};  // in turn
+    HalfStep half_step_{};
     struct alignas(2 * cache_line) {
         StepInfo info;
         bool finite = false;
@@ -228,6 +251,7 @@ class TrainStep {
     Index steps_left_ = 0;  // of a run, after the present one
     Index steps_in_halves_ = 0;
     Index steps_meeting_once_ = 0;
+    Index halves_ahead_ = 0;           // that the other thread knows of
     bool gathered_in_halves_ = false;  // the rows of the next step, unless the weights come home before it
     ThreadChoice thread_choice_;
 };

@@ -52,6 +52,7 @@ void TrainStep<T>::let_halves_end() {
 
 template <class T>
 void TrainStep<T>::bring_home() {
+    halves_ahead_ = 0;
     if (halves_ == nullptr || !halves_->away()) {
         return;
     }
@@ -105,7 +106,27 @@ void TrainStep<T>::take_last_lines(int thread) {
 }
 
 template <class T>
-LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate) {
+LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate, const Ahead& ahead) {
+    half_.whole = false;
+    if (halves_ahead_ > 0) {
+        --halves_ahead_;
+        half_step_.go_on();
+        const Alone alone;
+        do_half_or_give_up(half_step_, 0, Halves<T>::threads);
+    } else {
+        tell_half_step(batch, learning_rate, ahead);
+        parallel_ahead(Halves<T>::threads, half_step_);
+    }
+    if (!half_.whole) {
+        bring_home();  // throws what the other thread could not do
+    }
+    ++steps_in_halves_;
+    steps_meeting_once_ += half_step_.meets_once ? 1 : 0;
+    return half_.loss;
+}
+
+template <class T>
+void TrainStep<T>::tell_half_step(const Batch& batch, double learning_rate, const Ahead& ahead) {
     if (halves_ == nullptr) {
         halves_ = std::make_unique<Halves<T>>(*network_, loss_->wants_padding(network_->outputs()), loss_->passes_one_output());
         plan_halves();
@@ -118,43 +139,57 @@ LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate)
     if (!halves_->away()) {
         halves_->send(slots_);
     }
-    const std::uint64_t turn = meeting_.begin(2);
-    const bool gathered = std::exchange(gathered_in_halves_, false);
-    HalfStep& step = half_steps_[static_cast<std::size_t>(turn / 2 % 2)];
+    HalfStep& step = half_step_;  // the other thread has its copy of the one before
     step = {};
     step.self = this;
     step.data = batch.data;
     step.order = batch.order;
     step.row_scale = batch.row_scale;
-    step.turn = turn;
     step.learning_rate = learning_rate;
     step.t = t_ + 1;
-    step.gathered = gathered;
+    step.gathered = std::exchange(gathered_in_halves_, false);
     step.weight = batch.weight;
     step.batch = &batch;
     if (halves_->takes_next(batch.next)) {
         // Where each thread has all weights that it reads, no rule moves scalars on, and nothing can fail: all calls are made again.
         step.meets_once = halves_->sends_all() && batch.weight == nullptr && scalars_.empty() && network_->profile() == nullptr &&
-                          halves_->repeats(gathered);
-        steps_meeting_once_ += step.meets_once ? 1 : 0;
+                          halves_->repeats(step.gathered);
         step.next = batch.next;
         step.begins_next = steps_left_ > 1;  // else it goes another way
         gathered_in_halves_ = true;
+        if (step.meets_once && halves_->repeats_all()) {
+            halves_ahead_ = std::max<Index>(0, std::min(steps_left_ - 2, ahead.steps));
+            step.ahead = {halves_ahead_, ahead.rates};
+        }
     }
-    half_.whole = false;
-    parallel_ahead(Halves<T>::threads, step);
-    if (!half_.whole) {
-        bring_home();  // throws what the other thread could not do
-    }
-    ++steps_in_halves_;
-    return half_.loss;
+    step.turn = meeting_.begin(meetings_of_step * static_cast<std::uint64_t>(1 + halves_ahead_));
 }
 
+// Thread 1 goes on as far as it has been told.
+template <class T>
+void TrainStep<T>::do_halves(HalfStep step, int thread, int threads) {
+    while (do_half_or_give_up(step, thread, threads) && thread > 0 && step.ahead.steps > 0) {
+        step.go_on();
+    }
+}
+
+// A thread with an error leaves the others waiting for nothing.
+template <class T>
+bool TrainStep<T>::do_half_or_give_up(const HalfStep& step, int thread, int threads) {
+    try {
+        return do_half(step, thread, threads);
+    } catch (...) {
+        meeting_.give_up(step.turn + meetings_of_step * static_cast<std::uint64_t>(1 + step.ahead.steps) - 1, thread);
+        throw;
+    }
+}
+
+// False: no step of those that were told follows.
 // One thread may be in the next step already, up to the meeting there, when the other is still busy with its updates, or where they meet
 // once with all that follows their partial sums. Until that meeting neither writes what the other one reads: each begins with weights that
 // it owns.
 template <class T>
-void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
+bool TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     Halves<T>& halves = *halves_;
     Profile* laps = thread == 0 ? network_->profile() : nullptr;
     std::exception_ptr error =
@@ -172,7 +207,7 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
         std::rethrow_exception(error);
     }
     if (!begun) {
-        return;
+        return false;
     }
     if (!early) {
         halves.ask_for_sums(thread);
@@ -192,10 +227,11 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
             half_.whole = true;
             t_ = std::isfinite(loss) ? step.t : t_;
         }
-        if (std::isfinite(loss)) {
-            update_halves(step, info_of(step.t, step.learning_rate), thread, laps);
+        if (!std::isfinite(loss)) {
+            return false;
         }
-        return;
+        update_halves(step, info_of(step.t, step.learning_rate), thread, laps);
+        return true;
     }
     const std::uint64_t read = step.turn + 1;
     error = meeting_.arrive_after(read, thread, [&] {
@@ -223,6 +259,7 @@ void TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
         take_last_lines(thread);
         update_halves(step, half_.info, thread, laps);
     }
+    return whole && half_.finite;
 }
 
 template <class T>
@@ -258,19 +295,22 @@ void TrainStep<T>::update_halves(const HalfStep& step, const StepInfo& info, int
     }
 }
 
-#define FASTOPT_INSTANTIATE(T)                                                \
-    template bool TrainStep<T>::may_take_halves(Index) const;                 \
-    template double TrainStep<T>::least_team_work(Index, Index) const;        \
-    template bool TrainStep<T>::takes_halves(Index);                          \
-    template bool TrainStep<T>::goes_on_in_halves(const Data<T>&, Index);     \
-    template void TrainStep<T>::let_halves_end();                             \
-    template void TrainStep<T>::bring_home();                                 \
-    template void TrainStep<T>::plan_halves();                                \
-    template void TrainStep<T>::update_half(const StepInfo&, int, Index);     \
-    template void TrainStep<T>::take_last_lines(int);                         \
-    template LossValue TrainStep<T>::step_in_halves(const Batch&, double);    \
-    template void TrainStep<T>::do_half(const HalfStep&, int, int);           \
-    template void TrainStep<T>::loss_of_half(const HalfStep&, int, Profile*); \
+#define FASTOPT_INSTANTIATE(T)                                                           \
+    template bool TrainStep<T>::may_take_halves(Index) const;                            \
+    template double TrainStep<T>::least_team_work(Index, Index) const;                   \
+    template bool TrainStep<T>::takes_halves(Index);                                     \
+    template bool TrainStep<T>::goes_on_in_halves(const Data<T>&, Index);                \
+    template void TrainStep<T>::let_halves_end();                                        \
+    template void TrainStep<T>::bring_home();                                            \
+    template void TrainStep<T>::plan_halves();                                           \
+    template void TrainStep<T>::update_half(const StepInfo&, int, Index);                \
+    template void TrainStep<T>::take_last_lines(int);                                    \
+    template LossValue TrainStep<T>::step_in_halves(const Batch&, double, const Ahead&); \
+    template void TrainStep<T>::tell_half_step(const Batch&, double, const Ahead&);      \
+    template void TrainStep<T>::do_halves(HalfStep, int, int);                           \
+    template bool TrainStep<T>::do_half_or_give_up(const HalfStep&, int, int);           \
+    template bool TrainStep<T>::do_half(const HalfStep&, int, int);                      \
+    template void TrainStep<T>::loss_of_half(const HalfStep&, int, Profile*);            \
     template void TrainStep<T>::update_halves(const HalfStep&, const StepInfo&, int, Profile*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
