@@ -14,8 +14,8 @@ namespace fastopt {
 namespace {
 
 // Parameters behind the first two layers, at most, that both threads keep and update for themselves. A weight gradient more takes less time
-// than the lines of the other thread's part, where the cores are far apart by much: steps of 30-64-64-6 take 0.88 of the time then, with 650
-// parameters and 64 rows 0.95; near each other both ways take the same time.
+// than the lines of the other thread's part, where the cores are far apart by much: steps of 30-64-64-6 take 0.88 of the time then, with
+// 650 parameters and 64 rows 0.95; near each other both ways take the same time.
 constexpr Index most_kept_twice = 700;
 
 }  // namespace
@@ -48,8 +48,8 @@ Halves<T>::Halves(Network<T>& network, bool padded_output, bool passes_one_outpu
     }
     constexpr Index most_units = OneOutput<T>::most_vecs * line_elements<T>;
     static_assert(padded_ld<T>(most_units) == most_units);
-    ends_in_one_output_ = passes_one_output && plain_output_ && layers() == 3 && sends_all() &&
-                          layer(1).activation() == Activation::relu && layer(1).outputs() <= most_units;
+    ends_in_one_output_ = passes_one_output && plain_output_ && layers() == 3 && sends_all() && layer(1).activation() == Activation::relu &&
+                          layer(1).outputs() <= most_units;
     for (int t = 0; t < threads; ++t) {
         plan_sent(t);
     }

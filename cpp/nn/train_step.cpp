@@ -184,11 +184,14 @@ void TrainStep<T>::reset() {
 template <class T>
 LossValue TrainStep<T>::step(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next, Index behind,
                              const Ahead& ahead) {
+    if (halves_ahead_ > 0) {
+        return step_told_in_halves();
+    }
     check(loss_ != nullptr, "this trainer has a loss written in Python");
     check_training_point();
     steps_left_ = std::max<Index>(steps_left_ - 1, 0);
     LossValue loss;
-    if (halves_ahead_ > 0 || goes_on_in_halves(data, rows.count)) {
+    if (goes_on_in_halves(data, rows.count)) {
         network_->count_step();
         const Index* order = gathered_in_halves_ ? nullptr : order_of(rows, behind);
         loss = step_in_halves(alike(data, order, rows.count, next), learning_rate, ahead);
@@ -203,6 +206,11 @@ LossValue TrainStep<T>::step(const Data<T>& data, const Rows& rows, double learn
             loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
         }
     }
+    return finite_or_undone(loss);
+}
+
+template <class T>
+LossValue TrainStep<T>::finite_or_undone(const LossValue& loss) {
     if (!std::isfinite(loss.value)) {
         bring_home();
         network_->undo_forward();

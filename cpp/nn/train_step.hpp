@@ -184,7 +184,10 @@ class TrainStep {
     bool takes_halves(Index rows);
     bool goes_on_in_halves(const Data<T>& data, Index rows);
     void let_halves_end();
+    LossValue finite_or_undone(const LossValue& loss);
     LossValue step_in_halves(const Batch& batch, double learning_rate, const Ahead& ahead);
+    LossValue step_told_in_halves();
+    LossValue whole_half();
     void tell_half_step(const Batch& batch, double learning_rate, const Ahead& ahead);
     void do_halves(HalfStep step, int thread, int threads);
     bool do_half_or_give_up(const HalfStep& step, int thread, int threads);

@@ -108,15 +108,26 @@ void TrainStep<T>::take_last_lines(int thread) {
 template <class T>
 LossValue TrainStep<T>::step_in_halves(const Batch& batch, double learning_rate, const Ahead& ahead) {
     half_.whole = false;
-    if (halves_ahead_ > 0) {
-        --halves_ahead_;
-        half_step_.go_on();
-        const Alone alone;
-        do_half_or_give_up(half_step_, 0, Halves<T>::threads);
-    } else {
-        tell_half_step(batch, learning_rate, ahead);
-        parallel_ahead(Halves<T>::threads, half_step_);
-    }
+    tell_half_step(batch, learning_rate, ahead);
+    parallel_ahead(Halves<T>::threads, half_step_);
+    return whole_half();
+}
+
+// One that the other thread knows of: nothing has changed since it was told.
+template <class T>
+LossValue TrainStep<T>::step_told_in_halves() {
+    --halves_ahead_;
+    --steps_left_;
+    network_->count_step();
+    half_step_.go_on();
+    half_.whole = false;
+    const Alone alone;
+    do_half_or_give_up(half_step_, 0, Halves<T>::threads);
+    return finite_or_undone(whole_half());
+}
+
+template <class T>
+LossValue TrainStep<T>::whole_half() {
     if (!half_.whole) {
         bring_home();  // throws what the other thread could not do
     }
@@ -306,6 +317,8 @@ void TrainStep<T>::update_halves(const HalfStep& step, const StepInfo& info, int
     template void TrainStep<T>::update_half(const StepInfo&, int, Index);                \
     template void TrainStep<T>::take_last_lines(int);                                    \
     template LossValue TrainStep<T>::step_in_halves(const Batch&, double, const Ahead&); \
+    template LossValue TrainStep<T>::step_told_in_halves();                              \
+    template LossValue TrainStep<T>::whole_half();                                       \
     template void TrainStep<T>::tell_half_step(const Batch&, double, const Ahead&);      \
     template void TrainStep<T>::do_halves(HalfStep, int, int);                           \
     template bool TrainStep<T>::do_half_or_give_up(const HalfStep&, int, int);           \
