@@ -182,6 +182,16 @@ def shared_by_units(dtype):
                 train(case, net, "softmax_cross_entropy", name, 200, 3, 48, weighted=name == "adam", l2=1e-3)
 
 
+def one_output(dtype):
+    """The same with one output, whose last two layers are one pass in steps like the one before."""
+    for units, batch in ((32, 32), (64, 20), (21, 9)):
+        for loss in ("mse", "bce", "huber", "log_cosh"):
+            x, y, _ = batch_for(loss, 1, 12 * batch + 1, 30, np.random.default_rng(16), dtype=dtype)
+            trainer = fo.Trainer(fo.mlp(30, [64, units], 1, dtype=dtype, seed=16), loss, "adam")
+            history = trainer.fit(x, y, epochs=3, batch_size=batch)
+            record_training(f"train by units to one output {units} {batch} {loss}", trainer, history, x[:50])
+
+
 def second_order(dtype):
     rng = np.random.default_rng(11)
     net = fo.mlp(20, [65, 33], 3, activation="silu", batch_norm=True, dtype=dtype, seed=11)
@@ -200,7 +210,7 @@ def second_order(dtype):
 
 PARTS = {
     AS_BUILT: (kernels, losses, optimizers, networks, second_order),
-    CUT_EVERYTHING: (kernels, losses, optimizers, odd_networks, shared_by_units),
+    CUT_EVERYTHING: (kernels, losses, optimizers, odd_networks, shared_by_units, one_output),
 }
 
 

@@ -1,6 +1,8 @@
 """Two threads that share the first two layers of a small network by units: the bits of one thread, in a run of steps and after it."""
 
 import contextlib
+import threading
+import time
 
 import fastopt as fo
 import numpy as np
@@ -129,6 +131,78 @@ def test_threads_that_meet_once_a_step(cut_for_threads, optimizer, rows, options
     expected = alone.state_dict()
     for name, value in both.state_dict().items():
         assert_array_equal(value, expected[name], err_msg=name)
+
+
+ONE_OUTPUT_LOSSES = [(name, *case) for name in core.loss_names() for case in loss_cases(name) if case[1] == 1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("units", [1, 4, 8, 15, 16, 17, 32, 40, 60, 64, 65])
+def test_ends_of_one_output(cut_for_threads, units, dtype):
+    """From the sums of the second layer to their gradients in one pass, or in several; the same bits for any number of rows and units."""
+    passes = 0
+    for number, (name, options, _, kind) in enumerate(ONE_OUTPUT_LOSSES):
+        batch, bias = (32, 20, 13, 9, 1, 64)[(number + units) % 6], number % 3 > 0
+        layers = [L.Dense(64, activation="tanh"), L.Dense(units, activation="relu", bias=bias), L.Dense(1, bias=bias)]
+        loss = fo.losses.table()[name](**options)
+        x, y, _ = batch_for(name, 1, 12 * batch, 30, np.random.default_rng(number), dtype=dtype, kind=kind)
+        states = []
+        for threads in (1, 2):
+            cut_for_threads(threads)
+            trainer = fo.Trainer(fo.Network(30, layers, dtype=dtype, seed=3), loss, "adam", l1=1e-3)
+            trainer.fit(x, y, epochs=1, batch_size=batch)
+            states.append(trainer.state_dict())
+        passes += trainer._native.steps_with_one_output
+        assert steps_in_halves(trainer) > 0
+        for key, value in states[0].items():
+            assert_array_equal(states[1][key], value, err_msg=f"{key}, {name} {options}, batch {batch}, bias {bias}")
+    lanes = 64 // np.dtype(dtype).itemsize
+    assert (passes > 0) == (fo.build_info()["isa"] == "v4" and units <= 4 * lanes)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 5, 6, 30, 57, 58, 59])
+def test_steps_that_are_told_together(cut_for_threads, wrong):
+    """A loss that is not finite ends them for both threads, wherever it comes."""
+    x, y, _ = batch_for("mse", 1, 60 * BATCH, 8, np.random.default_rng(6))
+    y[wrong * BATCH] = 1e30
+    left = []
+    for threads in (1, 2):
+        cut_for_threads(threads)
+        trainer = fo.Trainer(fo.Network(*NETWORKS["small"], seed=3), "mse", "adam")
+        losses, weights, order = np.zeros(60), np.zeros(60), np.arange(len(x))
+        done = trainer._native.run_steps(x, y, None, order, BATCH, np.full(60, 1e-3), losses, weights)
+        assert done == wrong
+        left.append((losses[:wrong], trainer.state_dict()))
+        if wrong > 10 and threads == 2:
+            assert trainer._native.steps_meeting_once > 0.5 * wrong
+    assert_array_equal(left[1][0], left[0][0])
+    for key, value in left[0][1].items():
+        assert_array_equal(left[1][1][key], value, err_msg=key)
+
+
+def test_a_number_of_threads_that_changes_meanwhile(cut_for_threads):
+    """Both threads go on with the steps that they know of; the next run begins with the new number."""
+    x, y, _ = batch_for("mse", 1, 128 * BATCH, 8, np.random.default_rng(6))
+    cut_for_threads(2)
+    trainer = fo.Trainer(fo.Network(*NETWORKS["small"], seed=3), "mse", "adam")
+    over = threading.Event()
+
+    def change():
+        while not over.is_set():
+            for threads in (1, 2):
+                fo.set_num_threads(threads)
+                time.sleep(1e-3)
+
+    other = threading.Thread(target=change)
+    other.start()
+    try:
+        found = [trainer.fit(x, y, epochs=30, batch_size=BATCH)["loss"] for _ in range(10)]
+    finally:
+        over.set()
+        other.join()
+    cut_for_threads(1)
+    trainer = fo.Trainer(fo.Network(*NETWORKS["small"], seed=3), "mse", "adam")
+    assert found == [trainer.fit(x, y, epochs=30, batch_size=BATCH)["loss"] for _ in range(10)]
 
 
 def test_rows_without_weight_that_overflow(cut_for_threads):

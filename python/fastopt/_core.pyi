@@ -257,6 +257,9 @@ class TrainStep_float32:
     def steps_meeting_once(self) -> int:
         """Those of them in which the threads met once."""
     @property
+    def steps_with_one_output(self) -> int:
+        """Those of these whose last two layers were one pass over the rows."""
+    @property
     def steps_begun_ahead(self) -> int:
         """Those of them that the second thread began before it was told."""
     @property
