@@ -11,7 +11,8 @@
 // halves lie in one array, each core asks ahead for lines of the other.
 //
 // In a run, a thread gathers the rows of the next step while it waits, and thread 1 begins with them before it is told: its weights are its
-// own. Steps that are alike make the calls of kernels of the ones before again (nn/step_tapes.hpp).
+// own. Steps that are alike make the calls of kernels of the ones before again (nn/step_tapes.hpp); where these meet once, thread 1 is told
+// of many at a time.
 #pragma once
 
 #include <array>
