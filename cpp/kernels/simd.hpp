@@ -473,6 +473,15 @@ FASTOPT_INLINE Vec<T> bounded(const Vec<T>& square) {
         return ei::pmin(square.p[i], ei::pset1<typename Vec<T>::Packet>(std::numeric_limits<T>::max()));
     });
 }
+// The nearest number whose square, and sums of two shares of such squares, do not overflow; NaN stays.
+template <class T>
+FASTOPT_INLINE Vec<T> squarable(const Vec<T>& value) {
+    constexpr T most = std::is_same_v<T, float> ? T(0x1p63) : T(0x1p511);
+    return map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
+        using Packet = typename Vec<T>::Packet;
+        return ei::pmax(ei::pmin(value.p[i], ei::pset1<Packet>(most)), ei::pset1<Packet>(-most));
+    });
+}
 // n / (sqrt(square) + eps) with a bounded square, for the update rules. The divider takes 10 cycles for 16 float roots and 6 for 16
 // quotients; in float the quotient is built from multiply-adds instead, which run beside the roots: an inverse within 5.1 % out of the
 // bits of the denominator, three times as many digits by 1 + e + e^2, and one Newton step on the quotient. At most 0.8 ulp off for every

@@ -11,6 +11,7 @@ namespace fastopt {
 class AdaGrad : public WeightDecay<true> {
    public:
     static constexpr int slots = 1;
+    static constexpr bool squares_gradient = true;
 
     explicit AdaGrad(const Config& config)
         : WeightDecay(config), eps_(config.number("eps")), initial_(config.number("initial_accumulator")) {}

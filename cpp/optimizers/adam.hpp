@@ -32,7 +32,7 @@ struct Moments {
 
         FASTOPT_INLINE void advance(const simd::Vec<T>& g, simd::Vec<T>& m, simd::Vec<T>& v) const {
             m = simd::fma(beta1, m, rest1 * g);
-            v = simd::bounded(simd::fma(beta2, v, rest2 * (g * g)));
+            v = simd::fma(beta2, v, rest2 * (g * g));
         }
     };
     template <class T>
@@ -58,6 +58,7 @@ template <bool AmsGrad, bool Decoupled>
 class Adam : public WeightDecay<!Decoupled> {
    public:
     static constexpr int slots = AmsGrad ? 3 : 2;
+    static constexpr bool squares_gradient = true;
 
     explicit Adam(const Config& config) : WeightDecay<!Decoupled>(config), moments_(config) {}
 
@@ -104,6 +105,7 @@ class Adam : public WeightDecay<!Decoupled> {
 class NAdam : public RuleBase {
    public:
     static constexpr int slots = 2;
+    static constexpr bool squares_gradient = true;
 
     explicit NAdam(const Config& config) : moments_(config), momentum_decay_(config.number("momentum_decay")) {}
 
@@ -154,6 +156,7 @@ class NAdam : public RuleBase {
 class RAdam : public RuleBase {
    public:
     static constexpr int slots = 2;
+    static constexpr bool squares_gradient = true;
 
     explicit RAdam(const Config& config) : moments_(config) {}
 

@@ -8,7 +8,7 @@
 // or, with takes_root, that in two pieces, so that roots are taken of several Vecs together:
 //     static Vec<T> advance(const constants&, Vec<T> g, Vec<T>* s);                   // what the root is of
 //     static void finish(const constants&, Vec<T>& w, Vec<T> g, const Vec<T>* s, Vec<T> root);
-// and inherits the names of its slots and scalars from RuleBase, overriding what differs, or from WeightDecay when it has one.
+// With squares_gradient, g is limited to what has a square. A rule inherits the names of its slots and scalars from RuleBase, overriding what differs, or from WeightDecay when it has one.
 #pragma once
 
 #include <algorithm>
@@ -45,6 +45,7 @@ struct VecTransform {
 struct RuleBase {
     static constexpr bool coupled_decay = false;
     static constexpr bool takes_root = false;
+    static constexpr bool squares_gradient = false;
     std::vector<std::string> scalar_names() const { return {}; }
     std::vector<double> initial_scalars() const { return {}; }
     double initial_slot(int) const { return 0; }
@@ -162,6 +163,13 @@ class ElementwiseOptimizer final : public Optimizer<T> {
         }
     }
 
+    // Of a gradient that has no square, the step is that of the largest one that has.
+    template <class F>
+    static FASTOPT_INLINE simd::Vec<T> gradient_of(const F& element, const simd::Vec<T>& value, const T* g) {
+        const simd::Vec<T> gradient = element.gradient(value, simd::load(g));
+        return Rule::squares_gradient ? simd::squarable(gradient) : gradient;
+    }
+
     // So many lines whose roots are taken together, `Products` of them from multiply-adds. Where that is all, what the rest needs would not
     // fit the registers and is read again.
     template <int Products, class F>
@@ -178,7 +186,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
             const Index at = i + l * Vec<T>::lanes;
             value[l] = simd::load(own.w + at);
             load_slots(own, at, state[l]);
-            gradient[l] = element.gradient(value[l], simd::load(own.g + at));
+            gradient[l] = gradient_of(element, value[l], own.g + at);
             square[l] = Rule::advance(element.constants, gradient[l], state[l]);
             store_slots(own, at, state[l]);
         }
@@ -221,7 +229,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
             Vec<T> value = simd::load(own.w + i);
             Vec<T> state[slots + 1];
             load_slots(own, i, state);
-            const Vec<T> gradient = element.gradient(value, simd::load(own.g + i));
+            const Vec<T> gradient = gradient_of(element, value, own.g + i);
             if constexpr (Rule::takes_root) {
                 const Vec<T> root = simd::sqrt(Rule::advance(element.constants, gradient, state));
                 Rule::finish(element.constants, value, gradient, state, root);

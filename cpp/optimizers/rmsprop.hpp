@@ -26,6 +26,7 @@ template <bool Momentum, bool Centered>
 class RMSProp : public WeightDecay<true> {
    public:
     static constexpr int slots = 1 + (Centered ? 1 : 0) + (Momentum ? 1 : 0);
+    static constexpr bool squares_gradient = true;
 
     explicit RMSProp(const Config& config)
         : WeightDecay(config), rho_(config.number("rho")), eps_(config.number("eps")), momentum_(config.number("momentum")) {}
@@ -54,7 +55,7 @@ class RMSProp : public WeightDecay<true> {
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
-        s[0] = c.average(s[0], bounded(g * g));
+        s[0] = c.average(s[0], g * g);
         Vec<T> square = s[0];
         if constexpr (Centered) {
             s[1] = c.average(s[1], g);
@@ -80,6 +81,7 @@ class RMSProp : public WeightDecay<true> {
 class AdaDelta : public RuleBase {
    public:
     static constexpr int slots = 2;
+    static constexpr bool squares_gradient = true;
 
     explicit AdaDelta(const Config& config) : rho_(config.number("rho")), eps_(config.number("eps")) {}
 

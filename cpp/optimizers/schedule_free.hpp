@@ -10,6 +10,7 @@ namespace fastopt {
 class ScheduleFreeAdamW : public WeightDecay<false> {
    public:
     static constexpr int slots = 3;
+    static constexpr bool squares_gradient = true;
     static constexpr int evaluation_slot = 0;
 
     explicit ScheduleFreeAdamW(const Config& config)
@@ -50,7 +51,7 @@ class ScheduleFreeAdamW : public WeightDecay<false> {
         Vec<T>& z = s[1];
         x = select(c.first, y, x);
         z = select(c.first, y, z);
-        s[2] = bounded(fma(c.moments.beta2, s[2], c.moments.rest2 * (g * g)));
+        s[2] = fma(c.moments.beta2, s[2], c.moments.rest2 * (g * g));
         const Vec<T> direction = fma(c.decay, y, g / fma(sqrt(s[2]), c.root_scale, c.moments.eps));
         z = fma(c.rate, direction, z);
         x = fma(c.share, z - x, x);
