@@ -64,8 +64,9 @@ def test_a_value_that_is_not_finite_is_found_anywhere(trainer, monkeypatch, orde
     """In any block, whatever the dtype and the strides; the largest finite values, whose sum is not finite, are let through."""
     for name in ("BLOCK_BYTES", "NATIVE_BLOCK_BYTES"):
         monkeypatch.setattr(_validate, name, 100)
-    x = np.full((50, 4), np.finfo(dtype).max, dtype=dtype, order=order)
-    _validate.check_finite(x, "X")
+    _validate.check_finite(np.full((50, 4), np.finfo(dtype).max, dtype=dtype, order=order), "X")
+    x = np.full((50, 4), min(np.finfo(dtype).max, np.finfo(np.float32).max), dtype=dtype, order=order)
+    _validate.check_finite(x, "X", np.dtype(np.float32))
     for row, column in ((0, 0), (17, 2), (49, 3)):
         bad = x.copy(order="K")
         bad[row, column] = value
@@ -295,12 +296,13 @@ def test_statistics_of_broken_data(blocks, monkeypatch):
     x = np.random.default_rng(3).standard_normal((40, 4))
     y = x[:, 0]
     trainer = fo.Trainer(fo.mlp(4, [5], 1, standardize=True, seed=1), "mse")
+    column = "column 2( are too large|$)"
     for value, dtype in ((1e300, np.float64), (np.finfo(np.float32).min, np.float32)):
         bad = x.astype(dtype)
         bad[7, 2] = value
         with np.errstate(over="ignore", invalid="ignore"):
-            refuses(f"{value}", trainer.fit, bad[7:] if blocks else bad, y[7:] if blocks else y, match="column 2 are too large", **share)
-        refuses(f"{value}, by hand", trainer.network.adapt, bad, match="column 2 are too large")
+            refuses(f"{value}", trainer.fit, bad[7:] if blocks else bad, y[7:] if blocks else y, match=column, **share)
+        refuses(f"{value}, by hand", trainer.network.adapt, bad, match=column)
     with pytest.raises(fo.NonFiniteLossError):
         trainer.fit(x * 100 + 7, y * 1e30)
     trainer.fit(x, y)
@@ -308,6 +310,71 @@ def test_statistics_of_broken_data(blocks, monkeypatch):
     with pytest.raises(fo.NonFiniteLossError):
         trainer.fit(x * 100 + 7, y * 1e30)
     np.testing.assert_allclose(trainer.network.buffers["0.mean"], x.mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_features_beyond_the_dtype(blocks, monkeypatch):
+    if blocks:
+        monkeypatch.setattr(_validate, "BLOCK_BYTES", 100)
+        monkeypatch.setattr(_validate, "NATIVE_BLOCK_BYTES", 100)
+    x = np.random.default_rng(3).standard_normal((40, 3))
+    narrow, wide = (fo.Trainer(fo.mlp(3, [4], 1, dtype=dtype), "mse") for dtype in ("float32", "float64"))
+    for value in (1e39, -3.5e38, 1e300):
+        x[17, 2] = value
+        refuses(f"{value}", narrow.fit, x, x[:, 0], match=r"^X must fit into float32; got .* at row 17, column 2$")
+        refuses(f"{value} in Fortran order", narrow.fit, np.asfortranarray(x), x[:, 0], match="row 17, column 2$")
+    x[17, 2] = 1e39
+    wide.fit(x, x[:, 0])
+    x[17, 2] = 3e38
+    narrow.fit(x * 1e-3, x[:, 0])
+
+
+def test_memory_that_is_not_aligned():
+    """Inputs are copied; only what is written in place must be aligned."""
+
+    def shifted(values):
+        bytes_ = np.zeros(values.nbytes + 1, np.uint8)
+        out = bytes_[1:].view(values.dtype).reshape(values.shape)
+        out[...] = values
+        assert not out.flags.aligned
+        return out
+
+    rng = np.random.default_rng(3)
+    x, y, w = rng.standard_normal((20, 1)), rng.standard_normal(20), rng.random(20)
+    net = fo.mlp(1, [2], 1, dtype="float64")
+    np.testing.assert_array_equal(net(shifted(x)), net(x))
+    np.testing.assert_array_equal(net.forward(shifted(x)), net.forward(x))
+    assert fo.losses.MeanSquaredError()(shifted(x), shifted(y), shifted(w)) == fo.losses.MeanSquaredError()(x, y, w)
+    losses = []
+    for change in (lambda a: a, shifted):
+        trainer = fo.Trainer(fo.mlp(1, [2], 1, dtype="float64"), "mse")
+        trainer.fit(change(x), change(y), sample_weight=change(w), validation=(change(x), change(y)), epochs=2)
+        losses.append([trainer.history["loss"], trainer.history["val_loss"], trainer.evaluate(change(x), change(y))])
+    assert losses[0] == losses[1]
+    labels = rng.integers(0, 2, 20).astype(np.int32)
+    fo.Trainer(fo.mlp(1, [2], 2), "softmax_cross_entropy").fit(shifted(x), shifted(labels))
+
+
+def test_numbers_that_no_option_holds():
+    for call in (lambda n: fo.mlp(n, [2], 1), lambda n: fo.mlp(2, [2], n), fo.layers.Dense, lambda n: fo.schedules.linear(0.1, n)):
+        refuses("integer", call, 10**30, match=r"must be below 2\*\*63")
+    for infinite in (lambda v: fo.layers.Dense(1, l2=v), lambda v: fo.Trainer(fo.mlp(1, [1], 1), "mse", clip_norm=v)):
+        refuses("infinity", infinite, np.inf, match="must be finite; got inf")
+    refuses("dtype", fo.mlp, 2, [2], 1, dtype=None, match="dtype must be")
+    trainer = fo.Trainer(fo.mlp(4, [3], 1), "mse")
+    for option in ("shuffle", "progress"):
+        refuses(option, trainer.fit, X, X[:, 0], match=f"{option} must be True or False; got 'no'", **{option: "no"})
+    refuses("restore_best", fo.callbacks.EarlyStopping, restore_best="no", match="restore_best must be True or False")
+
+
+def test_functions_that_return_something_else():
+    x, y = X.astype(np.float64), X[:, :1].astype(np.float64)
+    for result, match in ((("x", y), "could not convert"), (((1.0, 1j * y)), "real"), ((y, y), "a number and an array")):
+        trainer = fo.Trainer(fo.mlp(4, [3], 1), lambda p, t, result=result: result)
+        refuses("loss", trainer.fit, x, y, match=f"the loss must return.*{match}")
+    trainer = fo.Trainer(fo.mlp(4, [3], 1), "mse")
+    for result in (None, "x", np.zeros(3)):
+        refuses("metric", trainer.fit, x, y, metrics={"odd": lambda t, p, result=result: result}, match="metric 'odd'")
 
 
 def test_sizes_beyond_memory():

@@ -202,6 +202,12 @@ def test_as_a_method_of_scipy(method):
     assert (theirs.nit, theirs.nfev, theirs["success"]) == (ours.n_steps, ours.nfev, ours.success)
 
 
+def test_scipy_prints_how_it_ended(capsys):
+    optimize = pytest.importorskip("scipy.optimize")
+    optimize.minimize(lambda x: float(x @ x), [1.0, 2.0], method=fo.solvers.LBFGS(), options={"disp": True})
+    assert capsys.readouterr().out.startswith("LBFGS: ")
+
+
 def test_scipy_options():
     optimize = pytest.importorskip("scipy.optimize")
     method, seen = fo.solvers.LBFGS(), []

@@ -235,6 +235,43 @@ def test_a_square_that_overflows_stops_nothing_and_a_nan_stays_in_its_place(opti
     assert np.flatnonzero(np.isnan(w)).tolist() == places
 
 
+@pytest.mark.parametrize("optimizer", [o for o in OVERFLOWING if not isinstance(o, fo.optimizers.RAdam)], ids=repr)
+def test_steps_of_gradients_without_a_square(optimizer):
+    """They are those of the largest gradient that has one; in float64 the same ones have a square. (RAdam begins with plain momentum.)"""
+    for size in (1e18, 3e20, 1e25, 1e37):
+        moved = []
+        for dtype in DTYPES:
+            w, g = np.zeros(37, dtype), np.linspace(-size, size, 37).astype(dtype)
+            state = optimizer.init(w)
+            for _ in range(3):
+                optimizer.step(w, g, state)
+            moved.append(w)
+        ends = [0, -1]  # what is smaller than the end is not limited alike: its quotient by the root may differ
+        np.testing.assert_allclose(moved[0][ends], moved[1][ends], rtol=2e-6, err_msg=f"{size}")
+        assert np.abs(moved[0]).max() <= np.abs(moved[0][ends]).max() * (1 + 1e-6)
+
+
+def test_norms_of_gradients_without_a_square():
+    for size in (1e15, 2e19, 1e25, 1e37):
+        moved = []
+        for dtype in DTYPES:
+            w, g = np.zeros(5000, dtype), np.full(5000, size, dtype)
+            optimizer = fo.optimizers.AdaGradNorm()
+            state = optimizer.init(w)
+            for _ in range(2):
+                optimizer.step(w, g, state)
+            net = fo.Network(3, [fo.layers.Dense(1, init="zeros")], dtype=dtype)
+            trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=0.1), clip_norm=1.0)
+            if size < 1e19:  # the loss is a square, too
+                x = np.random.default_rng(1).standard_normal((20, 3))
+                for _ in range(3):
+                    trainer.step(x * size, x[:, :1] * 1e3 * size)
+            moved.append((w, net.parameters["0.weight"].copy()))
+        for narrow, wide in zip(*moved, strict=True):
+            np.testing.assert_allclose(narrow, wide, rtol=1e-4, err_msg=f"{size}")
+            assert size > 1e19 or np.abs(wide).max() > 0
+
+
 @pytest.mark.parametrize("rho", [0.0, 1e-6, 0.3, 0.5, 0.999])
 def test_a_moving_average_does_not_cancel(rho):
     """A gradient that falls, or grows, by 1e6 leaves the mean square right to float32."""

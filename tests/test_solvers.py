@@ -131,6 +131,16 @@ def test_damping():
     refuses("NaN", newton_direction, np.full((3, 3), np.nan), grad, match="not finite")
 
 
+@pytest.mark.parametrize("unit", [1e-150, 1e-8, 1.0, 1e9, 1e150])
+def test_units_of_variables_do_not_matter_to_newton(unit):
+    """Whether a Hessian is positive definite does not depend on them, and neither do the steps."""
+    grad, hessian = np.array([1.0, -2.0, 0.5]), np.array([[2.0, 0.5, 0.1], [0.5, 1.0, 0.2], [0.1, 0.2, 3.0]])
+    scale = np.array([1.0, unit, 1.0])
+    direction, added = newton_direction(hessian / scale / scale[:, None], grad / scale)
+    assert added == 0.0
+    np.testing.assert_allclose(direction / scale, np.linalg.solve(hessian, -grad), rtol=1e-13)
+
+
 def test_two_loops_are_bfgs():
     """With room for all pairs the recursion is the dense BFGS update of the inverse Hessian."""
     rng = np.random.default_rng(5)

@@ -239,12 +239,29 @@ def test_refusals():
     refuses("gradient descent", fo.Trainer, small(), "mse", "gradient_descent", match="SGD")
     refuses("dropout", fo.Trainer, small(dropout=0.5), "mse", "lbfgs", match="Dropout")
     refuses("clipping", fo.Trainer, small(), "mse", "lbfgs", clip_norm=1.0, match="clip_norm")
+    for solver in ("lbfgs", "newton", "newton_cg", "lm"):
+        held = fo.Network(2, [fo.layers.Dense(3, learning_rate_multiplier=0.0), fo.layers.Dense(1)])
+        refuses("a rate of a layer", fo.Trainer, held, "mse", solver, match="learning_rate_multiplier of layer 0.*trainable=False")
+    refuses("no statistics", small().adapt, x, match="Standardize")
     trainer = fo.Trainer(small(), "mse", "lbfgs")
     before = weights(trainer.network)
     refuses("mini-batches", trainer.fit, x, y, match="batch_size=None")
     refuses("a stream", trainer.fit, [(x, y)], batch_size=None, match="arrays")
     refuses("one step", trainer.step, x, y, match="no single steps")
     np.testing.assert_array_equal(weights(trainer.network), before)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton", "newton_cg", "lm"])
+def test_nothing_left_to_do(solver):
+    """At a minimum, to the last bit, every solver says so."""
+    net = fo.mlp(3, [3], 1, dtype="float64")
+    assert fo.Trainer(net, "mse", solver).fit(np.zeros((20, 3)), np.zeros(20), epochs=5, batch_size=None).message.endswith("gradient is 0")
+
+
+def test_columns_of_very_different_units():
+    x = np.random.default_rng(0).standard_normal((50, 2)) * [1.0, 1e8]
+    trainer = fo.Trainer(fo.Network(2, [fo.layers.Dense(1)], dtype="float64"), "mse", "newton")
+    assert trainer.fit(x, x[:, 0] + x[:, 1] / 1e8 + 0.5, epochs=20, batch_size=None)["loss"][-1] < 1e-20
 
 
 def test_a_loss_that_is_not_finite():

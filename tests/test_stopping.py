@@ -249,6 +249,15 @@ def test_a_log_whose_last_line_was_not_written_to_its_end(tmp_path):
     assert [line.split(",")[0] for line in lines[2:]] == ["0", "1"]
 
 
+def test_a_log_with_other_columns(tmp_path):
+    x, y = data()
+    path = tmp_path / "log.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"log\.csv has other columns, a, b; log to another file"):
+        trainer_of().fit(x, y, callbacks=[fo.callbacks.CSVLogger(path, append=True)])
+    assert path.read_text() == "a,b\n1,2\n"
+
+
 @pytest.mark.parametrize("options", [{"ema": 0.9}, {"optimizer": "schedule_free_adamw"}])
 def test_an_interrupt_while_average_and_weights_change_places(options, tmp_path):
     """Wherever it falls, the trainer goes on, with its weights where they were."""

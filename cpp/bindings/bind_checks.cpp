@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <type_traits>
 
@@ -28,14 +29,14 @@ std::optional<py::array> plain_array(const py::object& object, Index dimensions)
 }
 
 template <class T>
-bool finite_elements(const py::array& array) {
+bool finite_elements(const py::array& array, T most = std::numeric_limits<T>::max()) {
     const T* data = data_of<T>(array);
     const Index size = array.size();
     const py::gil_scoped_release release;
-    return all_finite(data, size);
+    return all_finite(data, size, most);
 }
 
-bool ready_rows(const py::object& object, Index columns, Index most_bytes, bool finite) {
+bool ready_rows(const py::object& object, Index columns, Index most_bytes, bool finite, double most) {
     const std::optional<py::array> x = plain_array(object, 2);
     if (!x || x->shape(0) == 0 || x->shape(1) != columns || x->nbytes() > most_bytes) {
         return false;
@@ -44,7 +45,7 @@ bool ready_rows(const py::object& object, Index columns, Index most_bytes, bool 
         return !finite || finite_elements<float>(*x);
     }
     if (is_dtype<double>(*x)) {
-        return !finite || finite_elements<double>(*x);
+        return !finite || finite_elements<double>(*x, most);
     }
     return is_dtype<std::uint8_t>(*x) || is_dtype<std::int16_t>(*x);
 }
@@ -76,7 +77,8 @@ py::object class_indices(const py::object& object, Index classes) {
 }  // namespace
 
 void bind_checks(py::module_& m) {
-    m.def("ready_rows", &ready_rows, py::arg("x"), py::arg("columns"), py::arg("most_bytes"), py::arg("finite"));
+    m.def("ready_rows", &ready_rows, py::arg("x"), py::arg("columns"), py::arg("most_bytes"), py::arg("finite"),
+          py::arg("most") = std::numeric_limits<double>::max());
     m.def("class_indices", &class_indices);
 }
 

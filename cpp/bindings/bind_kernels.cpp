@@ -317,11 +317,13 @@ void column_sums_array(const py::object& x, const py::object& out) {
     });
 }
 
-bool all_finite_array(const py::object& x) {
+bool all_finite_array(const py::object& x, double most) {
     return by_dtype(x, [&](auto zero) {
-        const auto flat = input_flat<decltype(zero)>(x, "x");
+        using T = decltype(zero);
+        const auto flat = input_flat<T>(x, "x");
+        const T limit = static_cast<T>(std::min(most, static_cast<double>(std::numeric_limits<T>::max())));
         const Release release;
-        return all_finite(flat.data, flat.size);
+        return all_finite(flat.data, flat.size, limit);
     });
 }
 
@@ -341,7 +343,7 @@ void bind_kernels(py::module_& m) {
     m.def("dropout_forward", &dropout_forward_array);
     m.def("softmax", &softmax_array);
     m.def("column_sums", &column_sums_array);
-    m.def("all_finite", &all_finite_array);
+    m.def("all_finite", &all_finite_array, py::arg("x"), py::arg("most") = std::numeric_limits<double>::max());
 }
 
 }  // namespace fastopt

@@ -156,16 +156,18 @@ double weighted_mean(const double* values, const double* weights, Index count) {
 }
 
 template <class T>
-bool all_finite(const T* values, Index count) {
+bool all_finite(const T* values, Index count, T most) {
     using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-    constexpr Bits exponent = sizeof(T) == 4 ? Bits{0x7f800000u} : static_cast<Bits>(0x7ff0000000000000u);
+    constexpr Bits size = static_cast<Bits>(~Bits{0}) >> 1;  // the sign apart, numbers are ordered as their bits, NaN behind infinity
+    Bits largest;
+    std::memcpy(&largest, &most, sizeof(T));
     std::atomic<bool> finite{true};
     parallel_for(count, line_elements<T>, 4.0 * static_cast<double>(count), [&](Index begin, Index end) {
         Bits found = 0;  // no early end: the loop is vectorised, and the answer is nearly always yes
         for (Index i = begin; i < end; ++i) {
             Bits bits;
             std::memcpy(&bits, values + i, sizeof(T));
-            found |= static_cast<Bits>((bits & exponent) == exponent);
+            found |= static_cast<Bits>((bits & size) > largest);
         }
         if (found != 0) {
             finite.store(false, std::memory_order_relaxed);
@@ -178,7 +180,7 @@ bool all_finite(const T* values, Index count) {
     template void column_sums<T>(ConstMatrix<T>, T*);           \
     template double tree_sum<T>(const T*, Index);               \
     template double weighted_sum<T>(const T*, const T*, Index); \
-    template bool all_finite<T>(const T*, Index);
+    template bool all_finite<T>(const T*, Index, T);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
 

@@ -20,8 +20,8 @@ double weighted_sum(const T* values, const T* weights, Index count);
 // sum(w v) / sum(w), chains in order; 0 when nothing has weight.
 double weighted_mean(const double* values, const double* weights, Index count);
 
-// Whether no value is a NaN or an infinity.
+// Whether no value is a NaN, an infinity or larger than `most`.
 template <class T>
-bool all_finite(const T* values, Index count);
+bool all_finite(const T* values, Index count, T most = std::numeric_limits<T>::max());
 
 }  // namespace fastopt

@@ -25,9 +25,9 @@ template <class T>
 FASTOPT_INLINE T max_lanes(const Vec<T>& v) {
     return fold_lanes(v, [](T a, T b) FASTOPT_INLINE_LAMBDA { return a < b ? b : a; });
 }
-// The same sums for up to `packet_lanes` Vecs at once, a power of two, as the first lanes of one packet: same tree, same bits. In float each
-// step adds the halves of two registers side by side; a transposition first, then the tree, takes more than twice the shuffles. Fewer Vecs
-// are repeated, and the compiler sees which operations are.
+// The same sums for up to `packet_lanes` Vecs at once, a power of two, as the first lanes of one packet: same tree, same bits. In float
+// each step adds the halves of two registers side by side; a transposition first, then the tree, takes more than twice the shuffles. Fewer
+// Vecs are repeated, and the compiler sees which operations are.
 template <int Count, class T>
 FASTOPT_INLINE typename Vec<T>::Packet sum_lanes_together(const Vec<T> (&v)[Count]) {
     using Packet = typename Vec<T>::Packet;

@@ -8,7 +8,8 @@
 // or, with takes_root, that in two pieces, so that roots are taken of several Vecs together:
 //     static Vec<T> advance(const constants&, Vec<T> g, Vec<T>* s);                   // what the root is of
 //     static void finish(const constants&, Vec<T>& w, Vec<T> g, const Vec<T>* s, Vec<T> root);
-// With squares_gradient, g is limited to what has a square. A rule inherits the names of its slots and scalars from RuleBase, overriding what differs, or from WeightDecay when it has one.
+// With squares_gradient, g is limited to what has a square. A rule inherits the names of its slots and scalars from RuleBase, overriding
+// what differs, or from WeightDecay when it has one.
 #pragma once
 
 #include <algorithm>

@@ -51,8 +51,9 @@ def simulate_bursts(
 def weighted_means(values: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:
     """sum(w v) / sum(w) of each row; 0.0 when nothing in it has weight."""
 
-def ready_rows(x: object, columns: int, most_bytes: int, finite: bool) -> bool:
-    """Whether x is an ndarray that the native gather reads as it is: (rows, columns) with a row at least, no larger, finite if asked."""
+def ready_rows(x: object, columns: int, most_bytes: int, finite: bool, most: float = ...) -> bool:
+    """Whether x is an ndarray that the native gather reads as it is: (rows, columns) with a row at least, no larger; if asked finite, and
+    float64 at most `most` in size."""
 
 def class_indices(y: object, classes: int) -> NDArray[np.int32] | None:
     """One-dimensional int64 or int32 labels below `classes` as int32; None for anything else."""
@@ -370,6 +371,8 @@ def batchnorm_backward(
 def dropout_forward(x: Real, rate: float, seed: int, step: int, layer: int, out: Real) -> None: ...
 def softmax(x: Real, out: Real) -> None: ...
 def column_sums(x: Real, out: Real) -> None: ...
-def all_finite(x: Real) -> bool: ...
+def all_finite(x: Real, most: float = ...) -> bool:
+    """Whether all are finite, and at most `most` in size."""
+
 def uniform(n: int, seed: int, step: int, layer: int, first: int = 0) -> NDArray[np.float64]:
     """Philox 4x32-10 uniforms in [0, 1) of n elements from `first` on; each depends on (seed, step, layer) and its number only."""

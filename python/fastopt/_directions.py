@@ -85,15 +85,25 @@ def newton_direction(hessian: Matrix, grad: Vector, damping: float = 1e-3) -> tu
     identity = np.eye(len(grad))
     while True:
         damped = hessian + lam * identity if lam > 0.0 else hessian
-        if _positive_definite(damped, scale):
-            direction: Vector = np.linalg.solve(damped, -grad).astype(np.float64, copy=False)
+        direction = _solved(damped, -grad)
+        if direction is not None:
             return direction, lam
         lam = max(4.0 * lam, damping * scale - min(0.0, float(diagonal.min())))
 
 
-def _positive_definite(matrix: Matrix, scale: float) -> bool:
+def _solved(matrix: Matrix, right: Vector) -> Vector | None:
+    """The solution for a positive definite matrix, None for another. In variables that make its diagonal 1, so that their units do not
+    matter."""
+    diagonal = np.diagonal(matrix)
+    if not (diagonal > 0.0).all():
+        return None
+    unit = 1.0 / np.sqrt(diagonal)
+    scaled = matrix * unit * unit[:, None]
     try:
-        factor = np.linalg.cholesky(matrix)
+        factor = np.linalg.cholesky(scaled)
     except np.linalg.LinAlgError:
-        return False
-    return float(np.diagonal(factor).min()) ** 2 > 1e-14 * scale
+        return None
+    if float(np.diagonal(factor).min()) ** 2 <= 1e-14:
+        return None
+    solution: Vector = unit * np.linalg.solve(scaled, unit * right)
+    return solution

@@ -94,8 +94,8 @@ class Evaluator:
         try:
             target, prediction = _links.metric_inputs(self._loss, needs, self._y, outputs)
             return float(metric(target, prediction) if needs is None else metric(target, prediction, self._weight))
-        except ValueError as error:
-            raise ValueError(f"metric {name!r}: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"metric {name!r}: {error}") from None
 
     def __call__(self, prefix: str = "") -> dict[str, float]:
         """{"loss": ..., metric: ...} with a prefix to each name."""

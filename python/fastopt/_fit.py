@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt import _prepare, _progress, _validate
+from fastopt import _prepare, _progress, _specs, _validate
 from fastopt._backend import core
 from fastopt._callback import Callback, as_callbacks, check_monitors
 from fastopt._evaluate import Evaluator, metric_table
@@ -393,6 +393,7 @@ def plan(
     table = metric_table(metrics)
     hooks = as_callbacks(callbacks)
     bar = _progress.wanted(progress)
+    shuffled = _specs.check_flag("shuffle", shuffle)
     if trainer._memory is not None:
         _solver_fit().refuse_batches(trainer, X, y, size)
     for hook in hooks:
@@ -423,7 +424,7 @@ def plan(
         epochs_of: Epochs = solving
     else:
         arrays = ArrayEpochs(trainer, count, checked, training, hooks, bar)
-        arrays.prepare(train, min(size or train.count, train.count), bool(shuffle))
+        arrays.prepare(train, min(size or train.count, train.count), shuffled)
         epochs_of = arrays
     check_monitors(hooks, epochs_of.columns(table))
     epochs_of.adapted = _prepare.adapt(trainer, train)

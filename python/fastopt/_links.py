@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt import losses
+from fastopt import _validate, losses
 from fastopt._backend import core
 from fastopt._method import Method
 from fastopt._native import FLOAT64, native_loss
@@ -32,11 +32,15 @@ def call(loss: AnyLoss, outputs: Array, target: Array) -> tuple[float, Array]:
     result = loss(outputs, target)
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise TypeError(f"the loss must return (value, gradient); got {type(result).__name__}")
-    gradient = np.ascontiguousarray(result[1], dtype=outputs.dtype)
+    try:
+        value = float(result[0])
+        gradient = np.ascontiguousarray(_validate.numeric(result[1], "its gradient"), dtype=outputs.dtype)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"the loss must return (value, gradient), a number and an array: {error}") from None
     if gradient.shape != outputs.shape:
         shapes = f"the target had shape {target.shape}, as it was given"
         raise ValueError(f"the loss must return a gradient of the prediction's shape {outputs.shape}; got {gradient.shape} ({shapes})")
-    return float(result[0]), gradient
+    return value, gradient
 
 
 def link_of(loss: AnyLoss, outputs: int) -> str:

@@ -23,8 +23,10 @@ class Method:
         tol: float = 1e-8,
         relative_tol: float = 1e-12,
         record: bool = False,
+        disp: bool = False,
     ) -> Any:
-        """As `scipy.optimize.minimize(fun, x0, args, method=self, jac=..., options={"maxiter": ..., "tol": ..., "record": ...})` calls it.
+        """As `scipy.optimize.minimize(fun, x0, args, method=self, jac=..., options={"maxiter": ..., "tol": ..., "record": ...})` calls it;
+        `disp` prints how it ended.
 
         Raises
         ------
@@ -37,10 +39,13 @@ class Method:
         bound = [_bind(function, args) for function in (fun, jac, hess)]
         from fastopt import minimize  # the driver imports the methods
 
-        return minimize(
+        result = minimize(
             bound[0], x0, grad=bound[1], hess=bound[2], method=self, max_steps=maxiter, tol=tol, relative_tol=relative_tol, record=record,
             callback=callback,
         )  # fmt: skip
+        if disp:
+            print(f"{type(self).__name__}: {result.message}; value {result.fun:g} after {result.n_steps} steps")
+        return result
 
 
 def _bind(function: Any, args: tuple[Any, ...]) -> Any:

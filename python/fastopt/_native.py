@@ -79,7 +79,7 @@ class LossEngine:
             raise ValueError(f"prediction must have shape (rows, outputs) or (rows,); got {p.shape}")
         if p.size == 0:
             raise ValueError(f"prediction must not be empty; got shape {p.shape}")
-        p = np.ascontiguousarray(p, dtype=dtype)
+        p = _validate.exactly(p, dtype)
         y = prepare_target(loss, p.shape[1], target, p.dtype, "target")
         _validate.same_rows(p, y, "prediction", "target")
         w = None if sample_weight is None else _validate.sample_weight(sample_weight, len(p), p.dtype)

@@ -6,13 +6,14 @@ import sys
 import time
 from typing import Any
 
+from fastopt import _specs
 from fastopt.errors import missing_package
 
 
 def wanted(progress: bool | None) -> bool:
     """Whether to draw: as asked, by default when standard error is a terminal."""
     if progress is not None:
-        return bool(progress)
+        return _specs.check_flag("progress", progress)
     return bool(sys.stderr is not None and sys.stderr.isatty())
 
 

@@ -46,7 +46,7 @@ def _vector(network: Network, v: Any) -> Array:
     array = _validate.numeric(v, "v")
     if array.shape != (network.num_parameters,):
         raise ValueError(f"v must have shape ({network.num_parameters},), or be a mapping named as network.parameters; got {array.shape}")
-    return np.ascontiguousarray(array, dtype=network.dtype)
+    return _validate.exactly(array, network.dtype)
 
 
 def _data(network: Network, loss: Any, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Array, Array, Array | None]:

@@ -42,6 +42,12 @@ def memory_of(solver: Solver, network: Network, loss: AnyLoss, options: dict[str
     used = [name for name, value in off.items() if options[name] != value]
     if used:
         raise ValueError(f"{kind} chooses its own steps on the full batch; leave out {', '.join(used)}")
+    for number, layer in enumerate(network.layers):
+        if getattr(layer, "learning_rate_multiplier", 1.0) != 1.0:
+            raise ValueError(
+                f"{kind} has no learning rate that learning_rate_multiplier of layer {number} could change; leave it out, and hold a layer "
+                "with trainable=False"
+            )
     size = sum(view.size for name, view in network.parameters.items() if network._trains(name))
     if size == 0:
         raise ValueError(f"{kind}: the network has no trainable parameters")

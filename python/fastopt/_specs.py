@@ -113,21 +113,20 @@ def _real(name: str, value: Any) -> float:
 
 
 def check_integer(name: str, value: Any, *, low: int) -> int:
-    """An int that is at least `low`; integral NumPy scalars are accepted."""
+    """An int from `low` to 2**63 - 1, which the native core and a checkpoint can hold; integral NumPy scalars are accepted."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer; got {value!r}")
     number = int(value.__index__())
     if number < low:
         raise ValueError(f"{name} must be at least {low}; got {number}")
+    if number >= 2**63:
+        raise ValueError(f"{name} must be below 2**63; got {number}")
     return number
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:
-    """An int from 0 to 2**63 - 1, which the native core and a checkpoint can hold."""
-    number = check_integer(name, seed, low=0)
-    if number >= 2**63:
-        raise ValueError(f"{name} must be below 2**63; got {number}")
-    return number
+    """An int from 0 to 2**63 - 1."""
+    return check_integer(name, seed, low=0)
 
 
 def check_number(name: str, value: Any, *, low: float, high: float, low_open: bool, high_open: bool) -> float:
@@ -135,7 +134,9 @@ def check_number(name: str, value: Any, *, low: float, high: float, low_open: bo
     number = _real(name, value)
     below = number <= low if low_open else number < low
     above = number >= high if high_open else number > high
-    if below or above or math.isinf(number):
+    if math.isinf(number) and not ((below and low > -math.inf) or (above and high < math.inf)):
+        raise ValueError(f"{name} must be finite; got {number!r}")
+    if below or above:
         left, right = "(" if low_open else "[", ")" if high_open else "]"
         if high == math.inf:
             raise ValueError(f"{name} must be {'greater than' if low_open else 'at least'} {low:g}; got {number!r}")
@@ -193,15 +194,16 @@ def integer(default: Any = dataclasses.MISSING, *, low: int = 0) -> Any:
     return _field(default, lambda name, value: check_integer(name, value, low=low))
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """A bool, also NumPy's."""
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False; got {value!r}")
+
+
 def flag(default: bool) -> Any:
     """A bool field."""
-
-    def check(name: str, value: Any) -> bool:
-        if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
-            return bool(value)
-        raise TypeError(f"{name} must be True or False; got {value!r}")
-
-    return _field(default, check)
+    return _field(default, check_flag)
 
 
 def choice(default: Any, options: Iterable[str], *, optional: bool = False) -> Any:

@@ -188,6 +188,8 @@ def _unseen_step(function: Function, point: Point, direction: Vector, step: floa
 
 
 def _failed(what: str, found: Step, start: Point, rounding: float = ROUNDING) -> StepFailedError:
+    if not start.grad.any():
+        return StepFailedError("the gradient is 0")
     if found.evaluations == 0:
         return StepFailedError(f"{what}: the direction does not descend")
     if found.value < start.value - rounding * abs(start.value):

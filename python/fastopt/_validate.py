@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import decimal
 import numbers
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
@@ -20,6 +21,11 @@ from fastopt._backend import core
 AnyArray: TypeAlias = NDArray[Any]
 READABLE = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.uint8, np.int16))
 NATIVE_FLOATS = frozenset(np.dtype(t) for t in (np.float32, np.float64))
+LARGEST: dict[np.dtype[Any] | None, float] = {
+    None: sys.float_info.max,
+    np.dtype(np.float32): float(np.finfo(np.float32).max),
+    np.dtype(np.float64): float(np.finfo(np.float64).max),
+}
 BLOCK_BYTES = 1 << 23
 NATIVE_BLOCK_BYTES = 1 << 26  # of what one native look takes, some milliseconds: threads start once for each
 
@@ -27,7 +33,7 @@ NATIVE_BLOCK_BYTES = 1 << 26  # of what one native look takes, some milliseconds
 def dtype_of(value: Any) -> np.dtype[Any]:
     """float32 or float64 from a name, a type or a dtype."""
     try:
-        dtype: np.dtype[Any] = np.dtype(value)
+        dtype: np.dtype[Any] = np.dtype(value if value is not None else "")  # NumPy reads None as float64
     except TypeError:
         raise ValueError(f"dtype must be 'float32' or 'float64'; got {value!r}") from None
     if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
@@ -107,19 +113,28 @@ def row_blocks(x: AnyArray, most: int) -> Iterator[tuple[int, AnyArray]]:
         yield start, x[start : start + rows]
 
 
-def check_finite(x: AnyArray, name: str) -> None:
-    """Raise ValueError when there is a NaN or an infinity; reads blocks, never makes a full-size temporary."""
+def check_finite(x: AnyArray, name: str, dtype: np.dtype[Any] | None = None) -> None:
+    """Raise ValueError when there is a NaN or an infinity, or a number too large for `dtype`; reads blocks, never makes a full-size
+    temporary."""
     if x.dtype.kind != "f":
         return
+    most = LARGEST[dtype]
     native = x.dtype in NATIVE_FLOATS and x.flags.c_contiguous and x.flags.aligned
     for start, block in row_blocks(x, NATIVE_BLOCK_BYTES if native else BLOCK_BYTES):
-        if native and core.all_finite(block):
+        if native and core.all_finite(block, most):
             continue
-        finite = np.isfinite(block)
-        if not finite.all():
-            where = np.argwhere(~finite)[0]
+        fits = np.isfinite(block) if dtype is None or block.itemsize <= dtype.itemsize else np.abs(block) <= most
+        if not fits.all():
+            where = np.argwhere(~fits)[0]
             row, rest = start + int(where[0]), "".join(f", column {int(i)}" for i in where[1:])
-            raise ValueError(f"{name} must be finite; got {block[tuple(where)]} at row {row}{rest}")
+            must = f"fit into {dtype}" if np.isfinite(block[tuple(where)]) else "be finite"
+            raise ValueError(f"{name} must {must}; got {block[tuple(where)]} at row {row}{rest}")
+
+
+def exactly(array: AnyArray, dtype: Any) -> AnyArray:
+    """C-contiguous, aligned and of this dtype; copied only when it is not."""
+    exact = np.ascontiguousarray(array, dtype=dtype)
+    return exact if exact.flags.aligned else exact.copy()
 
 
 def _matrix(x: Any, columns: int, name: str) -> AnyArray:
@@ -151,21 +166,21 @@ def matrix(x: Any, columns: int, dtype: np.dtype[Any], name: str, *, rows: int |
     array = _matrix(x, columns, name)
     if rows is not None and len(array) != rows:
         raise ValueError(f"{name} must have shape ({rows}, {columns}); got {array.shape}")
-    return np.ascontiguousarray(array, dtype=dtype)
+    return exactly(array, dtype)
 
 
 def features(x: Any, inputs: int, dtype: np.dtype[Any], name: str, *, finite: bool = True) -> AnyArray:
     """Inputs that the native gather can read: rows contiguous, of a dtype in READABLE; copied only when they are not."""
-    if core.ready_rows(x, inputs, BLOCK_BYTES, finite):
+    if core.ready_rows(x, inputs, BLOCK_BYTES, finite, LARGEST[dtype]):
         return x  # type: ignore[no-any-return]
     array = _matrix(x, inputs, name)
     if len(array) == 0:
         raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
     if finite:
-        check_finite(array, name)
+        check_finite(array, name, dtype)
     native = array.dtype.newbyteorder("=")
     if native not in READABLE:
-        return np.ascontiguousarray(array, dtype=dtype)
+        return exactly(array, dtype)
     if rows_contiguous(array):
         return array.view(np.ndarray)
     return np.array(array, dtype=native, order="C")  # the dtype stays, so that the layout changes no bit
@@ -193,7 +208,7 @@ def labels(y: Any, classes: int, name: str) -> NDArray[np.int32]:
     if low < 0 or high >= classes:
         row = int(np.argmin(array) if low < 0 else np.argmax(array))
         raise ValueError(f"{name} must be class indices 0..{classes - 1} for {classes} outputs; got {int(array[row])} at row {row}")
-    return np.ascontiguousarray(array, dtype=np.int32)
+    return exactly(array, np.int32)
 
 
 def dense_target(y: Any, columns: int, dtype: np.dtype[Any], name: str, *, low: float, high: float, finite: bool = True) -> AnyArray:
@@ -215,7 +230,7 @@ def dense_target(y: Any, columns: int, dtype: np.dtype[Any], name: str, *, low: 
             allowed = f"at least {low:g}" if high == np.inf else f"between {low:g} and {high:g}"
             raise ValueError(f"{name} must be {allowed} for this loss; got {wrong}")
     with np.errstate(over="ignore", under="ignore"):
-        exact = np.ascontiguousarray(array, dtype=dtype)
+        exact = exactly(array, dtype)
     if finite:
         check_range(exact, array, name)
     return exact
@@ -249,7 +264,7 @@ def sample_weight(w: Any, rows: int, dtype: np.dtype[Any], name: str = "sample_w
         row = int(np.argmin(array))
         raise ValueError(f"{name} must not be negative; got {array[row]} at row {row}")
     with np.errstate(over="ignore", under="ignore"):
-        exact = np.ascontiguousarray(array, dtype=dtype)
+        exact = exactly(array, dtype)
     if rows and exact.max() < np.finfo(dtype).tiny:  # training counts what is smaller as 0
         limit = "" if array.max() == 0 else f", where they must reach {np.finfo(dtype).tiny:.1e}; their scale is free"
         raise ValueError(f"{name} must not be all zero in {dtype}{limit}; the largest is {array.max()}")
@@ -272,6 +287,8 @@ def positive_int(value: Any, name: str) -> int:
         raise TypeError(f"{name} must be an integer; got {value!r}")
     if value.__index__() < 1:
         raise ValueError(f"{name} must be at least 1; got {value!r}")
+    if value.__index__() >= 2**63:
+        raise ValueError(f"{name} must be below 2**63; got {value!r}")
     return int(value.__index__())
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CSVLogger", "Callback", "EarlyStopping", "GradientMonitor", "LearningRateFinder", "LearningRateRange", "ModelCheckpoint",
-    "ReduceOnPlateau",
+    "ReduceOnPlateau", "Row",
 ]  # fmt: skip
 
 
@@ -100,7 +100,7 @@ class EarlyStopping(_Monitor):
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         self.patience = _specs.check_integer("patience", patience, low=1)
-        self.restore_best = restore_best
+        self.restore_best = _specs.check_flag("restore_best", restore_best)
         self.stopped_epoch: int | None = None
         self._waited = 0
         self._state: dict[str, NDArray[Any]] | None = None
@@ -255,13 +255,18 @@ class ModelCheckpoint(_Monitor):
 
 
 class CSVLogger(Callback):
-    """Write the row of each epoch to a CSV file; the columns are those of the first row.
+    """Write the row of each epoch to a CSV file; the columns are those of the first row, or of the file that is appended to.
 
     Parameters
     ----------
     path : path
     append : bool
         Add to a file that exists; else it is written anew by each fit.
+
+    Raises
+    ------
+    ValueError
+        At the end of an epoch of which the file has no column.
 
     Examples
     --------
@@ -291,6 +296,8 @@ class CSVLogger(Callback):
         if not self._columns:
             self._columns = list(row)
             lines.append(self._columns)
+        if not set(self._columns) & set(row):
+            raise ValueError(f"{os.fspath(self.path)} has other columns, {', '.join(self._columns)}; log to another file")
         lines.append([str(row.get(name, "")) for name in self._columns])
         with open(self.path, "a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(lines)

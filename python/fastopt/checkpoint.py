@@ -76,8 +76,8 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {target.parent}")
     temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)  # a new file's is that less the umask
         save_file(arrays, temporary, metadata={"fastopt": text})
         with open(temporary, "rb+") as written:

@@ -28,7 +28,7 @@ def _inputs(**arrays: ArrayLike | None) -> list[Array]:
     given = {name: _validate.numeric(a, name) for name, a in arrays.items() if a is not None}
     kinds = {a.dtype for a in given.values()}
     dtype = np.dtype(np.float32) if kinds == {np.dtype(np.float32)} else np.dtype(np.float64)
-    return [np.ascontiguousarray(a, dtype=dtype) for a in given.values()]
+    return [_validate.exactly(a, dtype) for a in given.values()]
 
 
 def _shape(a: Array, shape: tuple[int, ...], name: str, of: str) -> None:
@@ -184,7 +184,7 @@ def dense_backward(
     """
     name, arrays = _activation(activation), _dense_inputs(x, weight, bias)
     rows, w, b = arrays[0], arrays[1], arrays[2] if bias is not None else None
-    g = np.ascontiguousarray(_validate.numeric(grad_out, "grad_out"), dtype=rows.dtype)
+    g = _validate.exactly(_validate.numeric(grad_out, "grad_out"), rows.dtype)
     _shape(g, (len(rows), w.shape[1]), "grad_out", f"x {rows.shape} and weight {w.shape}")
     if name not in ("identity", "linear"):
         out, pre, grad_pre = np.empty_like(g), np.empty_like(g), np.empty_like(g)

@@ -277,7 +277,15 @@ class Network:
         return _second_order.jacobian(self, x)
 
     def adapt(self, x: ArrayLike) -> None:
-        """Take mean and variance of a Standardize layer from data `(n, inputs)`."""
+        """Take mean and variance of a Standardize layer from data `(n, inputs)`.
+
+        Raises
+        ------
+        ValueError
+            When the network does not begin with such a layer, and for wrong data.
+        """
+        if not isinstance(self._layers[0], layers.Standardize):
+            raise ValueError("adapt fills a Standardize layer, and the network does not begin with one; add layers.Standardize()")
         rows = _validate.features(x, self._inputs, self._dtype, "x")
         self._take_statistics(lambda: self._native.adapt(rows), stacklevel=3)
 

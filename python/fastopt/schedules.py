@@ -219,7 +219,8 @@ class linear(Schedule):
 
     def rates(self, t: Floats) -> Floats:
         """Rates at an array of steps."""
-        return self.learning_rate + (self.end - self.learning_rate) * np.minimum(t / self.steps, 1.0)
+        share = np.minimum(t / self.steps, 1.0)
+        return np.where(share < 1.0, self.learning_rate + (self.end - self.learning_rate) * share, self.end)
 
 
 def _cosine(start: float, end: float, share: Floats) -> Floats:

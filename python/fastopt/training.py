@@ -53,7 +53,8 @@ class Trainer:
         Decay in [0, 1) of an exponential average of the weights, which evaluation and prediction use; 0 for none. It begins with the
         weights after the first update and reaches back over some `1 / (1 - ema)` updates, so train for many more than that.
     accumulate : int
-        Micro-batches per update, each weighing as much as its rows; those left at the end of an epoch make an update of their own.
+        Micro-batches per update, each weighing as much as its rows do together; those left at the end of an epoch make an update of
+        their own.
     seed : int, optional
         Of shuffling and validation split; the network's seed by default.
 

@@ -154,6 +154,9 @@ def optimizer_comparison(
     """
     if not histories:
         raise ValueError("histories must not be empty")
+    without = [name for name, run in histories.items() if column not in run]
+    if without:
+        raise ValueError(f"the history of {without[0]!r} has no column {column!r}")
     axes = new_axes(ax, 8.0, 4.8)
 
     upwards = metrics.larger_is_better(column) is True
