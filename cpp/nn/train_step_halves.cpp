@@ -195,10 +195,9 @@ bool TrainStep<T>::do_half_or_give_up(const HalfStep& step, int thread, int thre
     }
 }
 
-// False: no step of those that were told follows.
 // One thread may be in the next step already, up to the meeting there, when the other is still busy with its updates, or where they meet
 // once with all that follows their partial sums. Until that meeting neither writes what the other one reads: each begins with weights that
-// it owns.
+// it owns. False ends the steps that were told together.
 template <class T>
 bool TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
     Halves<T>& halves = *halves_;
