@@ -117,6 +117,9 @@ def test_check_gradients_finds_what_is_not_finite_and_wrong_signs_of_small_losse
     net.parameters["1.weight"][...] *= 1e-5
     assert fo.check_gradients(net, squared(1.0), x, 1e-5 * y)
     assert not fo.check_gradients(net, squared(-1.0), x, 1e-5 * y)
+    scaled = lambda factor: lambda p, t: (1e-12 * float(((p - t) ** 2).mean()), factor * 1e-12 * 2 * (p - t) / p.size)  # noqa: E731
+    assert fo.check_gradients(net, scaled(1.0), x, y)
+    assert not fo.check_gradients(net, scaled(1.05), x, y)
     refuses("a loss that is not finite", fo.check_gradients, net, lambda p, t: (np.nan, 0 * p), x, y, match="the loss is nan")
     refuses("tolerance", fo.check_gradients, net, "mse", x, y, tolerance=-1.0, match="tolerance")
     refuses("weights", fo.check_gradients, net, squared(1.0), x, y, sample_weight=np.ones(9), match="no weights")

@@ -202,6 +202,17 @@ def test_as_a_method_of_scipy(method):
     assert (theirs.nit, theirs.nfev, theirs["success"]) == (ours.n_steps, ours.nfev, ours.success)
 
 
+def test_norms_of_gradients_without_a_square():
+    for size in (1e-170, 1e200):
+        result = fo.minimize(
+            lambda x, s=size: s * float(((x - 1) ** 2).sum()), [0.0, 3.0], grad=lambda x, s=size: 2 * s * (x - 1), tol=0.0, max_steps=1,
+            method=fo.solvers.Newton(),
+        )  # fmt: skip
+        assert result.n_steps == 1
+        start = fo.minimize(lambda x: 0.0, [0.0, 0.0], grad=lambda x, s=size: s * np.array([3.0, 4.0]), max_steps=1, method="sgd")
+        assert start.grad_norm == pytest.approx(5 * size)
+
+
 def test_scipy_prints_how_it_ended(capsys):
     optimize = pytest.importorskip("scipy.optimize")
     optimize.minimize(lambda x: float(x @ x), [1.0, 2.0], method=fo.solvers.LBFGS(), options={"disp": True})

@@ -185,6 +185,36 @@ def test_strong_wolfe_survives_walls():
     assert 0 < found.x[0] <= 1.0
 
 
+def test_line_searches_over_a_slope_that_steepens():
+    """Trials grow fourfold there, not by a tenth."""
+    f, x = fo.functions.plateau, np.array([1.57360617, 1.33487324])
+    grad = f.grad(x)
+    found = line_search.strong_wolfe(lambda z: (f(z), f.grad(z)), x, f(x), grad, -grad, step=0.01)
+    assert found.accepted
+    assert found.evaluations < 12
+    wide = fo.minimize(
+        lambda x: float(1 - np.exp(-x @ x / 2e4)), [190.0, 0.0], grad=lambda x: x / 1e4 * np.exp(-x @ x / 2e4), method="lbfgs", tol=1e-10
+    )
+    assert wide.fun < 1e-10
+
+
+def test_line_searches_check_their_arguments():
+    x = np.array([1.0, 2.0])
+    for options, match in (
+        ({"max_evaluations": 0}, "max_evaluations"),
+        ({"step": -1.0}, "step"),
+        ({"step": np.inf}, "step"),
+        ({"c1": 0.9, "c2": 0.1}, "c1"),
+        ({"c2": 1.0}, "c2"),
+    ):
+        refuses(match, line_search.strong_wolfe, lambda z: (float(z @ z), 2 * z), x, 5.0, 2 * x, -2 * x, match=match, **options)
+    refuses("value", line_search.strong_wolfe, lambda z: (float(z @ z), 2 * z), x, np.nan, 2 * x, -2 * x, match="value")
+    for options in ({"c1": 2.0}, {"shrink": 1.0}, {"step": 0.0}):
+        refuses(
+            "backtracking", line_search.backtracking, lambda z: float(z @ z), x, 5.0, 2 * x, -2 * x, match=next(iter(options)), **options
+        )
+
+
 def test_line_searches_refuse_and_give_up():
     x, grad = np.array([1.0]), np.array([2.0])
     for search, function in ((line_search.backtracking, lambda x: 1.0), (line_search.strong_wolfe, lambda x: (1.0, np.array([2.0])))):

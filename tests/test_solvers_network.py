@@ -44,7 +44,7 @@ def objective_gradient(trainer, x, y, weight):
 def test_they_descend_to_a_minimum(solver, dtype):
     x, y, weight = data()
     trainer = fo.Trainer(small(dtype), "mse", solver, l2=1e-3)
-    history = trainer.fit(x, y, epochs=400, batch_size=None, sample_weight=weight)
+    history = trainer.fit(x, y, epochs=600, batch_size=None, sample_weight=weight)
     total = np.add(history["loss"], history["penalty"])
     assert (np.diff(total) <= 1e-6 * total[:-1]).all(), "a step made the objective larger"
     assert np.abs(objective_gradient(trainer, x, y, weight)).max() < (1e-6 if dtype == "float64" else 2e-3)

@@ -1,7 +1,9 @@
 """How a fit ends: interrupts, callbacks, losses that are not finite. The trainer is usable afterwards."""
 
 import csv
+import os
 import shutil
+import stat
 import sys
 
 import fastopt as fo
@@ -544,6 +546,18 @@ def test_save_and_load(tmp_path):
         assert_same_state(state(loaded), state(b), "resumed")
         assert loaded.history["loss"] == b.history["loss"]
         close(loaded.predict(x), b.predict(x), 0.0, "predictions")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_trainer_is_saved_to_a_file_alone(tmp_path):
+    """Anything else is left as it is: a device would be replaced."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target, what in ((pipe, "device or pipe"), (tmp_path, "folder")):
+        with pytest.raises(ValueError, match=what):
+            trainer_of().save(target)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_checkpoint_may_be_used_for_one_network_after_the_other():

@@ -58,7 +58,8 @@ class Objective:
                 s[1][...] = l2 + getattr(layer, "l2", 0.0)
         self._chosen = None if trained.all() else np.flatnonzero(trained)
         self._l1, self._l2 = self._trained(absolute), self._trained(square)
-        self._plain = not self._l1.any() and not self._l2.any()
+        self.has_kinks = bool(self._l1.any())
+        self._plain = not self.has_kinks and not self._l2.any()
         self.size = int(trained.sum())
 
     def _trained(self, full: NDArray[Any]) -> NDArray[Any]:

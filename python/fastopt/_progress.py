@@ -27,7 +27,11 @@ class Bar:
             raise missing_package("tqdm", "examples", "The progress bar") from None
         self._last_epoch, self._drawn = first_epoch + epochs, 0.0
         total = None if rows is None else epochs * rows
-        self._bar: Any = tqdm(total=total, unit=" samples", unit_scale=True, leave=True, mininterval=0.1, dynamic_ncols=True)
+        options = {"total": total, "unit": " samples", "unit_scale": True, "leave": True, "mininterval": 0.1, "dynamic_ncols": True}
+        try:
+            self._bar: Any = tqdm(**options, disable=sys.stderr is None)
+        except OSError:  # nobody reads standard error, or its disk is full; training goes on
+            self._bar = tqdm(disable=True)
         self.epoch(first_epoch)
 
     def epoch(self, number: int) -> None:

@@ -75,6 +75,8 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))  # a link stays one
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {target.parent}")
+    if target.exists() and not target.is_file():  # it would be replaced
+        raise ValueError(f"{os.fspath(path)} is a {'folder' if target.is_dir() else 'device or pipe'}; a trainer is saved to a file")
     temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

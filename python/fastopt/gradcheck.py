@@ -98,7 +98,8 @@ def check_gradients(
         Step, scaled by `max(1, |w|)`.
     tolerance : float
         On `max|a - n| / max(|a|, |n|)` of each array, whose size counts as at least 1e-3 of the largest gradient in the network. What
-        rounding of the loss leaves in the differences (1e-9 of it, or 1e-9 while that is below a tenth of the size) is no error.
+        rounding of the loss leaves in the differences (1e-9 of it, or 1e-9 while that is below a tenth of the size) is no error: an array
+        with no more counts as within the tolerance.
     max_entries : int
         Entries checked per array, chosen at random when there are more.
     seed : int
@@ -203,8 +204,10 @@ def _check_array(
     difference = np.where(finite, np.abs(a - n), np.inf)
     worst = int(np.argmax(difference))
     size = max(float(np.abs(a[finite]).max(initial=0.0)), float(np.abs(n[finite]).max(initial=0.0)), 1e-3 * largest)
-    floor = 1e-9 * max(abs(centre), min(1.0, 1e8 * size))  # what rounding of the loss leaves in the differences
+    floor = 1e-9 * max(abs(centre), 1.0 if size > 1e-8 else 0.0)  # what rounding of the loss leaves in the differences
     error = float(difference[worst]) / size if size > 0.0 else float(difference[worst])
+    if difference[worst] <= floor:
+        error = min(error, tolerance)
     index = tuple(int(k) for k in np.unravel_index(int(entries[smooth][worst]), array.shape))
-    passed = bool(finite.all() and (error <= tolerance or difference[worst] <= floor))
+    passed = bool(finite.all() and error <= tolerance)
     return GradientCheck(name, array.shape, len(a), int(kink.sum()), error, index, float(a[worst]), float(n[worst]), passed)

@@ -26,7 +26,7 @@ Array = NDArray[Any]
 def _inputs(**arrays: ArrayLike | None) -> list[Array]:
     """Inputs of one floating dtype, contiguous; the widest dtype of them counts."""
     given = {name: _validate.numeric(a, name) for name, a in arrays.items() if a is not None}
-    kinds = {a.dtype for a in given.values()}
+    kinds = {a.dtype.newbyteorder("=") for a in given.values()}
     dtype = np.dtype(np.float32) if kinds == {np.dtype(np.float32)} else np.dtype(np.float64)
     return [_validate.exactly(a, dtype) for a in given.values()]
 

@@ -94,6 +94,11 @@ def backtracking(
     Step
         Without a gradient; `accepted` is False when no t was short enough, or d is no direction of descent.
 
+    Raises
+    ------
+    ValueError
+        For a value that is not finite, and for a step, c1, shrink or max_evaluations outside of its range.
+
     Examples
     --------
     >>> import numpy as np
@@ -106,6 +111,7 @@ def backtracking(
     ----------
     Armijo 1966; Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 3.1.
     """
+    _check(value, step, max_evaluations, c1=(0.0, c1, 1.0), shrink=(0.0, shrink, 1.0))
     slope = float(grad @ direction)
     t, tries = float(step), 0
     if slope < 0.0:
@@ -117,6 +123,18 @@ def backtracking(
                 return Step(True, t, trial, new, None, tries)
             t *= shrink
     return Step(False, 0.0, x, value, grad, tries)
+
+
+def _check(value: float, step: float, max_evaluations: int, **between: tuple[float, float, float]) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"value must be finite, f at the start of the search; got {value}")
+    if not 0.0 < step < math.inf:
+        raise ValueError(f"step must be greater than 0 and finite; got {step}")
+    if max_evaluations < 1:
+        raise ValueError(f"max_evaluations must be at least 1; got {max_evaluations}")
+    for name, (low, given, high) in between.items():
+        if not low < given < high:
+            raise ValueError(f"{name} must lie in ({low:g}, {high:g}); got {given}")
 
 
 class _Trial(NamedTuple):
@@ -167,6 +185,11 @@ def strong_wolfe(
     Step
         `accepted` is False when the conditions were met nowhere, or d is no direction of descent.
 
+    Raises
+    ------
+    ValueError
+        For a value that is not finite, and for a step, c1, c2 or max_evaluations outside of its range.
+
     Examples
     --------
     >>> import numpy as np
@@ -180,6 +203,7 @@ def strong_wolfe(
     ----------
     Nocedal and Wright, Numerical Optimization, 2nd ed., section 3.5; Moré and Thuente 1994 for the safeguards.
     """
+    _check(value, step, max_evaluations, c1=(0.0, c1, c2), c2=(c1, c2, 1.0))
     slope = float(grad @ direction)
     start = low = _Trial(0.0, x, value, grad, slope)
     if not slope < 0.0:
@@ -202,7 +226,8 @@ def strong_wolfe(
                 high = low
             low = trial
         if high is None:
-            wanted = _cubic_minimum(previous, low)
+            steeper = low.slope < previous.slope and previous.value - low.value > slack  # the cubic has its minimum behind
+            wanted = math.nan if steeper else _cubic_minimum(previous, low)
             t = _clamp(wanted, CLOSEST * low.t, FARTHEST * low.t, FARTHEST * low.t)
             continue
         t = _inside(low, high, halved=abs(high.t - low.t) <= 0.5 * wider)
