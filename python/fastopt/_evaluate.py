@@ -93,9 +93,13 @@ class Evaluator:
         needs = getattr(metric, "needs", None)
         try:
             target, prediction = _links.metric_inputs(self._loss, needs, self._y, outputs)
-            return float(metric(target, prediction) if needs is None else metric(target, prediction, self._weight))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"metric {name!r}: {error}") from None
+            value = metric(target, prediction) if needs is None else metric(target, prediction, self._weight)
+        except ValueError as error:
+            raise ValueError(f"metric {name!r}: {error}") from None
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"metric {name!r} must return a number; got {type(value).__name__}") from None
 
     def __call__(self, prefix: str = "") -> dict[str, float]:
         """{"loss": ..., metric: ...} with a prefix to each name."""

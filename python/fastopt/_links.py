@@ -36,7 +36,7 @@ def call(loss: AnyLoss, outputs: Array, target: Array) -> tuple[float, Array]:
         value = float(result[0])
         gradient = np.ascontiguousarray(_validate.numeric(result[1], "its gradient"), dtype=outputs.dtype)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"the loss must return (value, gradient), a number and an array: {error}") from None
+        raise TypeError(f"the loss must return (value, gradient), a number and an array: {error}") from None
     if gradient.shape != outputs.shape:
         shapes = f"the target had shape {target.shape}, as it was given"
         raise ValueError(f"the loss must return a gradient of the prediction's shape {outputs.shape}; got {gradient.shape} ({shapes})")
