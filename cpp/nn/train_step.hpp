@@ -26,8 +26,8 @@ struct TrainOptions {
     Index accumulate = 1;   // micro-batches per update
 };
 
-// Steps that surely follow one behind the other, each with as many rows of the same data, which lie behind those of the next one; so do as
-// many rows more. Nobody looks at the weights meanwhile.
+// Steps that surely follow a step, with as many rows each, of the same data; nobody looks at the weights meanwhile. Their rows lie one
+// behind the other in one order, and behind them those of one step more.
 struct Ahead {
     Index steps = 0;
     const double* rates = nullptr;

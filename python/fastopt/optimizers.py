@@ -4,6 +4,9 @@ g is the gradient, t counts steps from 1, eta is `learning_rate`: a float or a s
 State starts at 0 unless said otherwise. `weight_decay` of SGD, AdaGrad, RMSProp and Adam is coupled (`g <- g + wd w`), that of AdamW, Lion
 and ScheduleFreeAdamW decoupled (`w <- w - eta wd w`); inside a network it touches weights only, unless `decay_all`.
 Alone (`init` and `step` below) an optimizer decays every array it is given.
+
+Rules that keep squares of the elements of g take one beyond 2**63 in float32 (2**511 in float64), whose square is too large, for as large
+as that, an infinite one too; NaN stays.
 """
 
 from collections.abc import Mapping, Sequence
