@@ -197,3 +197,17 @@ def test_large_products_on_several_threads(dtype):
         for threads in (2, 3, 4, 8):
             core.set_num_threads(threads)
             np.testing.assert_array_equal(product(a, b), expected, err_msg=f"{m, k, n} on {threads} threads")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("transpose_a", "transpose_b"), TRANSPOSES)
+def test_panels_of_threads_that_are_held_up(dtype, transpose_a, transpose_b):
+    """Whoever is through takes them over. Of more threads than cores some wait for a core, each time others."""
+    rng = np.random.default_rng(29)
+    for m, k, n in [(128, 512, 512), (512, 128, 512), (301, 131, 1031), (75, 340, 2103)]:
+        a, b = operands(rng, m, k, n, transpose_a, transpose_b, dtype)
+        core.set_num_threads(1)
+        expected = product(a, b, transpose_a, transpose_b)
+        for threads in (4, 7, 17) * 3:  # none of the last is helped
+            core.set_num_threads(threads)
+            np.testing.assert_array_equal(product(a, b, transpose_a, transpose_b), expected, err_msg=f"{m, k, n} on {threads} threads")

@@ -10,6 +10,7 @@
 #include "kernels/gemm_bf16.hpp"
 #include "kernels/gemm_memo.hpp"
 #include "kernels/gemm_pack.hpp"
+#include "kernels/gemm_parts.hpp"
 #include "kernels/gemm_tile.hpp"
 #include "kernels/processor.hpp"
 #include "kernels/take_lines.hpp"
@@ -239,39 +240,69 @@ class Block {
         s_.edge = scratch;
         s_.packed_a = s_.edge + edge_size<T>;
         s_.packed_b = s_.packed_a + packed_a_size<T>(q_.m, std::min(q_.k, most_steps<T>));
+        packed_a_ = s_.packed_a;
     }
 
-    void run() {
+    // Returns the elements of C.
+    Index run() {
+        if (rows_.empty() || cols_.empty()) {
+            return 0;
+        }
         const Index steps = steps_of<Arithmetic>(q_.k);
         if (steps == 0) {
             k_range(0, 0);
-            return;
         }
         for (Index p = 0; p < steps; p += plan_.k_step) {
             k_range(p, std::min(steps, p + plan_.k_step));
         }
+        return rows_.size() * cols_.size();
     }
 
+    // Of a block that is one pass over its panels, how many these are. Each may then be computed by any thread, once the first one has
+    // packed A; asked before the first of them. 0: there is more to this block, or nothing.
+    Index free_panels() {
+        const Index steps = steps_of<Arithmetic>(q_.k);
+        const bool one_pass = !rows_.empty() && steps > 0 && steps <= plan_.k_step && begin_range(0, steps) == 1 && !together_;
+        first_packed_ = cols_.begin;
+        return one_pass ? ceil_div(cols_.size(), panel_) : 0;
+    }
+    // Returns the elements of C.
+    Index free_panel(Index panel, bool packs_a) {
+        const Index j = cols_.begin + panel * panel_;
+        one_panel(rows_, j, packs_a);
+        return rows_.size() * std::min(panel_, cols_.end - j);
+    }
+    const T* packed_a() const { return s_.packed_a; }
+    // A as another thread packed it; only tiles that read it follow.
+    void read_packed_a(const T* packed) { packed_a_ = packed; }
+
    private:
-    void k_range(Index p0, Index p1) {
+    // Steps [p0, p1) of k; returns the number of blocks of rows.
+    Index begin_range(Index p0, Index p1) {
         p0_ = p0;
         p1_ = p1;
-        const Index height = rows_.end - rows_.begin;
-        const Index tiles = ceil_div(height, max_rows);
-        const Index blocks = height <= min_row_block ? 1 : ceil_div(tiles, row_block<T>(p1 - p0, cols_.size()) / max_rows);
+        const Index tiles = ceil_div(rows_.size(), max_rows);
+        const Index blocks = rows_.size() <= min_row_block ? 1 : ceil_div(tiles, row_block<T>(p1 - p0, cols_.size()) / max_rows);
         one_reader_ = packs_again || blocks == 1;
         const bool free = !plan_.pack_a && !plan_.pack_on_the_way;
         const Index b_bytes = cols_.size() * (p1 - p0) * static_cast<Index>(sizeof(T));
         const Index c_bytes = rows_.size() * q_.c.ld * static_cast<Index>(sizeof(T));
         by_rows_ = free && c_bytes > streamed_bytes && b_bytes <= near_bytes;
         together_ = by_rows_ || (free && one_reader_ && (!plan_.pack_b || b_bytes <= direct_bytes));
-        if (by_rows_ || blocks == 1) {  // small products feel the divisions
+        return by_rows_ ? 1 : blocks;
+    }
+
+    void k_range(Index p0, Index p1) {
+        const Index blocks = begin_range(p0, p1);
+        if (blocks == 1) {  // small products feel the divisions
             row_range(rows_, cols_);
             return;
         }
         // Of whole tiles, as high as all rows together allow.
+        const Index height = rows_.size();
+        const Index tiles = ceil_div(height, max_rows);
         const auto first_row = [&](Index block) { return rows_.begin + height * (tiles * block / blocks) / tiles; };
-        const Index columns = plan_.pack_b && !one_reader_ ? column_block<T>(p1 - p0) : cols_.size();
+        const Index columns = plan_.pack_b && !one_reader_ ? column_block<T>(p1_ - p0_) : cols_.size();
         for (Index j = cols_.begin; j < cols_.end; j += columns) {
             const Range cols{j, std::min(cols_.end, j + columns)};
             for (Index block = 0; block < blocks; ++block) {
@@ -287,28 +318,31 @@ class Block {
             return;
         }
         for (Index j = cols.begin; j < cols.end; j += panel_) {
-            TileSource source = panel_source(rows, j);
-            Ahead<T> ahead = next_panel(rows, j);
-            const bool packs_a = plan_.pack_a && j == cols.begin;
-            Index packed = rows.begin;  // up to this row
-            for_heights(rows, [&](Index i, Index height, Index tiles) {
-                while (tiles > 0) {
-                    // What is packed on the way is read while it is fresh.
-                    const Index count = packs_a || source == TileSource::rows_to_panel ? 1 : tiles;
-                    if (packs_a && i == packed) {
-                        const Index together = q_.a.row == 1 ? std::min(tiles, tiles_together) : 1;
-                        pack_a(i, height, together, rows.begin);
-                        packed += together * height;
-                    }
-                    run_tiles(i, height, count, rows.begin, j, 1, source, ahead.tiles > 0 ? &ahead : nullptr);
-                    i += count * height;
-                    tiles -= count;
-                    if (source == TileSource::rows_to_panel) {
-                        source = TileSource::panel;
-                    }
-                }
-            });
+            one_panel(rows, j, plan_.pack_a && j == cols.begin);
         }
+    }
+
+    void one_panel(Range rows, Index j, bool packs_a) {
+        TileSource source = panel_source(rows, j);
+        Ahead<T> ahead = next_panel(rows, j);
+        Index packed = rows.begin;  // up to this row
+        for_heights(rows, [&](Index i, Index height, Index tiles) {
+            while (tiles > 0) {
+                // What is packed on the way is read while it is fresh.
+                const Index count = packs_a || source == TileSource::rows_to_panel ? 1 : tiles;
+                if (packs_a && i == packed) {
+                    const Index together = q_.a.row == 1 ? std::min(tiles, tiles_together) : 1;
+                    pack_a(i, height, together, rows.begin);
+                    packed += together * height;
+                }
+                run_tiles(i, height, count, rows.begin, j, 1, source, ahead.tiles > 0 ? &ahead : nullptr);
+                i += count * height;
+                tiles -= count;
+                if (source == TileSource::rows_to_panel) {
+                    source = TileSource::panel;
+                }
+            }
+        });
     }
 
     // Where nothing is done between panels and B stays near, those of a whole width are one call. Down a panel of a C that comes from
@@ -424,7 +458,7 @@ class Block {
         TileRows layout = q_.a.row == 1 ? TileRows::unit : TileRows::apart;
         if (plan_.pack_a) {
             layout = TileRows::packed;
-            args.a = s_.packed_a + (i0 - block_begin) * args.k;
+            args.a = packed_a_ + (i0 - block_begin) * args.k;
             args.a_k = height;
             args.a_tile = height * args.k;
         } else {
@@ -551,6 +585,7 @@ class Block {
     const Index panel_;     // columns of a panel
     const bool far_c_;      // C may not be in L2
     Scratch<T> s_;
+    const T* packed_a_;  // what tiles read
     Index p0_ = 0;
     Index p1_ = 0;
     Index first_packed_ = 0;   // column
@@ -658,14 +693,12 @@ void multiply_with(const Product<T>& q, T* scratch) {
     const Grid grid = choose_grid<Arithmetic>(q, plan, threads);
     const Index stride = thread_scratch<T>(q.m, q.n, q.k);
     const Shares shares(Bound::arithmetic, grid.rows, grid.cols, work);
-    parallel_parts(shares, [&](int part) {
+    const auto block = [&](int part, int memory) {
         const Range rows = shares.of_row(q.m, part % grid.rows);
         const Range cols = shares.of_column(q.n, part / grid.rows, panel_width<T>);
-        if (!rows.empty() && !cols.empty()) {
-            Block<Arithmetic>(q, plan, rows, cols, scratch + part * stride).run();
-        }
-        return rows.size() * cols.size();
-    });
+        return Block<Arithmetic>(q, plan, rows, cols, scratch + memory * stride);
+    };
+    Parts<T, decltype(block)>(shares, plan.pack_a, block);
 }
 
 }  // namespace
