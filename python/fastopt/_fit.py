@@ -22,7 +22,7 @@ from fastopt.losses import Loss
 if TYPE_CHECKING:
     from fastopt.training import Trainer
 
-PIECE_SECONDS = 0.04  # of native work between two looks at Ctrl-C; the promise is 0.1
+PIECE_SECONDS = 0.05  # of native work between two looks at Ctrl-C; the promise is 0.1
 MOST_EPOCHS = 1024  # in one native run: Python has to write down each,
 MOST_ROWS = 1 << 20  # and their order is in memory
 PROBE_ROWS = 256
