@@ -207,6 +207,13 @@ def test_metrics_refuse_what_is_not_a_number():
         refuses(f"{name}: complex", m.get(name), [1.0], [1j], errors=TypeError, match="prediction must hold real numbers")
     refuses("auc: text", m.auc, ["a", "b"], [1.0, 2.0], errors=TypeError, match="target must hold real numbers")
     refuses("accuracy: text against numbers", m.accuracy, [0, 1], ["0", "1"], errors=TypeError, match="got dtypes int64 and <U1")
+    objects = np.array(["0", "1"], object)  # as pandas keeps text
+    assert m.accuracy(objects, ["0", "0"]) == 0.5
+    refuses("accuracy: the same as objects", m.accuracy, objects, [0, 1], errors=TypeError, match="got dtypes object and int64")
+    several = np.array(["0", None], object)
+    refuses("labels of several kinds", m.balanced_accuracy, several, objects, errors=TypeError, match="kinds: NoneType, text")
+    masked = np.ma.masked_array([0, 1], [True, False])
+    refuses("accuracy: masked", m.accuracy, masked, [0, 1], errors=TypeError, match="mask would be lost")
     for k in (0, -1):
         refuses(f"k = {k}", m.top_k, [0, 1], TWO, k=k, errors=ValueError, match="k must be at least 1")
     refuses("k a float", m.top_k, [0, 1], TWO, k=1.5, errors=TypeError, match="k must be an integer")

@@ -123,3 +123,17 @@ def test_check_gradients_finds_what_is_not_finite_and_wrong_signs_of_small_losse
     refuses("a loss that is not finite", fo.check_gradients, net, lambda p, t: (np.nan, 0 * p), x, y, match="the loss is nan")
     refuses("tolerance", fo.check_gradients, net, "mse", x, y, tolerance=-1.0, match="tolerance")
     refuses("weights", fo.check_gradients, net, squared(1.0), x, y, sample_weight=np.ones(9), match="no weights")
+
+
+def test_a_monitor_of_a_later_fit():
+    rng = np.random.default_rng(6)
+    x, y = rng.standard_normal((40, 4)), np.arange(40) % 2
+    trainer = fo.Trainer(fo.mlp(4, [16] * 12, 2, activation="sigmoid", seed=0), "cross_entropy")
+    trainer.fit(x, y, epochs=5)
+    monitor = fo.callbacks.GradientMonitor()
+    trainer.fit(x, y, epochs=2, callbacks=[monitor])
+    assert monitor.epochs == [5, 6]
+    assert "epoch 6: vanishing gradient" in monitor.report()
+    fo.Trainer(fo.mlp(4, [5], 2, seed=0), "cross_entropy").fit(x, y, callbacks=[monitor])
+    assert (list(monitor.gradient_norms), monitor.epochs) == (["0.weight", "1.weight"], [0]), "of the other network nothing is left"
+    assert "no vanishing" in monitor.report()

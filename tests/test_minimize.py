@@ -305,3 +305,17 @@ def test_a_gradient_of_another_shape_is_refused():
     for wrong in (lambda x: (2 * a * (x - 1)).T, lambda x: (2 * a * (x - 1)).ravel()):
         refuses("gradient", fo.minimize, fun, np.zeros((2, 3)), grad=wrong, match=r"must have the shape \(2, 3\) of x")
     assert fo.minimize(fun, np.zeros((2, 3)), grad=lambda x: 2 * a * (x - 1)).converged
+
+
+@pytest.mark.parametrize("seed", [16, 21, 28])
+def test_newton_ends_where_it_no_longer_moves(seed):
+    """A condition of 1e10: its rounding keeps the gradient above the tolerance."""
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    a = turn @ np.diag(np.logspace(0, 10, 5)) @ turn.T
+    a = (a + a.T) / 2
+    b = a @ rng.normal(size=5)
+    found = fo.minimize(
+        lambda x: 0.5 * x @ a @ x - b @ x, np.zeros(5), grad=lambda x: a @ x - b, hess=lambda x: a, method="newton", max_steps=1000
+    )
+    assert (found.status, found.nhev < 20) == (2, True), found

@@ -413,3 +413,12 @@ def test_roots_are_those_of_numpy_to_the_bit():
         state.slots["m"][0][:], state.slots["v"][0][:] = 2, v
         optimizer.step([w], [np.zeros_like(v)], state)
         np.testing.assert_array_equal(w, -(np.float32(1) / (np.sqrt(np.float32(0.5) * v) + np.float32(2.0**-60))))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lion_does_not_hide_what_is_no_number(dtype):
+    weights, rule = np.ones(40, dtype), fo.optimizers.Lion(learning_rate=0.1)
+    grad = np.linspace(-1, 1, 40).astype(dtype)
+    grad[[3, 37]] = np.nan
+    rule.step(weights, grad, rule.init(weights))
+    np.testing.assert_array_equal(np.isnan(weights), np.isnan(grad))

@@ -1,7 +1,9 @@
 """Trainer.fit: what it reads, in which order, what it records, and what happens when it is stopped."""
 
+import io
 import pickle
 import re
+import sys
 import time
 import warnings
 from itertools import chain
@@ -204,7 +206,7 @@ def test_inputs_of_any_kind_give_the_same_bits(dtype, tmp_path):
 
 def test_statistics_do_not_depend_on_the_layout():
     """Float64 stays float64 until its statistics are taken, whatever the order of its elements and bytes."""
-    x, y = np.random.default_rng(2).normal(1e6, 0.1, (300, 4)), np.arange(300) % 3
+    x, y = np.random.default_rng(2).normal(1e6, 1.0, (300, 4)), np.arange(300) % 3
 
     def trained(given):
         net = fo.Network(4, [fo.layers.Standardize(), fo.layers.Dense(3)], seed=1)
@@ -244,6 +246,40 @@ def test_columns_in_small_units_are_warned_of():
         warnings.simplefilter("error")
         fo.Network(4, [fo.layers.Standardize(eps=1e-14), fo.layers.Dense(3)]).adapt(x)
         fo.mlp(4, [], 3, standardize=True).adapt(np.delete(x, 1, 1)[:, [0, 0, 1, 2]])
+
+
+def test_columns_that_a_dtype_does_not_tell_apart_are_warned_of():
+    """Rows are rounded to the dtype of the network before the mean is subtracted."""
+    x = np.random.default_rng(3).normal(size=(200, 2)) + np.array([1e5, 1.7e9])
+    with pytest.warns(UserWarning, match=r"column 1 has mean 1.7e\+09 and standard deviation .* float32 .* only to 1.3e\+02; subtract"):
+        fo.mlp(2, [], 1, standardize=True).adapt(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fo.mlp(2, [], 1, standardize=True, dtype="float64").adapt(x)
+
+
+def test_statistics_of_a_fit_that_does_no_step_are_forgotten():
+    x, y = np.random.default_rng(4).normal(size=(60, 4)), np.arange(60) % 3
+    trainer = fo.Trainer(fo.mlp(4, [], 3, standardize=True, seed=0), "cross_entropy")
+
+    class Fails(fo.callbacks.Callback):
+        def on_fit_begin(self, trainer):
+            raise OSError("no log")
+
+    with pytest.raises(OSError, match="no log"):
+        trainer.fit(1000 * x + 5000, y, callbacks=[Fails()])
+    assert trainer.network.buffers["0.count"] == 0
+    undisturbed = fo.Trainer(fo.mlp(4, [], 3, standardize=True, seed=0), "cross_entropy")
+    assert trainer.fit(x, y, epochs=3)["loss"] == undisturbed.fit(x, y, epochs=3)["loss"]
+
+
+def test_masked_batches_are_refused():
+    x, y = np.ones((6, 4), np.float32), np.zeros(6, np.int32)
+    trainer = fo.Trainer(fo.mlp(4, [], 3, seed=0), "cross_entropy")
+    for given in ((np.ma.masked_array(x, x > 0), y), (x, np.ma.masked_array(y, y == 0))):
+        refuses("a step", trainer.step, *given, errors=TypeError, match="mask would be lost")
+        refuses("batches", fo.data.batches, *given, errors=TypeError, match="mask would be lost")
+    assert trainer.steps == 0
 
 
 def test_pandas_frames():
@@ -396,6 +432,39 @@ def test_progress_bar_shows_figures_of_the_epoch_or_the_one_before(capsys):
     assert len(drawn) >= 3, "0.3 s are drawn several times"
     for number, loss in drawn:
         assert loss in losses[max(0, int(number) - 2) : int(number)], f"epoch {number} is shown with the loss {loss}"
+
+
+@pytest.mark.parametrize("stream", ["no isatty", "closed", "none"])
+def test_no_bar_where_standard_error_is_no_terminal(stream, monkeypatch):
+    class ToLog:
+        def write(self, text):
+            raise AssertionError("nothing was asked for")
+
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", {"no isatty": ToLog(), "closed": closed, "none": None}[stream])
+    assert trainer_of().fit(*data(), epochs=2)
+
+
+@pytest.mark.parametrize("last", [0, 40, 10**6])
+def test_a_bar_that_nobody_reads_any_more_ends_nothing(last, monkeypatch):
+    """However many characters are read before."""
+
+    class Pipe(io.StringIO):
+        def write(self, text):
+            if self.tell() + len(text) > last:
+                raise BrokenPipeError(32, "Broken pipe")
+            return super().write(text)
+
+    ended = []
+
+    class Ends(fo.callbacks.Callback):
+        def on_fit_end(self, trainer):
+            ended.append(trainer.epoch)
+
+    monkeypatch.setattr(sys, "stderr", Pipe())
+    trainer_of().fit(*data(), epochs=40, progress=True, callbacks=[lambda *_: time.sleep(0.003), Ends()])
+    assert ended == [40]
 
 
 def test_predictions_follow_the_link():

@@ -26,7 +26,8 @@ class Balance {
 
     // What a thread did, in any unit, and how long it took; by itself.
     void took(int thread, double amount, double seconds) { taken_[static_cast<std::size_t>(thread)] = {amount, seconds}; }
-    // When all threads of a region have said it. Nothing is learned from one in which somebody had nothing to do.
+    // When all threads of a region have said it. Nothing is learned from one in which somebody had nothing to do, or nothing was
+    // left of it.
     void learn(int threads);
 
     // Of the regions that the calling thread starts.

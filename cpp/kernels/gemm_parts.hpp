@@ -69,7 +69,7 @@ class Parts {
     }
 
    private:
-    static constexpr int most = 16;
+    static constexpr int most = 8;  // what the first thread plans alone grows with their number
 
     // Return the elements of C that were computed.
     Index own(int part) {

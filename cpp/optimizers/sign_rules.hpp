@@ -5,7 +5,7 @@
 
 namespace fastopt {
 
-// w = (1 - eta wd) w - eta sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g
+// w = (1 - eta wd) w - eta sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g. The sign of NaN is NaN: m keeps it.
 class Lion : public WeightDecay<false> {
    public:
     static constexpr int slots = 1;
@@ -27,7 +27,8 @@ class Lion : public WeightDecay<false> {
     template <class T>
     static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
-        w = fma(c.rate, sign(fma(c.beta1, s[0], c.rest1 * g)), w * c.keep);
+        const Vec<T> direction = fma(c.beta1, s[0], c.rest1 * g);
+        w = fma(c.rate, select(equal(direction, direction), sign(direction), direction), w * c.keep);
         s[0] = fma(c.beta2, s[0], c.rest2 * g);
     }
 

@@ -49,12 +49,14 @@ def outputs_of(network: Network, x: NDArray[Any], rows: NDArray[np.int64] | None
     return out
 
 
-def metric_table(given: Iterable[Any]) -> dict[str, metrics.Metric]:
+def metric_table(given: Iterable[Any] | None) -> dict[str, metrics.Metric]:
     """Metrics by the name of their column; two callables of one name raise."""
     if isinstance(given, str) or callable(given):
         given = [given]
+    elif given is not None and not isinstance(given, Iterable):
+        raise TypeError(f"metrics must be a list of names or functions (target, prediction); got {type(given).__name__}")
     table: dict[str, metrics.Metric] = {}
-    for metric in given:
+    for metric in given or ():
         function = metrics.get(metric)
         name = metric if isinstance(metric, str) else getattr(function, "__name__", type(function).__name__)
         if name in table or name == "loss":

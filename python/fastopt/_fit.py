@@ -147,8 +147,6 @@ class Epochs:
                 raise NonFiniteLossError(f"a weight is not finite after step {trainer.steps}", step=trainer.steps)
         except NonFiniteLossError as error:
             snapshot.restore()
-            if self.adapted:
-                _prepare.forget_statistics(trainer)
             text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
             raise NonFiniteLossError(text, step=error.step, epoch=trainer.epoch) from None
         row = self._row(loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fastopt import _specs
@@ -14,7 +15,10 @@ def wanted(progress: bool | None) -> bool:
     """Whether to draw: as asked, by default when standard error is a terminal."""
     if progress is not None:
         return _specs.check_flag("progress", progress)
-    return bool(sys.stderr is not None and sys.stderr.isatty())
+    try:
+        return bool(sys.stderr.isatty())
+    except (AttributeError, ValueError):  # none, one of somebody's own, or closed
+        return False
 
 
 class Bar:
@@ -28,11 +32,18 @@ class Bar:
         self._last_epoch, self._drawn = first_epoch + epochs, 0.0
         total = None if rows is None else epochs * rows
         options = {"total": total, "unit": " samples", "unit_scale": True, "leave": True, "mininterval": 0.1, "dynamic_ncols": True}
-        try:
-            self._bar: Any = tqdm(**options, disable=sys.stderr is None)
-        except OSError:  # nobody reads standard error, or its disk is full; training goes on
-            self._bar = tqdm(disable=True)
+        self._silent: Any = tqdm(disable=True)
+        self._bar = self._silent
+        self._guarded(lambda: setattr(self, "_bar", tqdm(**options, disable=sys.stderr is None)))
         self.epoch(first_epoch)
+
+    def _guarded(self, draw: Callable[[], Any]) -> None:
+        """Where nobody reads standard error any more, or its disk is full, training goes on without a bar."""
+        try:
+            draw()
+        except (OSError, ValueError):
+            self._bar.disable = True  # or it would try again when it is deleted
+            self._bar = self._silent
 
     def epoch(self, number: int) -> None:
         """Begin an epoch, counted from 0."""
@@ -40,7 +51,7 @@ class Bar:
 
     def update(self, rows: int) -> None:
         """Count rows that were trained on."""
-        self._bar.update(rows)
+        self._guarded(lambda: self._bar.update(rows))
 
     def row(self, row: dict[str, Any]) -> None:
         """Take over the figures of a finished epoch, and draw them when it is time."""
@@ -48,7 +59,7 @@ class Bar:
         now = time.perf_counter()
         if now - self._drawn >= 0.1:
             self._drawn = now
-            self._bar.refresh()
+            self._guarded(self._bar.refresh)
 
     def _figures(self, row: dict[str, Any]) -> None:
         shown = {k: v for k, v in row.items() if k == "loss" or k.startswith("val_") or k in ("penalty", "accuracy", "r2")}
@@ -58,4 +69,4 @@ class Bar:
         """Draw the last state and end the bar."""
         if row is not None:
             self._figures(row)
-        self._bar.close()
+        self._guarded(self._bar.close)

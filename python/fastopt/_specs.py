@@ -303,4 +303,5 @@ def lookup(kind: str, table: Mapping[str, type[T]], base: type[T], value: object
             raise ValueError(f"{kind} {value!r} has no default options; give {cls.__name__}(...) instead of its name") from None
     if isinstance(value, type) and issubclass(value, base):
         raise TypeError(f"{kind} must be an instance; got the class {value.__name__}: write {value.__name__}()")
-    raise TypeError(f"{kind} must be a name or a {base.__name__}; got {type(value).__name__}")
+    article = "an" if base.__name__[0] in "AEIOU" else "a"
+    raise TypeError(f"{kind} must be a name or {article} {base.__name__}; got {type(value).__name__}")

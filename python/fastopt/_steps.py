@@ -169,6 +169,8 @@ def _search(method: GradientDescent | Newton, function: Function, point: Point, 
         )  # fmt: skip
     if not found.accepted:
         raise _failed("the line search failed", found, point)
+    if np.array_equal(found.x, point.x):  # a step below the rounding of x
+        raise _failed("the line search ended where it began", found, point)
     return found
 
 

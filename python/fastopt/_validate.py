@@ -41,6 +41,12 @@ def dtype_of(value: Any) -> np.dtype[Any]:
     return dtype
 
 
+def refuse_mask(x: Any, name: str) -> None:
+    """Raise TypeError for a masked array."""
+    if type(x).__name__ == "MaskedArray":
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it first, for example {name}.filled(0)")
+
+
 def numeric(x: Any, name: str) -> AnyArray:
     """Any array-like of real numbers as an ndarray, without a copy where it is one."""
     if type(x) is np.ndarray:
@@ -48,8 +54,7 @@ def numeric(x: Any, name: str) -> AnyArray:
     else:
         if type(x).__module__.partition(".")[0] == "scipy":
             raise TypeError(f"{name} is a sparse matrix ({type(x).__name__}); give a dense array, for example {name}.toarray()")
-        if type(x).__name__ == "MaskedArray":
-            raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it first, for example {name}.filled(0)")
+        refuse_mask(x, name)
         try:
             array = np.asarray(x)
         except ValueError as error:

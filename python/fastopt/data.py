@@ -124,6 +124,8 @@ def batches(
     >>> [len(x) for x, y in fo.data.batches(np.zeros((10, 2)), np.zeros(10), batch_size=4)]
     [4, 4, 2]
     """
+    _validate.refuse_mask(X, "X")
+    _validate.refuse_mask(y, "y")
     a, b = np.asarray(X), np.asarray(y)
     _validate.same_rows(a, b, "X", "y")
     size = _validate.positive_int(batch_size, "batch_size")

@@ -17,7 +17,8 @@ class History(Mapping[str, list[Any]]):
     Attributes
     ----------
     rows : list of dict
-        One per epoch: "epoch" (from 0), "loss", "penalty" (with l1 or l2), "val_loss", metrics, "learning_rate".
+        One per epoch: "epoch" (from 0), "loss", "penalty" (with l1 or l2, of layers that are trained), "val_loss",
+        metrics, "learning_rate".
     seconds : list of float
         Wall time of each epoch, validation included; kept apart because it is not repeatable. Short epochs that nothing looks
         between are run together and share their time evenly.

@@ -7,6 +7,7 @@ no numbers TypeError.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -93,13 +94,26 @@ def _values(target: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[Any], NDA
 
 
 def _labels(target: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    _validate.refuse_mask(target, "target")
+    _validate.refuse_mask(prediction, "prediction")
     y, p = _pair(np.asarray(target), np.asarray(prediction))
     for labels, name in ((y, "target"), (p, "prediction")):
         if labels.dtype.kind == "f":
             _refuse(~np.isfinite(labels) | (labels != np.floor(labels)), labels, f"{name} must hold labels")
-    if any(a.dtype.kind in "US" and b.dtype.kind in "fiub" for a, b in ((y, p), (p, y))):
+    if {_kind(y, "target"), _kind(p, "prediction")} == {"text", "number"}:
         raise TypeError(f"target and prediction must both hold text or both numbers; got dtypes {y.dtype} and {p.dtype}")
     return y, p
+
+
+def _kind(labels: NDArray[Any], name: str) -> str:
+    """Text, number or something else; of objects, as pandas keeps text, all must be one or the other."""
+    if labels.dtype.kind != "O":
+        return "text" if labels.dtype.kind in "US" else "number" if labels.dtype.kind in "fiub" else "other"
+    known = ((str, "text"), (numbers.Real, "number"))
+    kinds = {next((kind for of, kind in known if isinstance(label, of)), type(label).__name__) for label in labels.flat}
+    if len(kinds) > 1:
+        raise TypeError(f"{name} holds labels of several kinds: {', '.join(sorted(kinds))}")
+    return kinds.pop()
 
 
 def _refuse(wrong: NDArray[np.bool_], array: NDArray[Any], expected: str) -> None:

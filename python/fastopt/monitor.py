@@ -40,6 +40,8 @@ class GradientMonitor(Callback):
         Layer's weight name to one value per epoch.
     dead, saturated : dict
         Layer name to the share, per epoch, of ReLU units that give 0 on the whole probe, and of sigmoid or tanh outputs at their ends.
+    epochs : list of int
+        The epoch of each value. A fit of another network begins all of these anew.
     messages : list of str
         What was found, such as "epoch 0: vanishing gradient in 0.weight (norm 1.2e-12, largest 0.31 in 19.weight)".
 
@@ -66,6 +68,7 @@ class GradientMonitor(Callback):
         self.dead: dict[str, list[float]] = {}
         self.saturated: dict[str, list[float]] = {}
         self.messages: list[str] = []
+        self.epochs: list[int] = []
         self._before: dict[str, NDArray[Any]] = {}
 
     def on_fit_begin(self, trainer: Trainer) -> None:
@@ -75,6 +78,9 @@ class GradientMonitor(Callback):
         self._probe = trainer._probe
         with trainer._turn:
             self._before = {name: np.array(view) for name, view in trainer.network.parameters.items() if name.endswith(".weight")}
+        if self.update_norms and list(self.update_norms) != list(self._before):  # of another network
+            for record in (self.gradient_norms, self.update_norms, self.dead, self.saturated, self.messages, self.epochs):
+                record.clear()
 
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool | None:
         """Measure, and say what is wrong."""
@@ -86,7 +92,8 @@ class GradientMonitor(Callback):
             norms = self._probe_pass(trainer)
         for name, norm in norms.items():
             self.gradient_norms.setdefault(name, []).append(norm)
-        self._judge(int(row["epoch"]), norms)
+        self.epochs.append(int(row["epoch"]))
+        self._judge(self.epochs[-1], norms)
         return None
 
     def _probe_pass(self, trainer: Trainer) -> dict[str, float]:
@@ -132,13 +139,12 @@ class GradientMonitor(Callback):
 
     def report(self) -> str:
         """The last epoch as a table, and what was found in it."""
-        epochs = max(map(len, self.gradient_norms.values()), default=0)
         lines = [f"{'weights':<16}{'gradient norm':>15}{'update norm':>15}"]
         for name, norms in self.gradient_norms.items():
             lines.append(f"{name:<16}{norms[-1]:>15.3g}{self.update_norms[name][-1]:>15.3g}")
         for what, table in (("dead ReLU units", self.dead), ("saturated outputs", self.saturated)):
             lines += [f"layer {layer}: {shares[-1]:.1%} {what}" for layer, shares in table.items() if shares[-1] > 0]
-        last = [m for m in self.messages if m.startswith(f"epoch {epochs - 1}:")]
+        last = [m for m in self.messages if self.epochs and m.startswith(f"epoch {self.epochs[-1]}:")]
         return "\n".join(lines + (last or ["no vanishing or exploding gradient in the last epoch"]))
 
 

@@ -21,6 +21,7 @@ from fastopt.losses import Loss
 __all__ = ["Network", "mlp"]
 
 SMALL = 10.0  # a variance of so many eps comes out 5 % too small
+COARSE = 0.1  # of a standard deviation, between two numbers of the dtype near the mean: what is lost is felt
 Views = Mapping[str, NDArray[Any]]
 
 
@@ -293,7 +294,7 @@ class Network:
         """Let `take` fill the statistics of a Standardize layer; a warning about them that is an error leaves those from before."""
         before = {name: np.array(view) for name, view in self.buffers.items() if name.startswith("0.")}
         take()
-        if doubt := self._small_units():
+        if doubt := self._small_units() or self._large_offsets():
             try:
                 warnings.warn(doubt, UserWarning, stacklevel=stacklevel)
             except UserWarning:
@@ -315,6 +316,21 @@ class Network:
         return (
             f"Standardize: {which} has a standard deviation of {deviation:.2g}, not large beside sqrt(eps) = {math.sqrt(eps):.2g}, "
             f"and comes out with {left:.2g} instead of 1; give it in other units, or the layer a smaller eps"
+        )
+
+    def _large_offsets(self) -> str:
+        """What to say when the dtype of the network does not tell the values of a column apart: rows are rounded before the mean is
+        subtracted."""
+        mean, variance = self.buffers["0.mean"], self.buffers["0.variance"]
+        grain, deviation = np.spacing(np.abs(mean)), np.sqrt(variance)
+        coarse = np.flatnonzero((variance > 0.0) & (grain > COARSE * deviation))
+        if len(coarse) == 0:
+            return ""
+        first = int(coarse[0])
+        which = f"column {first}" + (f" and {len(coarse) - 1} more" if len(coarse) > 1 else "")
+        return (
+            f"Standardize: {which} has mean {mean[first]:.3g} and standard deviation {deviation[first]:.2g}, which {self.dtype} at that "
+            f"mean keeps only to {grain[first]:.2g}; subtract an offset before, or use dtype='float64'"
         )
 
     def initialize(self, seed: int) -> None:

@@ -65,7 +65,8 @@ def values(schedule: ScheduleLike, t0: int, n: int) -> Floats:
         rates = np.full(n, float(schedule))
     if n and not (rates.min() >= 0.0 and math.isfinite(rates.max())):
         wrong = int(np.flatnonzero(~((rates >= 0.0) & np.isfinite(rates)))[0])
-        raise ValueError(f"learning_rate: the schedule gives {rates[wrong]!r} at step {t0 + wrong}; rates must be finite and not negative")
+        rate = float(rates[wrong])
+        raise ValueError(f"learning_rate: the schedule gives {rate!r} at step {t0 + wrong}; rates must be finite and not negative")
     return rates
 
 

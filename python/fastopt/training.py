@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastopt import _evaluate, _fit, _links, _options, _specs, _state, _validate
+from fastopt import _evaluate, _fit, _links, _options, _prepare, _specs, _state, _validate
 from fastopt._backend import core
 from fastopt._links import AnyLoss
 from fastopt._native import TRAIN_STEP, native_loss, native_optimizer
@@ -235,7 +235,8 @@ class Trainer:
         rate = self._fixed_rate
         if rate is None:
             rate = self._rates.next(self._native.micro_steps)
-        if sample_weight is not None or not (self._any_target or getattr(y, "dtype", None) == _INT32):
+        plain = type(x) is np.ndarray and type(y) is np.ndarray  # what inherits from it may mean more, as a masked array does
+        if sample_weight is not None or not plain or not (self._any_target or y.dtype == _INT32):  # type: ignore[union-attr]
             loss = self._careful_step(x, y, sample_weight, rate)
         else:
             try:
@@ -345,7 +346,7 @@ class Trainer:
         _validate.same_columns(self.columns, columns, "X")
         if isinstance(validation, tuple | list) and validation:
             _validate.same_columns(columns or self.columns, _validate.column_names(validation[0]), "validation X")
-        before, epoch = self.columns, self.epoch
+        before, epoch, steps = self.columns, self.epoch, self._native.micro_steps
         plan = _fit.plan(
             self, X, y, epochs=epochs, batch_size=batch_size, validation=validation, sample_weight=sample_weight,
             class_weight=class_weight, shuffle=shuffle, metrics=metrics, callbacks=callbacks, progress=progress,
@@ -356,6 +357,8 @@ class Trainer:
         finally:
             if self.epoch == epoch:  # nothing was learned of these
                 self.columns = before
+                if plan.adapted and self._native.micro_steps == steps:
+                    _prepare.forget_statistics(self)
 
     def profile(self) -> Profile:
         """A stopwatch for the stages of training, used as a context; nothing is measured, and nothing is spent, outside of it.

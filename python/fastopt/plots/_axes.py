@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastopt.errors import missing_package
 
 if TYPE_CHECKING:
@@ -53,8 +55,13 @@ def save(ax: Axes, path: str) -> None:
 
 
 def count_along(axes: Axes, what: str) -> None:
-    """Label the x axis with something that is counted: ticks at whole numbers only."""
+    """Label the x axis with something that is counted: ticks at whole numbers only. A line of one point gets a dot, to be seen."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(what)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for line in axes.get_lines():
+        if np.size(line.get_xdata()) == 1 and line.get_marker() == "None":
+            line.set_marker("o")
+    if axes.dataLim.width == 0.0:
+        axes.set_xlim(axes.dataLim.x0 - 0.5, axes.dataLim.x0 + 0.5)

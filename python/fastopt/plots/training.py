@@ -39,6 +39,9 @@ def learning_curves(history: History, *, columns: str | Sequence[str] | None = N
     >>> plots.learning_curves(history).get_ylabel()
     'loss'
     """
+    if not isinstance(history, History):
+        hint = "; give its history" if hasattr(history, "history") else ""
+        raise TypeError(f"history must be a History; got {type(history).__name__}{hint}")
     if not history:
         raise ValueError("history has no epochs to draw")
     chosen = [columns] if isinstance(columns, str) else list(columns or [c for c in ("loss", "val_loss") if c in history])
@@ -94,12 +97,13 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
     colours = colormaps["viridis"](np.linspace(0.0, 0.92, len(names)))
     for name, colour in zip(names, colours, strict=True):
         norms = monitor.gradient_norms[name]
-        axes.plot(range(1, len(norms) + 1), norms, color=colour, linewidth=1.5, label=f"layer {name.split('.')[0]}")
+        axes.plot(np.array(monitor.epochs) + 1, norms, color=colour, linewidth=1.5, label=f"layer {name.split('.')[0]}")
     axes.set_yscale("log")
     count_along(axes, "epoch")
     axes.set_ylabel("norm of the gradient of the weights")
     axes.set_title(title)
-    return finish(axes, fontsize="small", ncols=1 + len(names) // 8)
+    many = ax is None and len(names) > 6
+    return finish(axes, fontsize="small", ncols=1 + len(names) // (18 if many else 8), beside=many)
 
 
 def learning_rate_range(found: LearningRateRange, *, ax: Axes | None = None, title: str = "") -> Axes:
