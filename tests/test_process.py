@@ -322,3 +322,26 @@ def test_threads_from_the_environment():
     for threads in (1, 3):
         out = run_python("import fastopt; print(fastopt.get_num_threads(), fastopt.build_info()['threads'])", threads=threads)
         assert out == f"{threads} {threads}"
+
+
+@pytest.mark.parametrize("call", ["t.fit(x, y, epochs=10**6)", "t.step(x[:32], y[:32])", "t.predict(x)", "t.network(x[:1])"])
+def test_a_daemon_thread_at_the_end_of_the_process(call):
+    """It ends with the interpreter, without a crash."""
+    out = run_python(
+        f"""
+        import threading, time
+        import numpy as np, fastopt as fo
+        x = np.random.default_rng(0).standard_normal((2000, 20)).astype("f4")
+        y = (x[:, 0] > 0).astype(int)
+        t = fo.Trainer(fo.mlp(20, [64, 64], 2, seed=0), "cross_entropy")
+
+        def loop():
+            while True:
+                {call}
+
+        threading.Thread(target=loop, daemon=True).start()
+        time.sleep(0.1)
+        print("done")
+        """
+    )
+    assert out == "done"

@@ -204,6 +204,63 @@ def test_a_child_that_is_forked_while_another_thread_evaluates():
     assert out == "7"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("sizes", [(8, [32, 32], 1), (20, [256, 256], 2), (60, [600, 600], 3)], ids=str)
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_child_that_is_forked_while_another_thread_trains(sizes, ema, tmp_path):
+    """Nobody ends that thread's call there; whatever is asked of the network and the trainer does not wait for it."""
+    inputs, hidden, outputs = sizes
+    out = run_python(
+        f"""
+        import os, signal, threading, time
+        import numpy as np, fastopt as fo
+        fo.set_num_threads(2)
+        x = np.random.default_rng(0).standard_normal((640, {inputs})).astype("f4")
+        y = (x[:, 0] > 0).astype(int)
+        loss = "cross_entropy" if {outputs} > 1 else "mse"
+        trainer = fo.Trainer(fo.mlp({inputs}, {hidden}, {outputs}, seed=0), loss, ema={ema})
+        ended = []
+        thread = threading.Thread(target=lambda: trainer.fit(x, y, epochs=10**6, batch_size=64, callbacks=[lambda *_: bool(ended)]))
+        thread.start()
+
+        def fit():
+            history = trainer.fit(x, y, epochs=5, batch_size=64)
+            assert all(map(np.isfinite, history["loss"])) and history["loss"][-1] < 1.2 * history["loss"][0] + 0.1, history["loss"]
+
+        asked = dict(
+            call=lambda: trainer.network(x),
+            predict=lambda: trainer.predict(x),
+            step=lambda: trainer.step(x[:64], y[:64]),
+            fit=fit,
+            state=lambda: trainer.state_dict(),
+            save=lambda: trainer.save({str(tmp_path / "t.npz")!r}),
+            other=lambda: fo.Trainer(trainer.network, loss).fit(x, y, epochs=5, batch_size=64),
+        )
+        for name, ask in asked.items():
+            for _ in range(2):
+                time.sleep(0.01)
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(20)
+                    code = 1
+                    try:
+                        ask()
+                        fit()
+                        code = 7
+                    finally:
+                        os._exit(code)
+                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                if code != 7:
+                    print(name, code)
+        ended.append(True)
+        thread.join()
+        print("done")
+        """,
+        PYTHONWARNINGS="default",
+    )
+    assert out == "done"
+
+
 @pytest.mark.parametrize("options", AVERAGES, ids=str)
 def test_nothing_is_reset_while_weights_are_exchanged(options):
     x, y = data()

@@ -29,6 +29,28 @@ void bind_second_order(py::module_& m);
 Config config_from(const py::handle& mapping);
 // Ctrl-C during a long call.
 void raise_interrupt();
+
+// Whether the interpreter is ending: a thread that then asks for the GIL never comes back.
+inline bool is_finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing() != 0;
+#else
+    return _Py_IsFinalizing() != 0;
+#endif
+}
+
+// Python's other threads go on while it lives. At the end of the interpreter, that of a daemon thread ends this thread (before Python 3.14
+// by unwinding its stack, which pybind11's own class answers with std::terminate).
+class Release {
+   public:
+    Release() : state_(PyEval_SaveThread()) {}
+    Release(const Release&) = delete;
+    Release& operator=(const Release&) = delete;
+    ~Release() noexcept(false) { PyEval_RestoreThread(state_); }
+
+   private:
+    PyThreadState* state_;
+};
 // A phase of a profile that has no layers, by its name.
 Phase phase_from(const std::string& name);
 

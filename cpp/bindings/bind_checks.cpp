@@ -32,7 +32,7 @@ template <class T>
 bool finite_elements(const py::array& array, T most = std::numeric_limits<T>::max()) {
     const T* data = data_of<T>(array);
     const Index size = array.size();
-    const py::gil_scoped_release release;
+    const Release release;
     return all_finite(data, size, most);
 }
 

@@ -65,8 +65,8 @@ class ArrayCopies {
 void bind_copies(py::module_& m) {
     py::class_<ArrayCopies>(m, "ArrayCopies")
         .def(py::init<const py::sequence&>())
-        .def("take", &ArrayCopies::take, py::call_guard<py::gil_scoped_release>())
-        .def("restore", &ArrayCopies::restore, py::call_guard<py::gil_scoped_release>());
+        .def("take", &ArrayCopies::take, py::call_guard<Release>())
+        .def("restore", &ArrayCopies::restore, py::call_guard<Release>());
 }
 
 }  // namespace fastopt

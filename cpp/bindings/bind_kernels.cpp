@@ -15,8 +15,6 @@ namespace fastopt {
 
 namespace {
 
-using Release = py::gil_scoped_release;
-
 bool is_double(const py::handle& object) {
     return py::isinstance<py::array>(object) && is_dtype<double>(py::reinterpret_borrow<py::array>(object));
 }

@@ -77,7 +77,7 @@ LossValue evaluate_array(const Loss<T>& loss, const py::object& prediction, cons
     const T* w = weight_of<T>(weight, p.rows);
     const Matrix<T> g = grad.is_none() ? Matrix<T>{} : output_matrix<T>(grad, "grad");
     T* rows_out = row_losses.is_none() ? nullptr : output_flat<T>(row_losses, "rows", p.rows).data;
-    const py::gil_scoped_release release;
+    const Release release;
     const Buffer<T> scratch(2 * p.rows);
     T* row_loss = scratch.data();
     T* row_scale = row_loss + p.rows;

@@ -87,7 +87,7 @@ py::object infer(Network<T>& net, const py::object& x, const py::object& out) {
         net.infer(source, to);
         return result;
     }
-    const py::gil_scoped_release release;
+    const Release release;
     const std::lock_guard<SoleUse> lock(net.mutex());
     net.infer(source, to);
     return result;
@@ -101,7 +101,7 @@ py::object forward(Network<T>& net, const py::object& x, bool training) {
     py::array_t<T> result = new_matrix<T>(from.rows, net.outputs());
     T* const out = result.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const Release release;
         const std::lock_guard<SoleUse> lock(net.mutex());
         lap(training ? net.profile() : nullptr, Phase::python);
         const Matrix<T> to = net.input(from.rows);
@@ -120,7 +120,7 @@ py::object backward(Network<T>& net, const py::object& grad_output) {
     py::array_t<T> result = new_matrix<T>(from.rows, net.inputs());
     T* const out = result.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const Release release;
         const std::lock_guard<SoleUse> lock(net.mutex());
         check(net.ready_for_backward(from.rows),
               "backward needs a training forward of as many rows before it: call forward(x, training=True); "
@@ -142,7 +142,7 @@ py::object layer_output(Network<T>& net, Index layer) {
     Index rows = 0;
     Index cols = 0;
     {
-        const py::gil_scoped_release release;
+        const Release release;
         const std::lock_guard<SoleUse> lock(net.mutex());
         const ConstMatrix<T> output = net.layer_output(layer);
         rows = output.rows;
@@ -189,7 +189,7 @@ void bind_network_of(py::module_& m) {
         .def_property("training_step", &Net::training_step, &Net::set_training_step)
         .def("set_profile",
              [](Net& net, std::shared_ptr<Profile> profile) {
-                 const py::gil_scoped_release release;
+                 const Release release;
                  const std::lock_guard<SoleUse> lock(net.mutex());
                  check(profile == nullptr || net.profile() == nullptr, "this network is being profiled already");
                  net.set_profile(std::move(profile));
@@ -200,7 +200,7 @@ void bind_network_of(py::module_& m) {
                      return;
                  }
                  const Phase ended = phase_from(phase);
-                 const py::gil_scoped_release release;
+                 const Release release;
                  const std::lock_guard<SoleUse> lock(net.mutex());
                  lap(net.profile(), ended);
              })
@@ -210,7 +210,7 @@ void bind_network_of(py::module_& m) {
         .def("adapt",
              [](Net& net, const py::object& x) {
                  const Source source = source_of(x, "x");
-                 const py::gil_scoped_release release;
+                 const Release release;
                  const std::lock_guard<SoleUse> lock(net.mutex());
                  net.adapt(source);
              })
@@ -218,7 +218,7 @@ void bind_network_of(py::module_& m) {
         .def("forward", &forward<T>)
         .def("undo_forward",
              [](Net& net) {
-                 const py::gil_scoped_release release;
+                 const Release release;
                  const std::lock_guard<SoleUse> lock(net.mutex());
                  net.undo_forward();
              })

@@ -129,7 +129,7 @@ void bind_optimizers_of(py::module_& m) {
                  check(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ",
                        learning_rate);
                  Call<T> call(*self.held, parameters, gradients, slots, scalars);
-                 const py::gil_scoped_release release;
+                 const Release release;
                  call.run(*self.held, t, learning_rate);
              })
         .def("evaluation_point", [](const Bound& self, const py::object& parameters, const py::object& slots, const py::object& scalars,

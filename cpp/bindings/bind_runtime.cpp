@@ -61,7 +61,7 @@ py::array permutations_array(Index n, std::uint64_t seed, std::uint64_t epoch, I
     py::array_t<I> out({count, n});
     I* data = out.mutable_data();
     {
-        const py::gil_scoped_release release;
+        const Release release;
         parallel_for(count, 1, work_of_draw * static_cast<double>(count * n), [=](Index begin, Index end) {
             for (Index i = begin; i < end; ++i) {
                 permutation(n, seed, epoch + static_cast<std::uint64_t>(i), data + i * n);
@@ -82,7 +82,7 @@ using Rate = double (*)(double seconds);
 void def_rate(py::module_& m, const char* name, Rate rate32, Rate rate64) {
     m.def(name, [rate32, rate64](const std::string& dtype, double seconds) {
         check(dtype == "float32" || dtype == "float64", "dtype must be 'float32' or 'float64'; got '", dtype, "'");
-        const py::gil_scoped_release release;
+        const Release release;
         return dtype == "float32" ? rate32(seconds) : rate64(seconds);
     });
 }
@@ -175,6 +175,9 @@ Config config_from(const py::handle& mapping) {
 }
 
 void raise_interrupt() {
+    if (is_finalizing()) {
+        return;
+    }
     const py::gil_scoped_acquire acquire;
     if (PyErr_CheckSignals() != 0) {
         throw py::error_already_set();
@@ -206,14 +209,14 @@ void bind_runtime(py::module_& m) {
     def_rate(m, "tile_rate", &tile_rate<float>, &tile_rate<double>);
     m.def("bf16_rate", [](double seconds) {
         check_precision(Precision::bf16, sizeof(float));
-        const py::gil_scoped_release release;
+        const Release release;
         return bf16_rate(seconds);
     });
     def_rate(m, "divider_rate", &divider_rate<float>, &divider_rate<double>);
-    m.def("copy_rate", &copy_rate, py::call_guard<py::gil_scoped_release>());
+    m.def("copy_rate", &copy_rate, py::call_guard<Release>());
     m.def("crossing_cost", [](Index lines, double seconds) {
         check(lines >= 0, "lines must not be negative; got ", lines);
-        const py::gil_scoped_release release;
+        const Release release;
         const Crossing cost = crossing_cost(lines, seconds);
         return std::pair(cost.line, cost.meeting);
     });

@@ -44,7 +44,7 @@ double gradient(SecondOrder<T>& self, const BoundLoss<T>& loss, const py::object
                 const py::object& out) {
     const Data<T> data = data_from(self, loss, x, y, weight);
     T* to = out.is_none() ? nullptr : output_flat<T>(out, "out", self.count()).data;
-    const py::gil_scoped_release release;
+    const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     return self.gradient(*loss.held, data, to);
 }
@@ -56,7 +56,7 @@ void hessian_vector(SecondOrder<T>& self, const BoundLoss<T>& loss, const py::ob
     const Data<T> data = data_from(self, loss, x, y, weight);
     const Flat<T> along = sized_flat<T>(v, "v", self.count());
     const Flat<T> to = output_flat<T>(out, "out", self.count());
-    const py::gil_scoped_release release;
+    const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     self.hessian_vector(*loss.held, data, along.data, to.data);
 }
@@ -68,7 +68,7 @@ void hessian(SecondOrder<T>& self, const BoundLoss<T>& loss, const py::object& x
     const Data<T> data = data_from(self, loss, x, y, weight);
     const Matrix<T> to = output_matrix<T>(out, "out");
     check_shape(to, self.count(), self.count(), "out");
-    const py::gil_scoped_release release;
+    const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     self.hessian(*loss.held, data, to.data);
 }
@@ -78,7 +78,7 @@ void jacobian(SecondOrder<T>& self, const py::object& x, const py::object& out) 
     const Source source = rows_of(self, x);
     const Matrix<T> to = output_matrix<T>(out, "out");
     check_shape(to, source.rows * self.network().outputs(), self.count(), "out");
-    const py::gil_scoped_release release;
+    const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     self.jacobian(source, to.data);
 }
@@ -91,7 +91,7 @@ double gauss_newton(SecondOrder<T>& self, const BoundLoss<T>& loss, const py::ob
     const Matrix<T> square = output_matrix<T>(matrix, "matrix");
     check_shape(square, self.count(), self.count(), "matrix");
     const Flat<T> to = output_flat<T>(gradient, "gradient", self.count());
-    const py::gil_scoped_release release;
+    const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     return self.gauss_newton(data, square.data, to.data);
 }

@@ -64,7 +64,7 @@ double step(TrainStep<T>& self, const py::object& x, const py::object& y, const 
     const Data<T> data = data_from(self, x, y, weight, true);
     check(data.x.rows > 0, "x must have at least one row");
     check_rate(learning_rate);
-    const py::gil_scoped_release release;
+    const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
     double loss = 0;
@@ -159,7 +159,7 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     check(data.labels == nullptr || labels_below(data.labels, data.x.rows, rows, self.network().outputs()), "labels must be in 0..",
           self.network().outputs() - 1);
     std::for_each(rate.data, rate.data + rate.size, check_rate);
-    const py::gil_scoped_release release;
+    const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
     const HasErrand meanwhile(self.errand());
@@ -251,7 +251,7 @@ void bind_train_step_of(py::module_& m) {
              })
         .def("reset",
              [](Step& self) {
-                 const py::gil_scoped_release release;
+                 const Release release;
                  const std::lock_guard<SoleUse> lock(self.network().mutex());
                  self.reset();
              })
@@ -262,7 +262,7 @@ void bind_train_step_of(py::module_& m) {
         .def("flush",
              [](Step& self, double learning_rate) {
                  check_rate(learning_rate);
-                 const py::gil_scoped_release release;
+                 const Release release;
                  const std::lock_guard<SoleUse> lock(self.network().mutex());
                  lap(self.network().profile(), Phase::python);
                  const FlushDenormals flush;
@@ -271,7 +271,7 @@ void bind_train_step_of(py::module_& m) {
         .def("update",
              [](Step& self, double learning_rate) {
                  check_rate(learning_rate);
-                 const py::gil_scoped_release release;
+                 const Release release;
                  const std::lock_guard<SoleUse> lock(self.network().mutex());
                  lap(self.network().profile(), Phase::python);
                  const FlushDenormals flush;
@@ -279,7 +279,7 @@ void bind_train_step_of(py::module_& m) {
              })
         .def("penalty",
              [](Step& self) {
-                 const py::gil_scoped_release release;
+                 const Release release;
                  const std::lock_guard<SoleUse> lock(self.network().mutex());
                  return self.penalty();
              })
@@ -287,14 +287,15 @@ void bind_train_step_of(py::module_& m) {
         .def_property_readonly("evaluates_averages", &Step::evaluates_averages)
         .def("settle",
              [](Step& self) {
-                 const py::gil_scoped_release release;
+                 const Release release;
                  const std::lock_guard<SoleUse> lock(self.network().mutex());
+                 self.forget_lost_call();
                  if (self.swapped()) {
                      self.swap_evaluation_point();
                  }
              })
         .def("swap_evaluation_point", [](Step& self) {
-            const py::gil_scoped_release release;
+            const Release release;
             const std::lock_guard<SoleUse> lock(self.network().mutex());
             return self.swap_evaluation_point();
         });

@@ -26,7 +26,7 @@ void enter(PythonTurn& self) {
     for (;;) {
         bool mine = false;
         {
-            const py::gil_scoped_release release;
+            const Release release;
             mine = turn.wait(me, look_seconds);
         }
         if (mine) {

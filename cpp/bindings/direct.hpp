@@ -2,6 +2,10 @@
 // long as a small layer.
 #pragma once
 
+#if defined(__GLIBCXX__)
+#include <cxxabi.h>
+#endif
+
 #include <new>
 #include <stdexcept>
 
@@ -39,6 +43,10 @@ py::object direct_method(const py::object& self, const char* name) {
             const auto x = py::reinterpret_borrow<py::object>(arguments[0]);
             const auto y = py::reinterpret_borrow<py::object>(count == 2 ? arguments[1] : Py_None);
             return method(instance, x, y).release().ptr();
+#if defined(__GLIBCXX__)
+        } catch (const abi::__forced_unwind&) {  // the thread ends, see Release
+            throw;
+#endif
         } catch (...) {
             raise_in_python();
             return nullptr;

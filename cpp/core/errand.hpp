@@ -38,6 +38,13 @@ class Errand {
     // By that thread too: give up the pieces that nobody has, and wait for the others.
     void withdraw();
 
+    // In a child of a process whose threads had it: none of them is here to end its piece.
+    void forget() {
+        free_.store(0, std::memory_order_relaxed);
+        open_.store(0, std::memory_order_relaxed);
+        offered_ = false;
+    }
+
    private:
     void wait_for_others();
 

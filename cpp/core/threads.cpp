@@ -97,6 +97,8 @@ struct Kept {
 };
 thread_local Kept kept;
 
+std::thread::id first_thread;  // of a forked child
+
 // The team that the calling thread leads.
 thread_local Team* team = nullptr;
 // What its threads do while they wait, if anything.
@@ -125,6 +127,9 @@ void keep_num_threads() {
 }
 void free_num_threads() { --kept.times; }
 
+std::atomic<std::uint32_t> detail::forks{0};
+std::thread::id forked_thread() { return first_thread; }
+
 std::atomic<double> detail::work_per_thread{default_work_per_thread};
 
 void set_work_per_thread(double work) { detail::work_per_thread.store(work > 0 ? work : default_work_per_thread); }
@@ -150,7 +155,11 @@ void release_threads() {
 
 void install_fork_handler() {
 #if defined(__unix__) || defined(__APPLE__)
-    static const int installed = pthread_atfork([] { release_threads(); }, nullptr, nullptr);
+    static const int installed = pthread_atfork([] { release_threads(); }, nullptr,
+                                                [] {
+                                                    first_thread = std::this_thread::get_id();
+                                                    detail::forks.fetch_add(1, std::memory_order_relaxed);
+                                                });
     (void)installed;
 #endif
 }

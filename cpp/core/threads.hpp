@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <thread>
 #include <type_traits>
 
 #include "core/balance.hpp"
@@ -60,8 +62,16 @@ bool cuts_small_work();
 // End the pool's threads, as before a fork; the next region starts them again.
 void release_threads();
 
-// Install the fork handler; called once when the module is loaded.
+// Install the fork handlers; called once when the module is loaded.
 void install_fork_handler();
+
+namespace detail {
+extern std::atomic<std::uint32_t> forks;
+}
+// Forks between the process that loaded the module and this one, and the thread that this one began with. Other threads of its parent are
+// not here, and what they held nobody gives back.
+inline std::uint32_t forks_behind() { return detail::forks.load(std::memory_order_relaxed); }
+std::thread::id forked_thread();
 
 std::string openmp_version();
 

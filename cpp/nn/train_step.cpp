@@ -49,7 +49,11 @@ void approach(T* value, const T* goal, T share, Index count) {
 template <class T>
 TrainStep<T>::TrainStep(std::shared_ptr<Network<T>> network, std::shared_ptr<const Loss<T>> loss,
                         std::shared_ptr<const Optimizer<T>> optimizer, const TrainOptions& options)
-    : network_(std::move(network)), loss_(std::move(loss)), optimizer_(std::move(optimizer)), options_(options) {
+    : network_(std::move(network)),
+      loss_(std::move(loss)),
+      optimizer_(std::move(optimizer)),
+      options_(options),
+      lost_calls_(network_->mutex().lost_calls()) {
     if (loss_ != nullptr) {
         loss_->check_outputs(network_->outputs());
     }

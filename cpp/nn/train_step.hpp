@@ -72,12 +72,16 @@ class TrainStep {
     Errand& errand() { return next_batch_.errand(); }
     // Before the first batch of other rows, and before so many steps.
     void begin_run(Index steps) {
+        forget_lost_call();
         widened_ = {};
         steps_left_ = steps;
     }
     // Weights and slots that are with the threads that own them come back to the flat buffers; after an error, else it is done at the end
     // of a run.
     void bring_home();
+    // In a child that was forked in the middle of a call of another thread: what that thread was doing is over. Weights and slots are those
+    // of the last step that ended, but for a step that was updating them.
+    void forget_lost_call();
     // Update with the micro-batches that wait for more to come; false when none do.
     bool flush(double learning_rate);
     // Penalties, clipping and the update with what is in the network's gradients.
@@ -254,6 +258,7 @@ class TrainStep {
     Index steps_left_ = 0;  // of a run, after the present one
     Index steps_in_halves_ = 0;
     Index steps_meeting_once_ = 0;
+    std::uint32_t lost_calls_;
     Index halves_ahead_ = 0;           // that the other thread knows of
     bool gathered_in_halves_ = false;  // the rows of the next step, unless the weights come home before it
     ThreadChoice thread_choice_;

@@ -70,6 +70,22 @@ void TrainStep<T>::bring_home() {
 }
 
 template <class T>
+void TrainStep<T>::forget_lost_call() {
+    const std::uint32_t lost = network_->mutex().lost_calls();
+    if (lost == lost_calls_) {
+        return;
+    }
+    lost_calls_ = lost;
+    next_batch_.errand().forget();
+    bring_home();
+    halves_ = nullptr;
+    for (StageParts& layers : half_parts_) {
+        layers.clear();
+    }
+    scaled_rows_ = -1;
+}
+
+template <class T>
 void TrainStep<T>::plan_halves() {
     const std::vector<SegmentInfo>& segments = network_->parameter_layout().segments();
     for (int thread = 0; thread < Halves<T>::threads; ++thread) {
@@ -312,6 +328,7 @@ void TrainStep<T>::update_halves(const HalfStep& step, const StepInfo& info, int
     template bool TrainStep<T>::goes_on_in_halves(const Data<T>&, Index);                \
     template void TrainStep<T>::let_halves_end();                                        \
     template void TrainStep<T>::bring_home();                                            \
+    template void TrainStep<T>::forget_lost_call();                                      \
     template void TrainStep<T>::plan_halves();                                           \
     template void TrainStep<T>::update_half(const StepInfo&, int, Index);                \
     template void TrainStep<T>::take_last_lines(int);                                    \
