@@ -698,7 +698,8 @@ void multiply_with(const Product<T>& q, T* scratch) {
         const Range cols = shares.of_column(q.n, part / grid.rows, panel_width<T>);
         return Block<Arithmetic>(q, plan, rows, cols, scratch + memory * stride);
     };
-    Parts<T, decltype(block)>(shares, plan.pack_a, block);
+    const bool gradient_of_weight = q.a.row == 1;
+    Parts<T, decltype(block)>(shares, gradient_of_weight, plan.pack_a, block);
 }
 
 }  // namespace

@@ -18,13 +18,13 @@ class alignas(2 * cache_line) FreePanels {
     // Before the threads start.
     void offer(Index count) { open_.store(static_cast<std::uint64_t>(count) << half, std::memory_order_relaxed); }
     // The one at the front, or at the back; -1: there is none. What a panel is computed from was there before all, or comes with
-    // `shared_a`.
+    // `shared_a`. Others leave the last one: its own thread is about to begin it, and its lines would change their core for little.
     Index take_front() {
-        const std::uint64_t open = take(1);
+        const std::uint64_t open = take(1, 1);
         return open == none ? -1 : front(open);
     }
     Index take_back() {
-        const std::uint64_t open = take(-(std::uint64_t{1} << half));
+        const std::uint64_t open = take(-(std::uint64_t{1} << half), 2);
         return open == none ? -1 : back(open) - 1;
     }
     // A as the first panel has packed it; null before that.
@@ -37,10 +37,10 @@ class alignas(2 * cache_line) FreePanels {
     static Index front(std::uint64_t open) { return static_cast<Index>(open & 0xffffffffu); }
     static Index back(std::uint64_t open) { return static_cast<Index>(open >> half); }
 
-    // What was open before one was taken by adding `step`.
-    std::uint64_t take(std::uint64_t step) {
+    // What was open before one, of at least so many, was taken by adding `step`.
+    std::uint64_t take(std::uint64_t step, Index least) {
         std::uint64_t open = open_.load(std::memory_order_relaxed);
-        while (front(open) < back(open)) {
+        while (back(open) - front(open) >= least) {
             if (open_.compare_exchange_weak(open, open + step, std::memory_order_relaxed)) {
                 return open;
             }
@@ -53,15 +53,16 @@ class alignas(2 * cache_line) FreePanels {
 };
 
 // Who is through with a part takes panels of the others that nobody has begun. Shares follow threads that are slower for long; what runs on
-// a core for 100 us in between, or a host that stops it, would be waited for by all.
+// a core for 100 us in between, or a host that stops it, would be waited for by all. Not where rows of C belong to whoever computes them,
+// as those of a weight's gradient do to the thread that updates them: with cores that have an L3 each, such lines cost more than was won.
 //
 // make(part, memory) gives the block of a part in the scratch memory of another; see Block in gemm.cpp for what it offers.
 template <class T, class Make>
 class Parts {
    public:
     // By the thread that starts the region.
-    Parts(const Shares& shares, bool packs_a, const Make& make)
-        : make_(make), packs_a_(packs_a), helped_(shares.threads() <= most ? shares.threads() : 0) {
+    Parts(const Shares& shares, bool rows_belong, bool packs_a, const Make& make)
+        : make_(make), packs_a_(packs_a), helped_(!rows_belong && shares.threads() <= most ? shares.threads() : 0) {
         for (int part = 0; part < helped_; ++part) {
             panels_[static_cast<std::size_t>(part)].offer(make_(part, part).free_panels());
         }
