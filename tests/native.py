@@ -5,12 +5,14 @@ import importlib.util
 import mmap
 
 import numpy as np
+import pytest
 from fastopt import _backend
 
 core = _backend.core
 DTYPES = ("float32", "float64")
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 ISAS = ("v3", "v4", "neon")
+needs_bf16 = pytest.mark.skipif(not core.build_info()["bf16"], reason="this processor, or the core in use, has no bfloat16 products")
 
 
 def native(kind, dtype, *arguments):

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from children import run_python
 from helpers import close, refuses
-from native import EPS, built_isas, core, guarded, sample
+from native import EPS, built_isas, core, guarded, needs_bf16, sample
 from reference.precision import bf16_chain, bf16_matmul, to_bf16
 
 AVAILABLE = fo.build_info()["bf16"]
-needs_bf16 = pytest.mark.skipif(not AVAILABLE, reason="this processor, or the core in use, has no bfloat16 products")
 
 TRANSPOSES = list(itertools.product((False, True), repeat=2))
 BIGGER = [(129, 385, 130), (33, 784, 10), (1, 2047, 31), (255, 7, 513), (15, 2051, 33), (113, 31, 5), (300, 301, 1), (14, 2048, 32)]

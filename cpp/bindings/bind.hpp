@@ -30,17 +30,8 @@ Config config_from(const py::handle& mapping);
 // Ctrl-C during a long call.
 void raise_interrupt();
 
-// Whether the interpreter is ending: a thread that then asks for the GIL never comes back.
-inline bool is_finalizing() {
-#if PY_VERSION_HEX >= 0x030D0000
-    return Py_IsFinalizing() != 0;
-#else
-    return _Py_IsFinalizing() != 0;
-#endif
-}
-
-// Python's other threads go on while it lives. At the end of the interpreter, that of a daemon thread ends this thread (before Python 3.14
-// by unwinding its stack, which pybind11's own class answers with std::terminate).
+// Python's other threads go on while it lives. A daemon thread that is through when the interpreter is ending does not come back: before
+// Python 3.14 its stack is unwound from here, which pybind11's own class answers with std::terminate.
 class Release {
    public:
     Release() : state_(PyEval_SaveThread()) {}

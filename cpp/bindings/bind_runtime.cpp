@@ -163,6 +163,15 @@ std::vector<double> simulate_bursts(const std::vector<double>& alone, const std:
     return parts;
 }
 
+// Whether the interpreter is ending: a thread that then asks for the GIL never comes back.
+bool is_finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing() != 0;
+#else
+    return _Py_IsFinalizing() != 0;
+#endif
+}
+
 }  // namespace
 
 Config config_from(const py::handle& mapping) {

@@ -5,14 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <unistd.h>
-#endif
+#include "core/threads.hpp"
 
 namespace fastopt {
 
@@ -24,10 +23,10 @@ class Turn {
     // Before anything else that a thread asks here: in a forked child a turn that another thread of its parent had is nobody's. Whether
     // it was so.
     bool begins_after_fork() {
-        if (process_ == present_process()) {
+        if (forks_ == forks_behind()) {
             return false;
         }
-        process_ = present_process();
+        forks_ = forks_behind();
         const std::thread::id me = std::this_thread::get_id();
         auto fresh = std::make_unique<State>();
         const bool foreign = state_->depth > 0 && state_->owner != me;
@@ -93,16 +92,8 @@ class Turn {
         int depth = 0;
     };
 
-    static long present_process() {
-#if defined(__unix__) || defined(__APPLE__)
-        return static_cast<long>(getpid());
-#else
-        return 0;
-#endif
-    }
-
     std::unique_ptr<State> state_ = std::make_unique<State>();
-    long process_ = present_process();
+    std::uint32_t forks_ = forks_behind();
 };
 
 }  // namespace fastopt

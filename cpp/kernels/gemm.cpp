@@ -267,9 +267,9 @@ class Block {
         return one_pass ? ceil_div(cols_.size(), panel_) : 0;
     }
     // Returns the elements of C.
-    Index free_panel(Index panel, bool packs_a) {
+    Index free_panel(Index panel) {
         const Index j = cols_.begin + panel * panel_;
-        one_panel(rows_, j, packs_a);
+        one_panel(rows_, j, plan_.pack_a && panel == 0);
         return rows_.size() * std::min(panel_, cols_.end - j);
     }
     const T* packed_a() const { return s_.packed_a; }

@@ -1,4 +1,4 @@
-// A product in parts, one for each thread, who helps who with them.
+// A product in parts, one for each thread, and who helps whom with them.
 #pragma once
 
 #include <array>
@@ -81,7 +81,7 @@ class Parts {
         FreePanels<T>& panels = panels_[static_cast<std::size_t>(part)];
         Index done = 0;
         for (Index panel = panels.take_front(); panel >= 0; panel = panels.take_front()) {
-            done += block.free_panel(panel, packs_a_ && panel == 0);
+            done += block.free_panel(panel);
             if (packs_a_ && panel == 0) {
                 panels.share_a(block.packed_a());
             }
@@ -103,7 +103,7 @@ class Parts {
             block.free_panels();
             block.read_packed_a(packed_a);
             for (; panel >= 0; panel = panels.take_back()) {
-                done += block.free_panel(panel, false);
+                done += block.free_panel(panel);
             }
         }
         return done;

@@ -34,7 +34,11 @@ class Bar:
         options = {"total": total, "unit": " samples", "unit_scale": True, "leave": True, "mininterval": 0.1, "dynamic_ncols": True}
         self._silent: Any = tqdm(disable=True)
         self._bar = self._silent
-        self._guarded(lambda: setattr(self, "_bar", tqdm(**options, disable=sys.stderr is None)))
+
+        def begin() -> None:
+            self._bar = tqdm(**options, disable=sys.stderr is None)
+
+        self._guarded(begin)
         self.epoch(first_epoch)
 
     def _guarded(self, draw: Callable[[], Any]) -> None:

@@ -309,8 +309,7 @@ class Network:
         small = np.flatnonzero((variance > 0.0) & (variance < SMALL * eps))
         if len(small) == 0:
             return ""
-        first = int(small[0])
-        which = f"column {first}" + (f" and {len(small) - 1} more" if len(small) > 1 else "")
+        first, which = _named(small)
         deviation = math.sqrt(float(variance[first]))
         left = deviation / math.sqrt(deviation**2 + eps)
         return (
@@ -326,8 +325,7 @@ class Network:
         coarse = np.flatnonzero((variance > 0.0) & (grain > COARSE * deviation))
         if len(coarse) == 0:
             return ""
-        first = int(coarse[0])
-        which = f"column {first}" + (f" and {len(coarse) - 1} more" if len(coarse) > 1 else "")
+        first, which = _named(coarse)
         return (
             f"Standardize: {which} has mean {mean[first]:.3g} and standard deviation {deviation[first]:.2g}, which {self.dtype} at that "
             f"mean keeps only to {grain[first]:.2g}; subtract an offset before, or use dtype='float64'"
@@ -517,3 +515,9 @@ def _resolve(init: str, activation: str) -> str:
     if activation == "selu":
         return "lecun_normal"
     return "he_uniform" if activation in ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu") else "glorot_uniform"
+
+
+def _named(columns: NDArray[np.intp]) -> tuple[int, str]:
+    """The first of some columns, and how a message calls all of them."""
+    first = int(columns[0])
+    return first, f"column {first}" + (f" and {len(columns) - 1} more" if len(columns) > 1 else "")
