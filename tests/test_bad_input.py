@@ -395,7 +395,9 @@ def test_results_over_rows_that_go_down_or_stand_still():
     net = fo.mlp(8, [16], 8, seed=1)
     rows = np.random.default_rng(4).standard_normal((600, 8)).astype(np.float32)
     for name, view in (("down", lambda a: a[::-1]), ("still", lambda a: np.broadcast_to(a[-1], a.shape))):
-        out = rows.copy()
-        wanted = net(view(rows))
-        np.testing.assert_array_equal(net(view(out), out=out), wanted, err_msg=name)
+        refuses(name, net, view(rows), out=rows, errors=ValueError, match="shares memory")
         refuses(name, net._native.infer, view(rows), rows, match="shares memory")
+    for dtype in (np.uint8, np.int16, np.float64):  # read where they are, or after a conversion
+        memory = np.zeros(rows.size, np.float64)
+        x, out = memory.view(dtype)[: rows.size].reshape(rows.shape), memory.view(np.float32)[: rows.size].reshape(rows.shape)
+        refuses(str(dtype), net, x, out=out, errors=ValueError, match="shares memory")

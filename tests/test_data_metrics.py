@@ -1,5 +1,7 @@
 """Splitting and metrics, against their plain definitions."""
 
+import functools
+
 import fastopt as fo
 import numpy as np
 import pytest
@@ -243,3 +245,44 @@ def test_a_value_that_is_not_finite_shows_in_the_metric():
     for name in ("mse", "rmse", "mae", "r2"):
         assert np.isnan(m.get(name)([2.0, 2.0], [2.0, np.nan])), name
         assert np.isnan(m.get(name)([1.0, np.nan], [1.0, 2.0])), name
+
+
+def brier(target, prediction, sample_weight=None):
+    """Of the user, on probabilities of two classes."""
+    return float(np.average((target - prediction[:, 1]) ** 2, weights=sample_weight))
+
+
+brier.needs = "probabilities"
+
+
+def test_metrics_of_the_user_get_weights_and_what_they_need():
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((60, 3)), rng.uniform(size=60)
+    y = (x[:, 0] > 0).astype(np.int32)
+    trainer = fo.Trainer(fo.mlp(3, [8], 2, seed=0), "cross_entropy")
+    right = lambda target, prediction, sample_weight=None: float(np.average(target == prediction, weights=sample_weight))  # noqa: E731
+    right.__name__ = "right"
+    history = trainer.fit(x, y, epochs=2, validation=(x, y, w), metrics=[right, brier, "accuracy"])
+    assert history["val_right"][-1] == pytest.approx(history["val_accuracy"][-1], abs=1e-12)
+    p = trainer.predict_proba(x)[:, 1]
+    assert history["val_brier"][-1] == pytest.approx(np.average((y - p) ** 2, weights=w), abs=1e-6)
+    assert trainer.evaluate(x, y, metrics=[brier])["brier"] == pytest.approx(np.mean((y - p) ** 2), abs=1e-6)
+    alike = lambda target, prediction: float(np.mean(target == prediction))  # noqa: E731
+    with pytest.warns(UserWarning, match="metric '<lambda>' has no parameter sample_weight") as seen:
+        trainer.evaluate(x, y, sample_weight=w, metrics=[alike])
+    with pytest.warns(UserWarning, match="no parameter sample_weight") as more:
+        trainer.fit(x, y, validation=(x, y, w), metrics=[alike])
+    assert [each.filename for each in (*seen, *more)] == [__file__] * 2
+    trainer.evaluate(x, y, metrics=[alike])
+
+
+def test_a_partial_metric_is_the_metric():
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((50, 4))
+    y = rng.integers(0, 3, 50)
+    trainer = fo.Trainer(fo.mlp(4, [6], 3, seed=1), "cross_entropy")
+    two = trainer.evaluate(x, y, metrics=[functools.partial(fo.metrics.top_k, k=2)])["top_k"]
+    assert two == fo.metrics.top_k(y, trainer.network(x), k=2)
+    unknown = lambda target, prediction: 0.0  # noqa: E731
+    unknown.needs = "probs"
+    refuses("needs", trainer.evaluate, x, y, metrics=[unknown], errors=ValueError, match="needs='probs'; it must be one of 'labels'")

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import signal
 import threading
 import weakref
@@ -299,3 +300,82 @@ def test_the_average_of_what_stays_is_what_stays():
         trainer.step(x, y)
     with trainer.evaluation_weights():
         np.testing.assert_array_equal(net.parameters["0.weight"], frozen)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9}], ids=str)
+def test_a_state_that_is_saved_while_another_thread_trains(options, tmp_path):
+    """It is that of the end of an epoch: going on from it ends where the other ended."""
+    pytest.importorskip("safetensors")
+    x, y = data()
+    epochs, files = 400, [tmp_path / f"{i}.safetensors" for i in range(3)]
+    trainer, copies = trainer_of(**options), []
+    under_way = threading.Event()
+
+    def train():
+        trainer.fit(x, y, epochs=5, batch_size=10)
+        under_way.set()
+        trainer.fit(x, y, epochs=epochs - 5, batch_size=10)
+
+    def save():
+        under_way.wait()
+        for file in files:
+            trainer.save(file)
+            copies.append(pickle.loads(pickle.dumps(trainer)))
+
+    assert all_at_once(train, save) == []
+    expected = trainer.state_dict()
+    for other in [*map(fo.Trainer.load, files), *copies]:
+        assert other.steps == 30 * other.epoch == 30 * len(other.history.rows)
+        if other.epoch < epochs:
+            other.fit(x, y, epochs=epochs - other.epoch, batch_size=10)
+        for name, value in other.state_dict().items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=f"{name} after epoch {other.epoch}")
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9}], ids=str)
+def test_outputs_are_of_one_state_while_another_is_put_back(options):
+    x, y = data(40)
+    trainer = trainer_of(**options)
+    states, outputs = [], []
+    for _ in range(2):
+        trainer.fit(x, y, epochs=2)
+        states.append((trainer.state_dict(), trainer.network.state_dict()))
+        outputs.append((trainer.predict(x), trainer.network(x)))
+    done = threading.Event()
+
+    def exchange():
+        for i in range(300):
+            trainer.load_state_dict(states[i % 2][0])
+            trainer.network.load_state_dict(states[i % 2][1])
+        done.set()
+
+    def predict():
+        while not done.is_set():
+            for i, seen in enumerate((trainer.predict(x), trainer.network(x))):
+                assert any(np.array_equal(seen, known[i]) for known in outputs)
+
+    assert all_at_once(exchange, predict) == []
+
+
+def test_nobody_waits_for_an_epoch_that_waits_for_him():
+    """Who holds the weights to evaluate at is refused at once, though another thread, which waits for him, is in an epoch."""
+    x, y = data()
+    trainer = trainer_of(ema=0.9)
+    trainer.fit(x, y)
+    held, tried = threading.Event(), threading.Event()
+
+    def evaluate():
+        with trainer.evaluation_weights():
+            held.set()
+            while trainer._turn.waiting == 0:
+                pass
+            for what in (trainer.state_dict, trainer.reset, lambda: trainer.load_state_dict({}), lambda: pickle.dumps(trainer)):
+                refuses("within", what, errors=ValueError, match="within evaluation_weights")
+        tried.set()
+
+    def train():
+        held.wait()
+        trainer.fit(x, y, epochs=2)
+        assert tried.is_set()
+
+    assert all_at_once(evaluate, train) == []

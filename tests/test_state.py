@@ -3,10 +3,12 @@
 import copy
 import os
 import pickle
+import sys
 
 import fastopt as fo
 import numpy as np
 import pytest
+from children import run_python
 from fastopt import checkpoint
 from helpers import refuses
 
@@ -202,3 +204,45 @@ def test_names_that_this_version_does_not_know(tmp_path):
     for name in (b"softmax_cross_entropy", b"adam", b"dense"):
         path.write_bytes(whole.replace(b'\\"' + name + b'\\"', b'\\"' + name[:-1] + b'x\\"'))
         refuses(name.decode(), fo.Trainer.load, path, errors=ValueError, match="does not know")
+
+
+def test_a_python_loss_whose_gradient_is_not_finite_changes_nothing():
+    x = np.ones((4, 3), np.float32)
+
+    def loss(outputs, target):
+        return 1.0, np.full_like(outputs, np.nan)
+
+    trainer = fo.Trainer(fo.mlp(3, [4], 1, batch_norm=True, seed=0), loss)
+    before = trainer.state_dict()
+    with pytest.raises(fo.NonFiniteLossError, match="the gradient of the loss is not finite at step 0"):
+        trainer.step(x, np.ones((4, 1)))
+    for name, value in trainer.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the file size")
+def test_a_disk_without_room_is_an_error_of_the_system(tmp_path):
+    """The file that was there stays."""
+    pytest.importorskip("safetensors")
+    out = run_python(f"""
+        import resource, signal
+        import fastopt as fo
+        path = {str(tmp_path / "t.safetensors")!r}
+        trainer = fo.Trainer(fo.mlp(8, [16], 1), "mse")
+        trainer.save(path)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            trainer.save(path)
+        except OSError as error:
+            print("cannot be written" in str(error))
+        fo.Trainer.load(path)
+    """)
+    assert out == "True"
+    assert [file.name for file in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+def test_what_is_no_file_is_not_loaded(tmp_path):
+    pytest.importorskip("safetensors")
+    refuses("folder", fo.Trainer.load, tmp_path, errors=ValueError, match="is a folder")
+    refuses("no name", fo.Trainer(fo.mlp(2, [2], 1), "mse").save, "", errors=ValueError, match="must name a file")

@@ -310,13 +310,18 @@ def test_frames_with_other_columns_are_refused(tmp_path):
     for each in (trainer, pickle.loads(pickle.dumps(trainer)), fo.Trainer.load(tmp_path / "t.safetensors")):
         assert each.columns == list("abcd")
         for what, call in {"fit": each.fit, "evaluate": each.evaluate}.items():
-            refuses(what, call, turned, y, errors=ValueError, match=r"column 0 is 'd', not 'a'; give X\[\['a', 'b', 'c', 'd'\]\]")
+            refuses(what, call, turned, y, errors=ValueError, match=r"column 0 is 'd', not 'a'; select \[\['a', 'b', 'c', 'd'\]\]")
         refuses("step", each.step, turned, y, errors=ValueError, match="column 0")
         refuses("batches", each.fit, [(turned, y)], errors=ValueError, match="batch 0 has other columns")
         refuses("range test", fo.callbacks.LearningRateFinder().run, each, turned, y, errors=ValueError, match="column 0")
         refuses("predict", each.predict, frame.rename(columns={"c": "e"}), errors=ValueError, match="column 2 is 'e', not 'c'")
         np.testing.assert_array_equal(each.predict(turned[each.columns]), each.predict(x))
         np.testing.assert_array_equal(each.predict(pandas.DataFrame(x)), each.predict(x))
+    first = fo.Trainer(fo.mlp(4, [8], trainer.network.outputs), trainer.loss)
+    refuses("first batches", first.fit, [(frame, y), (turned, y)], errors=ValueError, match="batch 1 has other columns")
+    assert first.columns is None
+    first.fit([(frame, y)])
+    assert first.columns == list("abcd")
     trainer.reset()
     failing = fo.Trainer(fo.mlp(4, [3], 3), "cross_entropy", fo.optimizers.SGD(learning_rate=1e30))
     with pytest.raises(fo.NonFiniteLossError):
@@ -324,7 +329,7 @@ def test_frames_with_other_columns_are_refused(tmp_path):
     assert failing.columns is None, "nothing was learned of these"
     trainer.fit(turned, y, epochs=1)
     assert trainer.columns == list("dcba")
-    with pytest.raises(ValueError, match=r"is 'x', not 'd'; X\.to_numpy"):
+    with pytest.raises(ValueError, match=r"is 'x', not 'd'; its to_numpy"):
         trainer.predict(turned.set_axis(list("xcba"), axis=1))
 
 

@@ -205,6 +205,13 @@ void bind_network_of(py::module_& m) {
                  lap(net.profile(), ended);
              })
         .def("initialize", [](Net& net, std::uint64_t seed) { net.initialize(seed); })
+        // As a context: nobody else computes with the network, or trains it, meanwhile.
+        .def("__enter__",
+             [](Net& net) {
+                 const Release release;
+                 net.mutex().lock();
+             })
+        .def("__exit__", [](Net& net, const py::args&) { net.mutex().unlock(); })
         .def("finite", [](const Net& net) { return all_finite(net.parameters(), net.parameter_layout().total()); })
         .def("adapted", &Net::adapted)
         .def("adapt",

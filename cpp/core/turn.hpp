@@ -77,6 +77,11 @@ class Turn {
             state_->changed.notify_all();
         }
     }
+    // Whether this thread has it.
+    bool mine() const {
+        const std::lock_guard<std::mutex> lock(state_->mutex);
+        return state_->depth > 0 && state_->owner == std::this_thread::get_id();
+    }
     // Threads that wait.
     int waiting() const {
         const std::lock_guard<std::mutex> lock(state_->mutex);

@@ -433,7 +433,9 @@ int Network<T>::begin_step(Index rows) {
         begin_pass(rows, true);
         return 1;
     }
-    const int threads = rows_alone_ && weights_in_cache() ? std::min(threads_by_rows(rows, training_work(rows)), Meeting::most) : 1;
+    const double work = training_work(rows);  // a long step looks for an interrupt, which only the thread that leads it can
+    const bool by_rows = rows_alone_ && weights_in_cache() && work <= long_work;
+    const int threads = by_rows ? std::min(threads_by_rows(rows, work), Meeting::most) : 1;
     begin(rows, true, threads > 1);
     if (threads == 1) {
         scratch(rows);

@@ -97,6 +97,9 @@ class Turn:
     def __enter__(self) -> None: ...
     def __exit__(self, *error: Any) -> None: ...
     @property
+    def mine(self) -> bool:
+        """Whether this thread has it."""
+    @property
     def waiting(self) -> int:
         """Threads that wait for it."""
 
@@ -193,6 +196,9 @@ class Network_float32:
     def buffer_segments(self) -> list[tuple[str, int, tuple[int, ...]]]: ...
     def layer_table(self) -> list[dict[str, Any]]:
         """One dict per layer for `summary`: name, kind, description, outputs, parameters, trainable."""
+    def __enter__(self) -> None:
+        """As a context: nobody else computes with it, or trains it, meanwhile."""
+    def __exit__(self, *error: Any) -> None: ...
     @property
     def parameters(self) -> Real:
         """Flat zero-copy view, segments aligned to 64 bytes, padding stays 0."""

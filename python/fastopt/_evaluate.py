@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 8192  # that are converted at once
 PIECE_FLOPS = 4e9  # between two looks at Ctrl-C: 20 to 40 ms
 LEAST_ROWS = 512  # of a piece: fewer would pack the weights too often
-MATERIALIZE_BYTES = 1 << 28  # data up to this size are kept converted between evaluations
+MATERIALIZE_BYTES = 1 << 27  # data up to this size are kept converted between evaluations
 
 
 def target_of(loss: AnyLoss, outputs: int, y: Any, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
@@ -58,7 +59,7 @@ def metric_table(given: Iterable[Any] | None) -> dict[str, metrics.Metric]:
     table: dict[str, metrics.Metric] = {}
     for metric in given or ():
         function = metrics.get(metric)
-        name = metric if isinstance(metric, str) else getattr(function, "__name__", type(function).__name__)
+        name = metric if isinstance(metric, str) else metrics.name_of(function)
         if name in table or name == "loss":
             raise ValueError(f"metrics: two columns would be called {name!r}")
         table[name] = function
@@ -77,6 +78,8 @@ class Evaluator:
         weight: NDArray[Any] | None,
         table: dict[str, metrics.Metric],
         rows: NDArray[np.int64] | None = None,
+        *,
+        stacklevel: int = 3,
     ) -> None:
         self._network, self._loss, self._table = network, loss, table
         self._y = y if rows is None else y[rows]
@@ -88,14 +91,17 @@ class Evaluator:
         self._out = np.zeros((n, network.outputs), network.dtype)
         self._native = native_loss(loss, network.dtype) if isinstance(loss, Loss) else None
         for name, metric in table.items():  # a metric that cannot read this loss or these labels is refused now, not after an epoch
-            if hasattr(metric, "needs"):
+            if metrics.needs_of(metric) is not None:
                 self._measure(name, metric, self._out)
+            if self._weight is not None and not metrics.takes_weights(metric):
+                doubt = f"metric {name!r} has no parameter sample_weight: it counts all rows alike, beside a loss that does not"
+                warnings.warn(doubt, UserWarning, stacklevel=stacklevel)
 
     def _measure(self, name: str, metric: metrics.Metric, outputs: NDArray[Any]) -> float:
-        needs = getattr(metric, "needs", None)
+        weights = {"sample_weight": self._weight} if self._weight is not None and metrics.takes_weights(metric) else {}
         try:
-            target, prediction = _links.metric_inputs(self._loss, needs, self._y, outputs)
-            value = metric(target, prediction) if needs is None else metric(target, prediction, self._weight)
+            target, prediction = _links.metric_inputs(self._loss, metrics.needs_of(metric), self._y, outputs)
+            value = metric(target, prediction, **weights)
         except ValueError as error:
             raise ValueError(f"metric {name!r}: {error}") from None
         try:

@@ -108,18 +108,13 @@ class Epochs:
                 start = time.perf_counter()
                 if self.bar is not None:
                     self.bar.epoch(trainer.epoch)
-                self._lap("python")
-                snapshot.take()
-                self._lap("snapshot")
-                count = self.at_once(self._epochs - len(history.rows))
                 try:
-                    if count > 1:
-                        self.epochs(count, start, history, snapshot)
-                    else:
-                        self._epoch(start, history, snapshot)
+                    with trainer._epoch_turn:
+                        self._next(start, history, snapshot)
                 except FinishedError as end:
                     history.message = trainer.history.message = str(end)
                     break
+                self._call_back(history)
                 if self.bar is not None and history:
                     self.bar.row(history.rows[-1])
                 if trainer.stop_training:
@@ -135,8 +130,19 @@ class Epochs:
             callback.on_fit_end(trainer)
         return history
 
+    def _next(self, start: float, history: History, snapshot: Snapshot) -> None:
+        """One epoch, or several that are one native run."""
+        self._lap("python")
+        snapshot.take()
+        self._lap("snapshot")
+        count = self.at_once(self._epochs - len(history.rows))
+        if count > 1:
+            self.epochs(count, start, history, snapshot)
+        else:
+            self._epoch(start, history, snapshot)
+
     def _epoch(self, start: float, history: History, snapshot: Snapshot) -> None:
-        """One epoch, what is measured after it, and the callbacks."""
+        """One epoch, and what is measured after it."""
         trainer = self.trainer
         try:
             loss = self.one_epoch()
@@ -149,11 +155,13 @@ class Epochs:
             snapshot.restore()
             text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
             raise NonFiniteLossError(text, step=error.step, epoch=trainer.epoch) from None
-        row = self._row(loss)
-        self._record([row], time.perf_counter() - start, history)
+        self._record([self._row(loss)], time.perf_counter() - start, history)
+
+    def _call_back(self, history: History) -> None:
+        """After an epoch; there are no callbacks where several are one run."""
         for callback in self._callbacks:
-            if callback.on_epoch_end(trainer, row):
-                trainer.stop_training = True
+            if callback.on_epoch_end(self.trainer, history.rows[-1]):
+                self.trainer.stop_training = True
         if self._callbacks:
             self._lap("callbacks")
 
@@ -415,7 +423,7 @@ def plan(
     _prepare.class_weights(trainer, train, class_weight)
     training = None
     if table and checked is None:
-        training = Evaluator(trainer.network, trainer.loss, train.x, train.y, train.weight, table)
+        training = Evaluator(trainer.network, trainer.loss, train.x, train.y, train.weight, table, stacklevel=4)
     if trainer._memory is not None:
         solving = _solver_fit().SolverEpochs(trainer, count, checked, training, hooks, bar)
         solving.prepare(train, trainer._memory)

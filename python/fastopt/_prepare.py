@@ -74,7 +74,7 @@ def validation_set(trainer: Trainer, train: ArrayData | None, validation: Any, t
             for name, part in (("held out", held_out), ("left to train on", train.rows)):
                 if not train.weight[part].any():
                     raise ValueError(f"validation: all rows {name} have sample_weight 0; give validation=(X, y) with rows that count")
-        return Evaluator(net, loss, train.x, train.y, train.weight, table, held_out)
+        return Evaluator(net, loss, train.x, train.y, train.weight, table, held_out, stacklevel=5)
     if not isinstance(validation, Sequence) or isinstance(validation, str) or len(validation) not in (2, 3):
         raise TypeError(f"validation must be a share of the rows, (X, y) or (X, y, sample_weight); got {type(validation).__name__}")
     x = _validate.features(validation[0], net.inputs, net.dtype, "validation X")
@@ -84,7 +84,7 @@ def validation_set(trainer: Trainer, train: ArrayData | None, validation: Any, t
     if len(validation) == 3 and validation[2] is not None:
         refuse_weights(loss)
         weight = _validate.sample_weight(validation[2], len(x), net.dtype, "validation sample_weight")
-    return Evaluator(net, loss, x, y, weight, table)
+    return Evaluator(net, loss, x, y, weight, table, stacklevel=5)
 
 
 def _strata(loss: Any, y: Array) -> NDArray[np.int64] | None:
@@ -196,7 +196,10 @@ class Stream:
             if not isinstance(item, tuple | list) or len(item) not in (2, 3):
                 raise TypeError(f"batch {i} must be (x, y) or (x, y, sample_weight); got {type(item).__name__}")
             x = _validate.features(item[0], net.inputs, net.dtype, f"x of batch {i}")
-            _validate.same_columns(self._trainer.columns, _validate.column_names(item[0]), f"x of batch {i}")
+            names = _validate.column_names(item[0])
+            _validate.same_columns(self._trainer.columns, names, f"x of batch {i}")
+            if self._trainer.columns is None:
+                self._trainer.columns = names
             y = _evaluate.target_of(loss, net.outputs, item[1], net.dtype, f"y of batch {i}")
             _validate.same_rows(x, y, f"x of batch {i}", "y")
             weight = None

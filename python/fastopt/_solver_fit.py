@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,12 @@ def memory_of(solver: Solver, network: Network, loss: AnyLoss, options: dict[str
     for layer in network.layers:
         if isinstance(layer, layers.Dropout) and layer.rate > 0.0:
             raise ValueError(f"{kind} needs one and the same loss in every call, and Dropout draws new masks; leave it out or use l2")
+    if options["l1"] or any(getattr(layer, "l1", 0.0) for layer in network.layers):
+        doubt = (
+            f"{kind} may stop short of the optimum of a loss with an L1 penalty, whose kinks at 0 are not in its model; an optimizer, "
+            "such as Adam or SGD with a decaying rate, comes closer"
+        )
+        warnings.warn(doubt, UserWarning, stacklevel=3)
     return Memory(solver, size)
 
 
@@ -114,7 +121,7 @@ class SolverEpochs(Epochs):
             objective.write(before)  # a trial may be in the network
             if isinstance(error, StepFailedError):
                 self._memory.forget()  # another fit, on other data perhaps, must not begin with the damping that this one ended with
-                raise FinishedError(f"{type(self.trainer.optimizer).__name__}: {error}") from None
+                raise FinishedError(f"{type(self.trainer.optimizer).__name__}: {error}{self._kinks(str(error))}") from None
             raise
         loss = objective.data_loss
         objective.write(point.x)
@@ -123,6 +130,10 @@ class SolverEpochs(Epochs):
         if self.bar is not None:
             self.bar.update(self.rows or 0)
         return float(loss)
+
+    def _kinks(self, text: str) -> str:
+        known = self._objective is None or not self._objective.has_kinks or "l1" in text
+        return "" if known else "; perhaps at a kink of the l1 penalty, where an optimizer goes on"
 
     def _row(self, loss: float) -> dict[str, Any]:
         row = super()._row(loss)

@@ -59,6 +59,8 @@ def numeric(x: Any, name: str) -> AnyArray:
             array = np.asarray(x)
         except ValueError as error:
             raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+        except RuntimeError as error:  # a tensor with a gradient
+            raise TypeError(f"{name} of type {type(x).__name__} is no array: {error}") from None
         if array.dtype == object and hasattr(x, "to_numpy"):  # a frame of mixed number types, or nullable columns
             _check_columns(x, name)
             with contextlib.suppress(TypeError, ValueError):
@@ -104,10 +106,10 @@ def same_columns(known: list[str] | None, given: list[str] | None, name: str) ->
     if known is None or given is None or list(known) == given or len(known) != len(given):  # their number is checked with the shape
         return
     wrong = next(i for i, (a, b) in enumerate(zip(known, given, strict=True)) if a != b)
-    order = f"; give {name}[{list(known)}]" if len(known) <= 8 and sorted(known) == sorted(set(given)) else ""
+    order = f"; select [{list(known)}] of it" if len(known) <= 8 and sorted(known) == sorted(set(given)) else ""
     raise ValueError(
         f"{name} has other columns than the frame that the trainer is fitted on, or another order: column {wrong} is {given[wrong]!r}, "
-        f"not {known[wrong]!r}{order}; {name}.to_numpy() goes without names"
+        f"not {known[wrong]!r}{order}; its to_numpy() goes without names"
     )
 
 

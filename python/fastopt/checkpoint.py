@@ -61,18 +61,24 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
 def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """Write a trainer; see `Trainer.save`."""
     try:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
     except ImportError:
         raise missing_package("safetensors", "examples", "Saving a trainer") from None
+    with _state.between_epochs(trainer):
+        _save(trainer, path, save_file, SafetensorError)
+
+
+def _save(trainer: Trainer, path: str | os.PathLike[str], save_file: Callable[..., None], failed: type[Exception]) -> None:
     text = json.dumps(_describe(trainer), default=_plain)
     if len(text) + text.count('"') > MOST_TEXT:  # quotes are escaped there
         rows = len(trainer.history.rows)
         raise ValueError(
             f"the history of {rows} rows is too long for a file; keep it elsewhere and shorten trainer.history.rows and .seconds"
         )
-    state = {**_state.arrays(trainer), **_state.counters(trainer)}  # views: a copy of a large network has no place beside it
-    arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
     target = Path(os.path.realpath(path))  # a link stays one
+    if not os.fspath(path):
+        raise ValueError("path must name a file; got ''")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {target.parent}")
     if target.exists() and not target.is_file():  # it would be replaced
@@ -81,7 +87,13 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)  # a new file's is that less the umask
-        save_file(arrays, temporary, metadata={"fastopt": text})
+        try:
+            with _state.at_rest(trainer):
+                state = {**_state.arrays(trainer), **_state.counters(trainer)}  # views: a copy of a large network has no place beside it
+                arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
+                save_file(arrays, temporary, metadata={"fastopt": text})
+        except failed as error:  # a full disk too
+            raise OSError(f"{os.fspath(path)} cannot be written: {error}") from None
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, mode)  # safetensors gives a mode of its own
@@ -105,6 +117,8 @@ def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] 
     except ImportError:
         raise missing_package("safetensors", "examples", "Loading a trainer") from None
     if not Path(path).is_file():
+        if Path(path).exists():
+            raise ValueError(f"{os.fspath(path)} is a {'folder' if Path(path).is_dir() else 'device or pipe'}; a trainer is in a file")
         raise FileNotFoundError(f"no such file: {os.fspath(path)}")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
@@ -139,7 +153,7 @@ def _read(file: Any, path: str | os.PathLike[str], learning_rate: Callable[[int]
         raise ValueError(f"{os.fspath(path)} was not written by Trainer.save of this version")
     try:
         trainer = _build(spec, learning_rate, precision)
-    except (KeyError, AttributeError) as error:
+    except (KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{os.fspath(path)} holds what this version does not know: {error}") from None
     trainer.load_state_dict(_Tensors(file))
     if not all(name in spec for name in ("epoch", "history", "seconds")):

@@ -57,6 +57,9 @@ def split(X: Any, y: Any, *, validation: float = 0.1, test: float = 0.1, stratif
     >>> len(train[1]), len(validation[1]), int(test[1].sum())
     (80, 10, 5)
     """
+    for name, given in (("X", X), ("y", y)):
+        if not hasattr(given, "__len__"):
+            raise TypeError(f"{name} must be an array or a frame with rows; got {type(given).__name__}")
     n = len(X)
     if len(y) != n:
         raise ValueError(f"X and y must have the same number of rows; got {n} and {len(y)}")

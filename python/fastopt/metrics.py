@@ -1,12 +1,15 @@
 """Figures of merit on NumPy arrays, all with optional sample weights: one per row, finite, not negative and not all zero.
 
-`Trainer` takes them by name, or any callable `(target, prediction) -> float`. Each has an attribute `needs` that says what it reads:
-"labels", "values", "probabilities" or "scores" (raw outputs). A shape, a label or a weight that does not fit raises ValueError, what holds
-no numbers TypeError.
+`Trainer` takes them by name, or any callable `(target, prediction) -> float`, to which it gives `sample_weight=` when it has a parameter of
+that name. Each has an attribute `needs` that says what it reads: "labels", "values", "probabilities" or "scores" (raw outputs); without
+one a callable gets what `predict` gives. `functools.partial(fo.metrics.top_k, k=2)` is another k. A shape, a label or a weight that does
+not fit raises ValueError, what holds no numbers TypeError.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import numbers
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
@@ -22,6 +25,7 @@ Metric: TypeAlias = Callable[..., float]
 F = TypeVar("F", bound=Metric)
 _TABLE: dict[str, Metric] = {}
 _OF_EVERY_FIT = ("epoch", "loss", "penalty", "learning_rate", "damping")
+_READ = ("labels", "values", "probabilities", "scores")
 _ROUNDING = 1e-3  # by which probabilities may leave [0, 1], as their sums may leave 1
 
 
@@ -61,7 +65,36 @@ def get(metric: str | Metric) -> Metric:
         return found
     if not callable(metric):
         raise TypeError(f"a metric must be a name or a callable (target, prediction) -> float; got {metric!r}")
+    needs = needs_of(metric)
+    if needs is not None and needs not in _READ:
+        raise ValueError(f"metric {name_of(metric)!r} has needs={needs!r}; it must be one of {', '.join(map(repr, _READ))}")
     return metric
+
+
+def _inner(metric: Metric) -> Metric:
+    """What a `functools.partial` calls."""
+    return _inner(metric.func) if isinstance(metric, functools.partial) else metric
+
+
+def name_of(metric: Metric) -> str:
+    """Of a callable, as its column is called."""
+    inner = _inner(metric)
+    return str(getattr(inner, "__name__", type(inner).__name__))
+
+
+def needs_of(metric: Metric) -> str | None:
+    """What a callable reads; None: what `predict` gives."""
+    needs: str | None = getattr(metric, "needs", getattr(_inner(metric), "needs", None))
+    return needs
+
+
+def takes_weights(metric: Metric) -> bool:
+    """Whether a callable has a parameter sample_weight that is still open."""
+    try:
+        parameters = inspect.signature(metric).parameters
+    except (TypeError, ValueError):  # some that are written in C
+        return False
+    return "sample_weight" in parameters and not (isinstance(metric, functools.partial) and "sample_weight" in metric.keywords)
 
 
 def larger_is_better(column: str) -> bool | None:

@@ -151,10 +151,12 @@ class Network:
         Parameters
         ----------
         x : array_like
-            Rows; of the network's dtype and C-contiguous they are read without a copy.
+            Rows; float32, float64, uint8 or int16 with contiguous rows, memory maps too, are read without a copy, others converted first.
         out : ndarray, optional
             `(n, outputs)` of the network's dtype, C-contiguous; written and returned.
         """
+        if type(x) is np.memmap:
+            x = x.view(np.ndarray)
         if type(x) is np.ndarray:
             try:
                 return self._infer(x, out)
@@ -163,7 +165,7 @@ class Network:
         exact = _validate.matrix(x, self._inputs, self._dtype, "x")
         if out is not None:
             _validate.output_array(out, (len(exact), self.outputs), self._dtype, "out")
-            if np.may_share_memory(exact, out):
+            if np.may_share_memory(exact, out) or (isinstance(x, np.ndarray) and np.may_share_memory(x, out)):
                 raise ValueError("out shares memory with x, but it is written in place")
             if any(np.may_share_memory(own, out) for own in (self._native.parameters, self._native.buffers)):
                 raise ValueError("out shares memory with the network's parameters, but it is written in place")
@@ -376,9 +378,10 @@ class Network:
         return other
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Copies of parameters and buffers by name, and "training_step"."""
-        state = {name: np.array(value) for name, value in (*self._parameters.items(), *self._buffers.items())}
-        state["training_step"] = np.array(self._native.training_step, dtype=np.int64)
+        """Copies of parameters and buffers by name, and "training_step"; while another thread trains, those between two of its steps."""
+        with self._native:
+            state = {name: np.array(value) for name, value in (*self._parameters.items(), *self._buffers.items())}
+            state["training_step"] = np.array(self._native.training_step, dtype=np.int64)
         return state
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -405,9 +408,10 @@ class Network:
         step = int(state["training_step"])
         if step < 0:
             raise ValueError(f"state['training_step'] must not be negative; got {step}")
-        for name, view in own.items():
-            view[...] = state[name]
-        self._native.training_step = step
+        with self._native:
+            for name, view in own.items():
+                view[...] = state[name]
+            self._native.training_step = step
 
     def __copy__(self) -> Network:
         return self.copy()

@@ -133,6 +133,9 @@ class Trainer:
         # Evaluation at averaged weights exchanges them with those in training, so threads that share a trainer take turns with every use of
         # what is exchanged, natively or as an array. Other trainers have nothing to exchange.
         self._turn: AbstractContextManager[None] = nullcontext()
+        # Who reads or replaces the whole state waits for the end of an epoch that another thread trains: between its steps weights, steps
+        # and epochs do not fit each other. It is taken before the turn.
+        self._epoch_turn = core.Turn(_nothing)
         if self._native.evaluates_averages:
             self._turn = core.Turn(self._native.settle)
         self._direct: Callable[..., float] = _refuse
@@ -227,7 +230,7 @@ class Trainer:
         Raises
         ------
         NonFiniteLossError
-            When the loss is not finite; nothing is changed then.
+            When the loss, or the gradient of a loss written in Python, is not finite; nothing is changed then.
         """
         if type(y) is np.ndarray and y.dtype == _INT64:
             labels = core.class_indices(y, self._network.outputs)
@@ -278,11 +281,15 @@ class Trainer:
             net._native.undo_forward()
             raise
         net._native.lap("loss")
-        if math.isfinite(value):
+        if not math.isfinite(value):
+            net._native.undo_forward()
+        elif not np.isfinite(gradient).all():
+            net._native.undo_forward()
+            text = f"the gradient of the loss is not finite at step {self.steps}, where the loss is {value}; the weights were not updated"
+            raise NonFiniteLossError(text, step=self.steps, epoch=self.epoch)
+        else:
             net._native.backward(gradient)
             self._native.update(rate)
-        else:
-            net._native.undo_forward()
         return value
 
     def fit(
@@ -316,9 +323,11 @@ class Trainer:
         validation : float or (X, y) or (X, y, sample_weight), optional
             Share of the rows held out (with the classes' shares for class labels), or data of their own.
         sample_weight : array_like, optional
-            `(n,)`.
+            `(n,)`. The loss of a step is the weighted mean over its batch, so with batches of few rows weights count less than in the mean
+            over all data, and with one row not at all; where some are much larger than others, as for rare classes, take a larger
+            `batch_size` (or `accumulate`, which weighs its batches).
         class_weight : mapping or "balanced", optional
-            Factor per class on the sample weights of training.
+            Factor per class on the sample weights of training, with what is said there.
         shuffle : bool
             A new permutation per epoch, a function of seed and epoch.
         metrics : iterable of str or callable
@@ -399,8 +408,9 @@ class Trainer:
     def evaluation_weights(self) -> Iterator[Network]:
         """Within this context the network holds the weights to evaluate at: the average of `ema` or of a schedule-free rule.
 
-        Nothing can be trained, saved, restored or reset within it; another one inside changes nothing. Other threads wait until it ends
-        with what they ask of the trainer, but not with what they ask of its network, which has these weights for all.
+        Without either it holds what it held, and nothing is different. With one, nothing can be trained, saved, restored or reset within
+        it; another one inside changes nothing. Other threads wait until it ends with what they ask of the trainer, but not with what they
+        ask of its network, which has these weights for all.
         """
         with self._turn:
             inside = self._native.swapped
@@ -430,7 +440,8 @@ class Trainer:
         X, y : array_like
             As for `fit`.
         metrics : iterable of str or callable
-            Names out of `fastopt.metrics`, or functions `(target, prediction) -> float`.
+            Names out of `fastopt.metrics`, or functions `(target, prediction) -> float`, which get `sample_weight=` too when they have
+            such a parameter; others count all rows alike, with a warning.
         sample_weight : array_like, optional
             `(n,)`.
 
@@ -478,30 +489,33 @@ class Trainer:
     # State
 
     def reset(self) -> None:
-        """Forget steps, slots, averages, epochs and history; the weights stay.
+        """Forget steps, slots, averages, epochs and history; the weights stay. Waits for the end of an epoch of another thread.
 
         Raises
         ------
         ValueError
             Within `evaluation_weights`; nothing is changed then.
         """
-        with self._turn:
-            _state.check_in_place(self)
-            self._native.reset()
-        if self._memory is not None:
-            self._memory.forget()
-        self.epoch = 0
-        self.history = History()
-        self.columns = None
-        self.rate_scale = 1.0
+        with _state.between_epochs(self):
+            with self._turn:
+                _state.check_in_place(self)
+                self._native.reset()
+            if self._memory is not None:
+                self._memory.forget()
+            self.epoch = 0
+            self.history = History()
+            self.columns = None
+            self.rate_scale = 1.0
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """Zero-copy views of everything that training changes, by name, as `save` stores them."""
+        """Zero-copy views of everything that training changes, by name, as `save` stores them; another thread may be changing it."""
         with self._turn:
             return _state.arrays(self)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of everything that training changes: weights, statistics, slots, scalars, averages, waiting micro-batches and counters.
+
+        While another thread is in `fit`, those of the end of an epoch, which is waited for.
 
         Raises
         ------
@@ -511,7 +525,7 @@ class Trainer:
         return _state.copies(self)
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `state_dict` gave; the epoch counter and the history stay.
+        """Restore what `state_dict` gave; the epoch counter and the history stay. Waits for the end of an epoch of another thread.
 
         Raises
         ------
@@ -536,10 +550,13 @@ class Trainer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file: weights, statistics, slots, counters, seed, history and the specs.
 
-        The file appears at once or not at all. Training that goes on from it gives the same bits as training that was never stopped.
+        The file appears at once or not at all. Training that goes on from it gives the same bits as training that was never stopped. While
+        another thread is in `fit`, this waits for the end of an epoch.
 
         Raises
         ------
+        OSError
+            When it cannot be written.
         TypeError
             For a loss written in Python, which cannot be written down.
         ValueError
@@ -547,8 +564,7 @@ class Trainer:
         """
         from fastopt import checkpoint
 
-        with self._turn:
-            checkpoint.save(self, path)
+        checkpoint.save(self, path)
 
     @staticmethod
     def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] | None = None, precision: str | None = None) -> Trainer:
@@ -570,6 +586,10 @@ class Trainer:
         from fastopt import checkpoint
 
         return checkpoint.load(path, learning_rate=learning_rate, precision=precision)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _in_turn(turn: AbstractContextManager[None], step: Callable[..., float]) -> Callable[..., float]:
