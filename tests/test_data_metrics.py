@@ -286,3 +286,26 @@ def test_a_partial_metric_is_the_metric():
     unknown = lambda target, prediction: 0.0  # noqa: E731
     unknown.needs = "probs"
     refuses("needs", trainer.evaluate, x, y, metrics=[unknown], errors=ValueError, match="needs='probs'; it must be one of 'labels'")
+
+
+def test_how_a_metric_takes_weights():
+    """By a parameter of that name that is its own, and still open."""
+
+    @functools.wraps(brier)
+    def wrapped(target, prediction):
+        return brier(target, prediction)
+
+    def by_place(target, prediction, sample_weight=None, /):
+        return 0.0
+
+    class Called:
+        def __call__(self, target, prediction, *, sample_weight):
+            return 0.0
+
+        def method(self, target, prediction, sample_weight=None):
+            return 0.0
+
+    taken = [m.takes_weights(each) for each in (brier, Called(), Called().method, m.accuracy, functools.partial(m.top_k, k=2))]
+    assert taken == [True] * 5
+    assert [m.takes_weights(each) for each in (wrapped, by_place, max, lambda t, p, **options: 0.0)] == [False] * 4
+    assert m.takes_weights(functools.partial(brier, sample_weight=None)) is None

@@ -4,6 +4,7 @@ import gc
 import os
 import pickle
 import signal
+import sys
 import threading
 import weakref
 
@@ -303,33 +304,41 @@ def test_the_average_of_what_stays_is_what_stays():
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9}], ids=str)
-def test_a_state_that_is_saved_while_another_thread_trains(options, tmp_path):
-    """It is that of the end of an epoch: going on from it ends where the other ended."""
+def test_a_state_that_is_copied_while_another_thread_trains(options, tmp_path):
+    """It is that between two steps: the weights, slots and averages that so many steps make."""
     pytest.importorskip("safetensors")
     x, y = data()
-    epochs, files = 400, [tmp_path / f"{i}.safetensors" for i in range(3)]
     trainer, copies = trainer_of(**options), []
     under_way = threading.Event()
 
     def train():
         trainer.fit(x, y, epochs=5, batch_size=10)
         under_way.set()
-        trainer.fit(x, y, epochs=epochs - 5, batch_size=10)
+        trainer.fit(x, y, epochs=1500, batch_size=10)
 
-    def save():
+    def copy():
         under_way.wait()
-        for file in files:
-            trainer.save(file)
-            copies.append(pickle.loads(pickle.dumps(trainer)))
+        for i in range(4):
+            trainer.save(tmp_path / f"{i}.safetensors")
+            copies.append(fo.Trainer.load(tmp_path / f"{i}.safetensors").state_dict())
+            copies.append(trainer.state_dict())
+            copies.append(pickle.loads(pickle.dumps(trainer)).state_dict())
 
-    assert all_at_once(train, save) == []
-    expected = trainer.state_dict()
-    for other in [*map(fo.Trainer.load, files), *copies]:
-        assert other.steps == 30 * other.epoch == 30 * len(other.history.rows)
-        if other.epoch < epochs:
-            other.fit(x, y, epochs=epochs - other.epoch, batch_size=10)
-        for name, value in other.state_dict().items():
-            np.testing.assert_array_equal(value, expected[name], err_msg=f"{name} after epoch {other.epoch}")
+    assert all_at_once(train, copy) == []
+    copies.append(trainer.state_dict())
+    again, epoch, batches = trainer_of(**options), 0, iter(())
+    for state in copies:
+        while again.steps < state["counters"][0]:
+            for rows, target in batches:
+                again.step(rows, target)
+                if again.steps == state["counters"][0]:
+                    break
+            else:
+                batches = fo.data.batches(x, y, batch_size=10, seed=again.seed, epoch=epoch)
+                epoch += 1
+        for name, value in again.state_dict().items():
+            np.testing.assert_array_equal(value, state[name], err_msg=f"{name} after {again.steps} steps")
+    assert len({int(state["counters"][0]) for state in copies}) > 3, "copied all at the same time"
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9}], ids=str)
@@ -346,7 +355,8 @@ def test_outputs_are_of_one_state_while_another_is_put_back(options):
     def exchange():
         for i in range(300):
             trainer.load_state_dict(states[i % 2][0])
-            trainer.network.load_state_dict(states[i % 2][1])
+            if not options:  # or it would be put where the average lies while another thread evaluates there
+                trainer.network.load_state_dict(states[i % 2][1])
         done.set()
 
     def predict():
@@ -357,25 +367,92 @@ def test_outputs_are_of_one_state_while_another_is_put_back(options):
     assert all_at_once(exchange, predict) == []
 
 
-def test_nobody_waits_for_an_epoch_that_waits_for_him():
-    """Who holds the weights to evaluate at is refused at once, though another thread, which waits for him, is in an epoch."""
-    x, y = data()
-    trainer = trainer_of(ema=0.9)
-    trainer.fit(x, y)
-    held, tried = threading.Event(), threading.Event()
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to itself")
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_signal_handler_that_saves(ema, tmp_path):
+    """Between steps, and in the middle of long ones."""
+    pytest.importorskip("safetensors")
+    out = run_python(f"""
+        import signal
+        import numpy as np, fastopt as fo
+        for rows, width in ((300, 64), (4000, 600)):
+            x = np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32)
+            trainer, saved = fo.Trainer(fo.mlp(width, [width], 1, seed=0), "mse", ema={ema}), []
 
-    def evaluate():
-        with trainer.evaluation_weights():
-            held.set()
-            while trainer._turn.waiting == 0:
-                pass
-            for what in (trainer.state_dict, trainer.reset, lambda: trainer.load_state_dict({}), lambda: pickle.dumps(trainer)):
-                refuses("within", what, errors=ValueError, match="within evaluation_weights")
-        tried.set()
+            def save(*_):
+                trainer.save({str(tmp_path / "t.safetensors")!r})
+                saved.append(1)
+                signal.setitimer(signal.ITIMER_REAL, 0.02 if len(saved) < 3 else 0)
 
-    def train():
-        held.wait()
-        trainer.fit(x, y, epochs=2)
-        assert tried.is_set()
+            signal.signal(signal.SIGALRM, save)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            while len(saved) < 3:
+                trainer.fit(x, x[:, 0], epochs=3, batch_size=None)
+            trainer.fit(x, x[:, 0], epochs=1, batch_size=None)
+            print(fo.Trainer.load({str(tmp_path / "t.safetensors")!r}).steps < trainer.steps)
+    """)
+    assert out.split() == ["True"] * 2
 
-    assert all_at_once(evaluate, train) == []
+
+def test_an_interrupt_of_copies_leaves_nothing_held():
+    """Wherever it comes, also while its traceback is kept."""
+    out = run_python("""
+        import signal, threading
+        import fastopt as fo
+        trainer = fo.Trainer(fo.mlp(6, [8], 1, seed=0), "mse", ema=0.9)
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGALRM, interrupt)
+        taken, kept = [], []
+        for round in range(200):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 3e-4 + 1e-6 * round)
+                while True:
+                    trainer.state_dict()
+            except KeyboardInterrupt as error:
+                kept.append(error)
+            thread = threading.Thread(target=lambda: taken.append(trainer.state_dict()), daemon=True)
+            thread.start()
+            thread.join(20)
+        print(len(taken))
+    """)
+    assert out == "200"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_threads_of_a_child_are_not_those_of_its_parent():
+    """Though one is called as a thread of the parent was, which had the turn at the fork."""
+    out = run_python(
+        """
+        import os, signal, threading
+        from fastopt._backend import core
+        turn, taken, done = core.Turn(lambda: None), threading.Event(), threading.Event()
+
+        def hold():
+            with turn:
+                taken.set()
+                done.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        taken.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            def other():
+                with turn:
+                    pass
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+            with turn:
+                os._exit(7)
+        done.set()
+        thread.join()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+        PYTHONWARNINGS="",  # newer Pythons warn of forks beside threads
+    )
+    assert out == "7"

@@ -65,9 +65,10 @@ def test_other_losses(solver, loss):
 @pytest.mark.parametrize("solver", ALL)
 def test_l1_is_a_subgradient(solver):
     x, y, _ = data()
-    with pytest.warns(UserWarning, match="may stop short of the optimum .* L1"):
-        trainer = fo.Trainer(small(), "mse", solver, l1=1e-4)
-    history = trainer.fit(x, y, epochs=60, batch_size=None)
+    trainer = fo.Trainer(small(), "mse", solver, l1=1e-4)
+    with pytest.warns(UserWarning, match="may stop short of the optimum .* L1") as seen:
+        history = trainer.fit(x, y, epochs=60, batch_size=None)
+    assert [each.filename for each in seen] == [__file__]
     total = np.add(history["loss"], history["penalty"])
     assert total[-1] < 0.5 * total[0]
 

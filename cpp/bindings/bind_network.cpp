@@ -209,9 +209,9 @@ void bind_network_of(py::module_& m) {
         .def("__enter__",
              [](Net& net) {
                  const Release release;
-                 net.mutex().lock();
+                 net.mutex().enter();
              })
-        .def("__exit__", [](Net& net, const py::args&) { net.mutex().unlock(); })
+        .def("__exit__", [](Net& net, const py::args&) { net.mutex().leave(); })
         .def("finite", [](const Net& net) { return all_finite(net.parameters(), net.parameter_layout().total()); })
         .def("adapted", &Net::adapted)
         .def("adapt",

@@ -49,7 +49,6 @@ void bind_turn(py::module_& m) {
              py::arg("settle"))
         .def("__enter__", &enter)
         .def("__exit__", [](PythonTurn& self, const py::args&) { self.turn.leave(); })
-        .def_property_readonly("mine", [](const PythonTurn& self) { return self.turn.mine(); })
         .def_property_readonly("waiting", [](const PythonTurn& self) { return self.turn.waiting(); });
 }
 

@@ -29,6 +29,23 @@ class SoleUse {
         state.mutex.lock();
         hold(state);
     }
+    // The same two for a context of Python, which a signal handler may enter while its thread holds the lock.
+    void enter() {
+        State& state = present();
+        if (state.holder.load(std::memory_order_relaxed) == std::this_thread::get_id()) {
+            ++state.entered_again;
+            return;
+        }
+        lock();
+    }
+    void leave() {
+        State& state = *state_.load(std::memory_order_relaxed);
+        if (state.entered_again > 0) {
+            --state.entered_again;
+            return;
+        }
+        unlock();
+    }
     // Takes it when nobody holds it, this thread included; else false.
     bool try_lock() {
         State& state = present();
@@ -52,6 +69,7 @@ class SoleUse {
         explicit State(std::uint32_t number) : forks(number) {}
         std::mutex mutex;
         std::atomic<std::thread::id> holder{};
+        int entered_again = 0;      // by the holder
         const std::uint32_t forks;  // before it was made
     };
 

@@ -21,17 +21,16 @@ class Turn {
     struct Waiter {};
 
     // Before anything else that a thread asks here: in a forked child a turn that another thread of its parent had is nobody's. Whether
-    // it was so.
+    // it was so. Threads are told apart by what the one that forked is called: a new thread may be called as one of the parent's was.
     bool begins_after_fork() {
         if (forks_ == forks_behind()) {
             return false;
         }
         forks_ = forks_behind();
-        const std::thread::id me = std::this_thread::get_id();
         auto fresh = std::make_unique<State>();
-        const bool foreign = state_->depth > 0 && state_->owner != me;
+        const bool foreign = state_->depth > 0 && state_->owner != forked_thread();
         if (state_->depth > 0 && !foreign) {
-            fresh->owner = me;
+            fresh->owner = state_->owner;
             fresh->depth = state_->depth;
         }
         state_.release();  // its mutex may be held by a thread that is not in this process
@@ -76,11 +75,6 @@ class Turn {
         if (--state_->depth == 0) {
             state_->changed.notify_all();
         }
-    }
-    // Whether this thread has it.
-    bool mine() const {
-        const std::lock_guard<std::mutex> lock(state_->mutex);
-        return state_->depth > 0 && state_->owner == std::this_thread::get_id();
     }
     // Threads that wait.
     int waiting() const {

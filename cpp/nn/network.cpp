@@ -308,7 +308,7 @@ template <class T>
 void Network<T>::undo_forward() {
     if (trained_rows_ > 0) {
         std::copy(buffers_before_.data(), buffers_before_.data() + buffers_.size(), buffers_.data());
-        --training_step_;
+        training_step_ -= training_step_ > 0 ? 1 : 0;  // it may have been set meanwhile
         trained_rows_ = 0;
     }
 }

@@ -97,9 +97,6 @@ class Turn:
     def __enter__(self) -> None: ...
     def __exit__(self, *error: Any) -> None: ...
     @property
-    def mine(self) -> bool:
-        """Whether this thread has it."""
-    @property
     def waiting(self) -> int:
         """Threads that wait for it."""
 
@@ -197,7 +194,7 @@ class Network_float32:
     def layer_table(self) -> list[dict[str, Any]]:
         """One dict per layer for `summary`: name, kind, description, outputs, parameters, trainable."""
     def __enter__(self) -> None:
-        """As a context: nobody else computes with it, or trains it, meanwhile."""
+        """As a context: nobody else computes with it, or trains it, meanwhile. A signal handler may enter in the middle of a call."""
     def __exit__(self, *error: Any) -> None: ...
     @property
     def parameters(self) -> Real:

@@ -90,15 +90,16 @@ class Evaluator:
         self._x, self._rows = x, rows
         self._out = np.zeros((n, network.outputs), network.dtype)
         self._native = native_loss(loss, network.dtype) if isinstance(loss, Loss) else None
+        self._weighted = {name for name, metric in table.items() if weight is not None and metrics.takes_weights(metric)}
         for name, metric in table.items():  # a metric that cannot read this loss or these labels is refused now, not after an epoch
             if metrics.needs_of(metric) is not None:
                 self._measure(name, metric, self._out)
-            if self._weight is not None and not metrics.takes_weights(metric):
+            if weight is not None and metrics.takes_weights(metric) is False:
                 doubt = f"metric {name!r} has no parameter sample_weight: it counts all rows alike, beside a loss that does not"
                 warnings.warn(doubt, UserWarning, stacklevel=stacklevel)
 
     def _measure(self, name: str, metric: metrics.Metric, outputs: NDArray[Any]) -> float:
-        weights = {"sample_weight": self._weight} if self._weight is not None and metrics.takes_weights(metric) else {}
+        weights = {"sample_weight": self._weight} if name in self._weighted else {}
         try:
             target, prediction = _links.metric_inputs(self._loss, metrics.needs_of(metric), self._y, outputs)
             value = metric(target, prediction, **weights)

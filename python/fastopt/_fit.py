@@ -109,8 +109,7 @@ class Epochs:
                 if self.bar is not None:
                     self.bar.epoch(trainer.epoch)
                 try:
-                    with trainer._epoch_turn:
-                        self._next(start, history, snapshot)
+                    self._next(start, history, snapshot)
                 except FinishedError as end:
                     history.message = trainer.history.message = str(end)
                     break
@@ -428,6 +427,7 @@ def plan(
         solving = _solver_fit().SolverEpochs(trainer, count, checked, training, hooks, bar)
         solving.prepare(train, trainer._memory)
         epochs_of: Epochs = solving
+        _solver_fit().warn_of_kinks(trainer)
     else:
         arrays = ArrayEpochs(trainer, count, checked, training, hooks, bar)
         arrays.prepare(train, min(size or train.count, train.count), shuffled)

@@ -101,13 +101,13 @@ class Snapshot:
 
     def take(self) -> None:
         """Copy the present state."""
-        with self._trainer._turn:
+        with self._trainer._turn, self._network:
             self._copies.take()
             self._counters = (self._native.t, self._network.training_step)
 
     def restore(self) -> None:
         """Put the copied state back."""
-        with self._trainer._turn:
+        with self._trainer._turn, self._network:
             self._trainer._set_counters(*self._counters)
             self._copies.restore()
             if self._trainer._memory is not None:

@@ -65,13 +65,17 @@ def memory_of(solver: Solver, network: Network, loss: AnyLoss, options: dict[str
     for layer in network.layers:
         if isinstance(layer, layers.Dropout) and layer.rate > 0.0:
             raise ValueError(f"{kind} needs one and the same loss in every call, and Dropout draws new masks; leave it out or use l2")
-    if options["l1"] or any(getattr(layer, "l1", 0.0) for layer in network.layers):
-        doubt = (
-            f"{kind} may stop short of the optimum of a loss with an L1 penalty, whose kinks at 0 are not in its model; an optimizer, "
-            "such as Adam or SGD with a decaying rate, comes closer"
-        )
-        warnings.warn(doubt, UserWarning, stacklevel=3)
     return Memory(solver, size)
+
+
+def warn_of_kinks(trainer: Trainer) -> None:
+    """Of an L1 penalty, from `_fit.plan`."""
+    if trainer.options["l1"] or any(getattr(layer, "l1", 0.0) for layer in trainer.network.layers):
+        doubt = (
+            f"{type(trainer.optimizer).__name__} may stop short of the optimum of a loss with an L1 penalty, whose kinks at 0 are not in "
+            "its model; an optimizer, such as Adam or SGD with a decaying rate, comes closer"
+        )
+        warnings.warn(doubt, UserWarning, stacklevel=4)
 
 
 def refuse_batches(trainer: Trainer, X: Any, y: Any, batch_size: int | None) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 WAITING = "waiting/"  # micro-batches of `accumulate`; a file of an earlier version has none
 
-IN_EVALUATION = "within evaluation_weights average and weights have changed places; save, copy, restore or reset after it ends"
 Segments = list[tuple[str, int, tuple[int, ...]]]
 
 
@@ -29,7 +27,7 @@ def _named(prefix: str, flat: NDArray[Any], segments: Segments) -> Arrays:
 def check_in_place(trainer: Trainer) -> None:
     """Raise when the network holds the weights to evaluate at."""
     if trainer._native.swapped:
-        raise ValueError(IN_EVALUATION)
+        raise ValueError("within evaluation_weights average and weights have changed places; save, copy, restore or reset after it ends")
 
 
 def arrays(trainer: Trainer) -> Arrays:
@@ -63,25 +61,9 @@ def counters(trainer: Trainer) -> Arrays:
     }
 
 
-@contextmanager
-def between_epochs(trainer: Trainer) -> Iterator[None]:
-    """Within it no other thread trains an epoch of this trainer; refused within `evaluation_weights`, where one might wait for it."""
-    if trainer._native.evaluates_averages and trainer._turn.mine:  # type: ignore[attr-defined]
-        raise ValueError(IN_EVALUATION)
-    with trainer._epoch_turn:
-        yield
-
-
-@contextmanager
-def at_rest(trainer: Trainer) -> Iterator[None]:
-    """Within it no other thread changes what belongs to the trainer."""
-    with between_epochs(trainer), trainer._turn, trainer.network._native:
-        yield
-
-
 def copies(trainer: Trainer) -> Arrays:
-    """Copies of all of it."""
-    with at_rest(trainer):
+    """Copies of all of it, between two native runs of steps."""
+    with trainer._turn, trainer.network._native:
         return {**{name: np.array(view) for name, view in arrays(trainer).items()}, **counters(trainer)}
 
 
@@ -92,26 +74,25 @@ def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def whole(trainer: Trainer) -> dict[str, Any]:
     """What makes another trainer like this one, for pickle and copy; the network is copied too."""
-    with between_epochs(trainer):
-        history = History([dict(row) for row in trainer.history.rows], list(trainer.history.seconds))
-        history.message = trainer.history.message
-        return {
-            "network": trainer.network.__getstate__()["spec"], "loss": trainer.loss, "optimizer": trainer.optimizer,
-            "options": given_options(trainer.options), "seed": trainer.seed,
-            "state": copies(trainer), "epoch": trainer.epoch, "history": history, "columns": trainer.columns,
-        }  # fmt: skip
+    history = History([dict(row) for row in trainer.history.rows], list(trainer.history.seconds))
+    history.message = trainer.history.message
+    return {
+        "network": trainer.network.__getstate__()["spec"], "loss": trainer.loss, "optimizer": trainer.optimizer,
+        "options": given_options(trainer.options), "seed": trainer.seed,
+        "state": copies(trainer), "epoch": trainer.epoch, "history": history, "columns": trainer.columns,
+    }  # fmt: skip
 
 
 def copy_into(trainer: Trainer, state: Arrays) -> None:
     """As `copies`, into arrays that `copies` made before."""
-    with at_rest(trainer):
+    with trainer._turn, trainer.network._native:
         for name, value in {**arrays(trainer), **counters(trainer)}.items():
             np.copyto(state[name], value)
 
 
 def restore(trainer: Trainer, state: Mapping[str, NDArray[Any]]) -> None:
     """Put copies back, after a check that changes nothing when it fails."""
-    with at_rest(trainer):
+    with trainer._turn, trainer.network._native:
         _restore(trainer, state)
 
 

@@ -65,11 +65,6 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         from safetensors.numpy import save_file
     except ImportError:
         raise missing_package("safetensors", "examples", "Saving a trainer") from None
-    with _state.between_epochs(trainer):
-        _save(trainer, path, save_file, SafetensorError)
-
-
-def _save(trainer: Trainer, path: str | os.PathLike[str], save_file: Callable[..., None], failed: type[Exception]) -> None:
     text = json.dumps(_describe(trainer), default=_plain)
     if len(text) + text.count('"') > MOST_TEXT:  # quotes are escaped there
         rows = len(trainer.history.rows)
@@ -88,11 +83,11 @@ def _save(trainer: Trainer, path: str | os.PathLike[str], save_file: Callable[..
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)  # a new file's is that less the umask
         try:
-            with _state.at_rest(trainer):
+            with trainer._turn, trainer.network._native:
                 state = {**_state.arrays(trainer), **_state.counters(trainer)}  # views: a copy of a large network has no place beside it
                 arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
                 save_file(arrays, temporary, metadata={"fastopt": text})
-        except failed as error:  # a full disk too
+        except SafetensorError as error:  # a full disk too
             raise OSError(f"{os.fspath(path)} cannot be written: {error}") from None
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())

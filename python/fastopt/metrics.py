@@ -88,13 +88,15 @@ def needs_of(metric: Metric) -> str | None:
     return needs
 
 
-def takes_weights(metric: Metric) -> bool:
-    """Whether a callable has a parameter sample_weight that is still open."""
+def takes_weights(metric: Metric) -> bool | None:
+    """Whether a callable can be given sample_weight by name; None when it has some already."""
+    if isinstance(metric, functools.partial) and "sample_weight" in metric.keywords:
+        return None
     try:
-        parameters = inspect.signature(metric).parameters
+        found = inspect.signature(metric, follow_wrapped=False).parameters.get("sample_weight")
     except (TypeError, ValueError):  # some that are written in C
         return False
-    return "sample_weight" in parameters and not (isinstance(metric, functools.partial) and "sample_weight" in metric.keywords)
+    return found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
 
 
 def larger_is_better(column: str) -> bool | None:

@@ -84,7 +84,7 @@ class GradientMonitor(Callback):
 
     def on_epoch_end(self, trainer: Trainer, row: dict[str, Any]) -> bool | None:
         """Measure, and say what is wrong."""
-        with trainer._epoch_turn, trainer._turn:
+        with trainer._turn:
             for name, before in self._before.items():
                 now = trainer.network.parameters[name]
                 self.update_norms.setdefault(name, []).append(float(np.linalg.norm(now - before)))

@@ -133,9 +133,6 @@ class Trainer:
         # Evaluation at averaged weights exchanges them with those in training, so threads that share a trainer take turns with every use of
         # what is exchanged, natively or as an array. Other trainers have nothing to exchange.
         self._turn: AbstractContextManager[None] = nullcontext()
-        # Who reads or replaces the whole state waits for the end of an epoch that another thread trains: between its steps weights, steps
-        # and epochs do not fit each other. It is taken before the turn.
-        self._epoch_turn = core.Turn(_nothing)
         if self._native.evaluates_averages:
             self._turn = core.Turn(self._native.settle)
         self._direct: Callable[..., float] = _refuse
@@ -489,23 +486,22 @@ class Trainer:
     # State
 
     def reset(self) -> None:
-        """Forget steps, slots, averages, epochs and history; the weights stay. Waits for the end of an epoch of another thread.
+        """Forget steps, slots, averages, epochs and history; the weights stay.
 
         Raises
         ------
         ValueError
             Within `evaluation_weights`; nothing is changed then.
         """
-        with _state.between_epochs(self):
-            with self._turn:
-                _state.check_in_place(self)
-                self._native.reset()
-            if self._memory is not None:
-                self._memory.forget()
-            self.epoch = 0
-            self.history = History()
-            self.columns = None
-            self.rate_scale = 1.0
+        with self._turn:
+            _state.check_in_place(self)
+            self._native.reset()
+        if self._memory is not None:
+            self._memory.forget()
+        self.epoch = 0
+        self.history = History()
+        self.columns = None
+        self.rate_scale = 1.0
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
         """Zero-copy views of everything that training changes, by name, as `save` stores them; another thread may be changing it."""
@@ -515,7 +511,7 @@ class Trainer:
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of everything that training changes: weights, statistics, slots, scalars, averages, waiting micro-batches and counters.
 
-        While another thread is in `fit`, those of the end of an epoch, which is waited for.
+        While another thread trains they are those between two of its steps.
 
         Raises
         ------
@@ -525,7 +521,7 @@ class Trainer:
         return _state.copies(self)
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what `state_dict` gave; the epoch counter and the history stay. Waits for the end of an epoch of another thread.
+        """Restore what `state_dict` gave; the epoch counter and the history stay.
 
         Raises
         ------
@@ -550,8 +546,9 @@ class Trainer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file: weights, statistics, slots, counters, seed, history and the specs.
 
-        The file appears at once or not at all. Training that goes on from it gives the same bits as training that was never stopped. While
-        another thread is in `fit`, this waits for the end of an epoch.
+        The file appears at once or not at all. Training that goes on from it gives the same bits as training that was never stopped, if it
+        is written after an epoch, as in a callback: a thread beside `fit` writes what there is between two of its steps, with the epochs
+        that have ended, and the next `fit` begins with the epoch that was under way.
 
         Raises
         ------
@@ -586,10 +583,6 @@ class Trainer:
         from fastopt import checkpoint
 
         return checkpoint.load(path, learning_rate=learning_rate, precision=precision)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _in_turn(turn: AbstractContextManager[None], step: Callable[..., float]) -> Callable[..., float]:
