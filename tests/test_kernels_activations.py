@@ -135,3 +135,17 @@ def test_odd_lengths(dtype):
 def test_unknown_names_list_the_known_ones():
     x = np.zeros(3)
     refuses("a misspelt activation", core.activation_forward, "rellu", x, x.copy(), match="relu")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_ends_of_gelu(dtype):
+    """Products of 0 and infinity on the way there are 0."""
+    top = np.finfo(dtype).max
+    x = np.array([np.inf, top, 1e25, 200.0, 99.0, -99.0, -200.0, -1e25, -top, -np.inf], dtype)
+    for name in ("gelu", "gelu_tanh"):
+        np.testing.assert_array_equal(backward(name, x, forward(name, x), np.ones_like(x)), np.repeat([1.0, 0.0], 5).astype(dtype))
+    np.testing.assert_array_equal(forward("gelu", x), np.maximum(x, 0.0))
+    for name in ("gelu", "gelu_tanh"):
+        nan = np.full(3, np.nan, dtype)
+        assert np.isnan(forward(name, nan)).all()
+        assert np.isnan(backward(name, nan, nan, np.ones_like(nan))).all()

@@ -227,3 +227,11 @@ def test_refusals():
         strict = getattr(native("Loss", "float32", "mse", mse.config()), kind)
         rest = () if kind == "rows" else (None,)
         refuses("the core converts nothing", strict, np.zeros((2, 1)), np.zeros((2, 1)), *rest)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_normal_without_variance_at_its_mean(dtype):
+    """The residual is 0, whatever the precision."""
+    value, grad = fo.losses.GaussianNLL().value_and_grad(np.array([[1.0, -9e3], [2.0, 0.0]], dtype), np.array([[1.0], [2.0]], dtype))
+    assert value == -2250.0
+    np.testing.assert_array_equal(grad, np.array([[0.0, 0.25], [0.0, 0.25]], dtype))

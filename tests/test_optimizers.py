@@ -1,6 +1,7 @@
 """Every registered optimizer: native against twin and golden trajectories, in place on any arrays, refusals, minima."""
 
 import dataclasses
+import inspect
 
 import fastopt as fo
 import numpy as np
@@ -422,3 +423,41 @@ def test_lion_does_not_hide_what_is_no_number(dtype):
     grad[[3, 37]] = np.nan
     rule.step(weights, grad, rule.init(weights))
     np.testing.assert_array_equal(np.isnan(weights), np.isnan(grad))
+
+
+def test_rprop_keeps_a_nan():
+    w, optimizer = np.ones(3), fo.optimizers.Rprop()
+    state = optimizer.init(w)
+    for _ in range(3):
+        optimizer.step(w, np.array([np.nan, 1.0, -1.0]), state)
+    assert np.isnan(w).tolist() == [True, False, False]
+
+
+def test_an_eps_that_is_nothing_in_the_dtype():
+    w = np.ones(3, np.float32)
+    for name in fo.optimizers.names():
+        kind = type(fo.optimizers.get(name))
+        if "eps" in inspect.signature(kind).parameters:
+            refuses(name, kind(eps=1e-40).init, w, errors=ValueError, match=r"eps must be at least 1.2e-38 in float32")
+            kind(eps=1e-40).init(w.astype(np.float64))
+    refuses("layer", fo.Network, 2, [fo.layers.BatchNorm(eps=1e-40)], errors=ValueError, match="eps must be at least")
+    fo.Network(2, [fo.layers.BatchNorm(eps=1e-40)], dtype="float64")
+
+
+STATES = {
+    "none": (lambda state: None, "must be what init of the optimizer gave"),
+    "no slots": (lambda state: dataclasses.replace(state, slots=None), "slots must be a dict of lists"),
+    "fewer arrays": (lambda state: dataclasses.replace(state, slots={**state.slots, "m": []}), "as many arrays; got 1, 1 and 0"),
+    "a list": (lambda state: dataclasses.replace(state, slots={**state.slots, "m": [[0.0, 0.0]]}), "m for params.0. must be a NumPy array"),
+    "text": (lambda state: dataclasses.replace(state, step="3"), "step must be a number of updates; got '3'"),
+    "too many": (lambda state: dataclasses.replace(state, step=2**63), "step must be a number of updates"),
+}
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_states_that_no_optimizer_made(case):
+    change, match = STATES[case]
+    w, g, optimizer = np.ones(2), np.ones(2), fo.optimizers.Adam()
+    refuses(case, optimizer.step, w, g, change(optimizer.init(w)), match=match)
+    refuses("mask", optimizer.step, np.ma.masked_array(w), g, optimizer.init(w), errors=TypeError, match="masked array")
+    np.testing.assert_array_equal(w, np.ones(2))

@@ -610,3 +610,22 @@ def test_the_range_test_stays_below_the_rate_of_the_smallest_loss(optimizer):
     optimizer = type(trainer.optimizer)(learning_rate=found.suggestion)
     losses = fo.Trainer(fo.mlp(4, [32], 1, seed=1), "mse", optimizer).fit(x, np.sin(x[:, 0]), epochs=10)["loss"]
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("how", ["batches", "full", "stream", "joined"])
+def test_weights_whose_loss_is_not_finite_are_not_kept(how):
+    """The last step of an epoch, which no later one has seen, throws them too far: what is put back has a finite loss."""
+    rng = np.random.default_rng(7)
+    x, y = rng.standard_normal((96, 4)), rng.standard_normal((96, 2))
+    size = 96 if how == "full" else 32
+    last = 3 * (96 // size) - 1  # step of the third epoch
+    rate = lambda step: 1e12 if step == last else 1e-2  # noqa: E731
+    trainer = fo.Trainer(fo.mlp(4, [8], 2, seed=0), "mse", fo.optimizers.SGD(learning_rate=rate))
+    if how == "joined":
+        trainer.fit(x, y, epochs=1, batch_size=size)  # the pace is known then
+    first = trainer.epoch
+    given = (lambda: fo.data.batches(x, y, batch_size=size),) if how == "stream" else (x, y)
+    with pytest.raises(fo.NonFiniteLossError, match=r"the loss is (inf|nan) after step .*start of epoch 2"):
+        trainer.fit(*given, epochs=5 - first, batch_size=size)
+    assert (trainer.epoch, trainer.steps, len(trainer.history.rows)) == (2, 2 * 96 // size, 2)
+    assert np.isfinite(trainer.evaluate(x, y)["loss"])

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
@@ -212,7 +213,13 @@ void bind_network_of(py::module_& m) {
                  net.mutex().enter();
              })
         .def("__exit__", [](Net& net, const py::args&) { net.mutex().leave(); })
-        .def("finite", [](const Net& net) { return all_finite(net.parameters(), net.parameter_layout().total()); })
+        .def(
+            "finite",
+            [](const Net& net, double most) {
+                constexpr T largest = std::numeric_limits<T>::max();
+                return all_finite(net.parameters(), net.parameter_layout().total(), static_cast<T>(std::min<double>(most, largest)));
+            },
+            py::arg("most") = std::numeric_limits<double>::max())
         .def("adapted", &Net::adapted)
         .def("adapt",
              [](Net& net, const py::object& x) {

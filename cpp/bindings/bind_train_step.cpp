@@ -27,8 +27,10 @@ TrainOptions options_from(const py::object& mapping) {
     return options;
 }
 
+template <class T>
 void check_rate(double learning_rate) {
-    check(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ", learning_rate);
+    check(std::isfinite(static_cast<T>(learning_rate)) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ",
+          learning_rate);
 }
 
 template <class T>
@@ -63,7 +65,7 @@ template <class T>
 double step(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, double learning_rate) {
     const Data<T> data = data_from(self, x, y, weight, true);
     check(data.x.rows > 0, "x must have at least one row");
-    check_rate(learning_rate);
+    check_rate<T>(learning_rate);
     const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
@@ -158,7 +160,7 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     check(all_below(rows.data, rows.size, data.x.rows), "order must hold rows 0..", data.x.rows - 1);
     check(data.labels == nullptr || labels_below(data.labels, data.x.rows, rows, self.network().outputs()), "labels must be in 0..",
           self.network().outputs() - 1);
-    std::for_each(rate.data, rate.data + rate.size, check_rate);
+    std::for_each(rate.data, rate.data + rate.size, check_rate<T>);
     const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
@@ -261,7 +263,7 @@ void bind_train_step_of(py::module_& m) {
              py::arg("epoch_rows") = -1, py::arg("penalties") = py::none())
         .def("flush",
              [](Step& self, double learning_rate) {
-                 check_rate(learning_rate);
+                 check_rate<T>(learning_rate);
                  const Release release;
                  const std::lock_guard<SoleUse> lock(self.network().mutex());
                  lap(self.network().profile(), Phase::python);
@@ -270,7 +272,7 @@ void bind_train_step_of(py::module_& m) {
              })
         .def("update",
              [](Step& self, double learning_rate) {
-                 check_rate(learning_rate);
+                 check_rate<T>(learning_rate);
                  const Release release;
                  const std::lock_guard<SoleUse> lock(self.network().mutex());
                  lap(self.network().profile(), Phase::python);

@@ -121,20 +121,26 @@ struct Selu {
 struct Gelu {
     static constexpr bool needs_input = true;
     static constexpr double density = 0.3989422804014326779;  // of the normal distribution, at 0
+    // The size of a, or one beyond which nothing changes: infinity times a tail of 0 would be NaN.
+    template <class T>
+    static FASTOPT_INLINE Vec<T> size_of(const Vec<T>& a) {
+        return min(abs(a), set1(T(64)));
+    }
     template <class T>
     static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
-        const Vec<T> size = abs(a);
+        const Vec<T> size = size_of(a);
         return fma(-size, gauss(a) * normal_tail(size), max(a, zero<T>()));
     }
     template <class T>
     static FASTOPT_INLINE Vec<T> slope(const Vec<T>& a) {
-        const Vec<T> size = abs(a);
+        const Vec<T> size = size_of(a);
         const Vec<T> left = gauss(a) * fma(set1(T(-density)), size, normal_tail(size));  // of -size
         return select(less(a, zero<T>()), left, T(1) - left);
     }
     template <class T>
     static FASTOPT_INLINE Vec<T> bend(const Vec<T>& a) {
-        return T(density) * gauss(a) * (T(2) - a * a);
+        const Vec<T> size = size_of(a);
+        return T(density) * gauss(a) * (T(2) - size * size);
     }
 };
 // x/2 (1 + tanh u) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): the sigmoid keeps the left tail accurate.
@@ -145,6 +151,11 @@ struct GeluTanh {
     static FASTOPT_INLINE Vec<T> gate(const Vec<T>& a) {
         return sigmoid(T(twice_c) * (a * fma(T(0.044715) * a, a, set1(T(1)))));
     }
+    // Where the gate is open or shut its slope is 0, whose product with the square of a large a would be NaN.
+    template <class T>
+    static FASTOPT_INLINE Vec<T> limited(const Vec<T>& a) {
+        return clamp(a, set1(T(-100)), set1(T(100)));
+    }
     template <class T>
     static FASTOPT_INLINE Vec<T> value(const Vec<T>& a) {
         return a * gate(a);
@@ -152,15 +163,17 @@ struct GeluTanh {
     template <class T>
     static FASTOPT_INLINE Vec<T> slope(const Vec<T>& a) {
         const Vec<T> s = gate(a);
-        const Vec<T> inner = T(twice_c) * fma(T(3 * 0.044715) * a, a, set1(T(1)));
-        return s + a * (s * (T(1) - s)) * inner;
+        const Vec<T> near = limited(a);
+        const Vec<T> inner = T(twice_c) * fma(T(3 * 0.044715) * near, near, set1(T(1)));
+        return s + near * (s * (T(1) - s)) * inner;
     }
     template <class T>
     static FASTOPT_INLINE Vec<T> bend(const Vec<T>& a) {
         const Vec<T> s = gate(a);
-        const Vec<T> first = T(twice_c) * fma(T(3 * 0.044715) * a, a, set1(T(1)));
-        const Vec<T> second = T(twice_c * 6 * 0.044715) * a;
-        return s * (T(1) - s) * (T(2) * first + a * fma(first * first, T(1) - T(2) * s, second));
+        const Vec<T> near = limited(a);
+        const Vec<T> first = T(twice_c) * fma(T(3 * 0.044715) * near, near, set1(T(1)));
+        const Vec<T> second = T(twice_c * 6 * 0.044715) * near;
+        return s * (T(1) - s) * (T(2) * first + near * fma(first * first, T(1) - T(2) * s, second));
     }
 };
 struct Silu {

@@ -57,9 +57,10 @@ class GaussianNLL : public RowRule {
         for (Index j = 0; j < targets; ++j) {
             const T precision = std::exp(-p[2 * j + 1]);
             const T r = p[2 * j] - y.dense[j];
-            const T scaled = r * r * precision;
+            const T pull = r == T(0) ? T(0) : r * precision;  // also where the precision is infinite
+            const T scaled = r == T(0) ? T(0) : r * r * precision;
             value += T(0.5) * (p[2 * j + 1] + scaled) + constant;
-            grad[2 * j] = scale * share * (r * precision);
+            grad[2 * j] = scale * share * pull;
             grad[2 * j + 1] = scale * share * (T(0.5) * (T(1) - scaled));
         }
         return value * share;

@@ -38,7 +38,7 @@ class Lion : public WeightDecay<false> {
 };
 
 // Step sizes grow by etas[1] while the sign of the gradient stays and shrink by etas[0] when it turns; a turned gradient counts as 0. The
-// rate is the first step size; where it is 0 nothing moves.
+// rate is the first step size; where it is 0 nothing moves. NaN has no sign, and stays.
 class Rprop : public RuleBase {
    public:
     static constexpr int slots = 2;
@@ -73,7 +73,7 @@ class Rprop : public RuleBase {
         const Vec<T> factor = select(turned, c.shrink, select(less(zero<T>(), product), c.grow, set1(T(1))));
         s[1] = clamp(select(c.first, c.rate, s[1]) * factor, c.smallest, c.largest);
         s[0] = select(turned, zero<T>(), g);
-        w = w - keep(c.moves, along(s[0], s[1]));
+        w = w - keep(c.moves, select(equal(g, g), along(s[0], s[1]), g));
     }
 
    private:

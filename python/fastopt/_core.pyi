@@ -209,8 +209,8 @@ class Network_float32:
     @training_step.setter
     def training_step(self, value: int) -> None: ...
     def initialize(self, seed: int) -> None: ...
-    def finite(self) -> bool:
-        """Whether all parameters are finite."""
+    def finite(self, most: float = ...) -> bool:
+        """Whether all parameters are finite, and none larger than `most`."""
     def adapted(self) -> bool:
         """False when a Standardize layer still waits for `adapt`."""
     def adapt(self, x: NDArray[Any]) -> None:

@@ -27,6 +27,7 @@ MOST_EPOCHS = 1024  # in one native run: Python has to write down each,
 MOST_ROWS = 1 << 20  # and their order is in memory
 PROBE_ROWS = 256
 ASSUMED_FLOPS = 2e10  # before the first measurement
+MODEST_WEIGHT = 1e4  # with smaller ones an epoch ends well: with larger ones the loss is looked at
 
 
 class FinishedError(Exception):
@@ -146,10 +147,10 @@ class Epochs:
         try:
             loss = self.one_epoch()
             self._lap("python")
-            finite = snapshot.finite()
+            wrong = self._wrong(snapshot)
             self._lap("snapshot")
-            if not finite:
-                raise NonFiniteLossError(f"a weight is not finite after step {trainer.steps}", step=trainer.steps)
+            if wrong:
+                raise NonFiniteLossError(f"{wrong} after step {trainer.steps}", step=trainer.steps)
         except NonFiniteLossError as error:
             snapshot.restore()
             text = f"{error}; the weights and the optimizer are those of the start of epoch {trainer.epoch}"
@@ -163,6 +164,19 @@ class Epochs:
                 self.trainer.stop_training = True
         if self._callbacks:
             self._lap("callbacks")
+
+    def _wrong(self, snapshot: Snapshot) -> str:
+        """What the last step of an epoch broke, which no step after it has seen: no later epoch may go back to such weights."""
+        if snapshot.finite(MODEST_WEIGHT):
+            return ""
+        if not snapshot.finite():
+            return "a weight is not finite"
+        loss = self._loss_now()
+        return "" if math.isfinite(loss) else f"the loss is {loss}"
+
+    def _loss_now(self) -> float:
+        """Of the training data, with the weights in training."""
+        return 0.0
 
     def _record(self, rows: list[dict[str, Any]], seconds: float, history: History) -> None:
         """Epochs that ended, which share the time; without a call in between, where Ctrl-C could come."""
@@ -238,6 +252,11 @@ class ArrayEpochs(Epochs):
         looks_between = self._callbacks or self._validation or self._training or trainer._options["accumulate"] > 1
         self._joins = self._native and not looks_between and trainer._rates.known_ahead
 
+    def _loss_now(self) -> float:
+        d, trainer = self._data, self.trainer
+        with trainer._turn:
+            return Evaluator(trainer.network, trainer.loss, d.x, d.y, d.weight, {}, d.rows)()["loss"]
+
     def _reserve(self, epochs: int) -> None:
         self._losses, self._weights = np.zeros((epochs, self._steps)), np.zeros((epochs, self._steps))
         self._penalties = np.zeros(epochs) if self._penalty else None
@@ -299,7 +318,7 @@ class ArrayEpochs(Epochs):
             done = self._native_steps(order, rates, 0, count * steps)
             self._pace.saw(count * steps, time.perf_counter() - begin)
             self._lap("python")
-            finite = done == count * steps and snapshot.finite()
+            finite = done == count * steps and not self._wrong(snapshot)
             self._lap("snapshot")
             if finite:
                 self._record(self._rows(count, rates), time.perf_counter() - start, history)
@@ -354,10 +373,16 @@ class StreamEpochs(Epochs):
 
     stream: _prepare.Stream
 
+    def _loss_now(self) -> float:
+        x, y, weight = self._last
+        with self.trainer._turn:
+            return Evaluator(self.trainer.network, self.trainer.loss, x, y, weight, {})()["loss"]
+
     def one_epoch(self) -> float:
         """Train on all batches once and return the mean loss."""
         trainer, losses, weights = self.trainer, [], []
         for x, y, weight in self.stream:
+            self._last = x, y, weight
             self.rate = trainer.learning_rate
             value = trainer._update(x, y, weight, self.rate)
             if not math.isfinite(value):

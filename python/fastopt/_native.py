@@ -30,6 +30,7 @@ def native_loss(loss: Loss, dtype: np.dtype[Any]) -> core.Loss_float32:
 
 def native_optimizer(optimizer: Optimizer, dtype: np.dtype[Any]) -> core.Optimizer_float32:
     """The native side of an optimizer."""
+    _validate.check_not_zero_in(dtype, optimizer, "eps")
     return OPTIMIZER[dtype](optimizer.name, optimizer.config())
 
 
@@ -114,6 +115,8 @@ class OptimizerEngine:
 
     def step(self, optimizer: Optimizer, params: Arrays, grads: Arrays, state: OptimizerState, learning_rate: float | None) -> None:
         """One update in place."""
+        if not isinstance(state, OptimizerState):
+            raise TypeError(f"state must be what init of the optimizer gave; got {type(state).__name__}")
         if type(params) is np.ndarray and type(grads) is np.ndarray:
             p: list[Array] = [params]
             g: list[Array] = [grads]
@@ -128,7 +131,7 @@ class OptimizerEngine:
             if [a.shape for a in p] != [a.shape for a in g]:
                 raise ValueError("params and grads must have the same shapes")
             rule.step(p, g, list(state.slots.values()), state.scalars, state.step + 1, rate)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError):
             _explain(p, g, state, rate)
             raise
         state.step += 1
@@ -157,6 +160,8 @@ def _label(keys: tuple[str, ...] | None, index: int) -> str:
 
 
 def _as_list(arrays: Arrays, keys: tuple[str, ...] | None, name: str) -> list[Array]:
+    for each in arrays.values() if isinstance(arrays, Mapping) else arrays if isinstance(arrays, list | tuple) else (arrays,):
+        _validate.refuse_mask(each, name)
     if isinstance(arrays, np.ndarray):
         return [arrays]
     if isinstance(arrays, Mapping):
@@ -189,9 +194,14 @@ def _explain(params: list[Array], grads: list[Array], state: OptimizerState, rat
     """Raise the friendly form of what the native check refused."""
     if not isinstance(rate, float | int | np.floating) or not (0.0 <= float(rate) < np.inf):
         raise ValueError(f"learning_rate must be a finite number of at least 0; got {rate!r}")
-    count = max([len(params), *map(len, state.slots.values())])
-    if len(params) != len(grads) or count != len(params):
-        raise ValueError(f"params, grads and the state must have as many arrays; got {len(params)}, {len(grads)} and {count}")
+    if not isinstance(state.slots, dict) or not all(isinstance(slot, list | tuple) for slot in state.slots.values()):
+        raise TypeError("the state's slots must be a dict of lists of arrays, as init of the optimizer gave them")
+    if not isinstance(state.step, int | np.integer) or not 0 <= state.step < 2**62:
+        raise ValueError(f"the state's step must be a number of updates; got {state.step!r}")
+    count, fewest = (f([len(params), *map(len, state.slots.values())]) for f in (max, min))
+    if not len(params) == len(grads) == count == fewest:
+        held = count if count != len(params) else fewest
+        raise ValueError(f"params, grads and the state must have as many arrays; got {len(params)}, {len(grads)} and {held}")
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
         label = _label(state.keys, i)
         _check_inplace(p, params[0], f"params[{label}]", writable=True)
@@ -199,6 +209,8 @@ def _explain(params: list[Array], grads: list[Array], state: OptimizerState, rat
         if p.shape != g.shape:
             raise ValueError(f"params[{label}] and grads[{label}] must have the same shape; got {p.shape} and {g.shape}")
         for name, slot in state.slots.items():
+            if not isinstance(slot[i], np.ndarray):
+                raise TypeError(f"the state's {name} for params[{label}] must be a NumPy array; got {type(slot[i]).__name__}")
             if slot[i].shape != p.shape or slot[i].dtype != p.dtype:
                 got = f"{slot[i].dtype} {slot[i].shape}"
                 raise ValueError(f"the state's {name} for params[{label}] must be {p.dtype} {p.shape}; got {got}")

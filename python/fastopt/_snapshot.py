@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,10 +95,10 @@ class Snapshot:
         self._trainer._copies = copies  # for the next fit: new memory takes longer to get than to fill
         return copies
 
-    def finite(self) -> bool:
-        """Whether all weights are finite."""
+    def finite(self, most: float = sys.float_info.max) -> bool:
+        """Whether all weights are finite, and none larger than `most`."""
         with self._trainer._turn:
-            return self._network.finite()
+            return self._network.finite(most)
 
     def take(self) -> None:
         """Copy the present state."""

@@ -41,6 +41,13 @@ def dtype_of(value: Any) -> np.dtype[Any]:
     return dtype
 
 
+def check_not_zero_in(dtype: np.dtype[Any], options: Any, name: str) -> None:
+    """Raise ValueError when a positive option of a spec is 0 in the dtype of the numbers it is added to."""
+    value, least = getattr(options, name, None), float(np.finfo(dtype).tiny)
+    if isinstance(value, float) and 0.0 < value < least:
+        raise ValueError(f"{name} must be at least {least:.1e} in {dtype}, where smaller numbers may count as 0; got {value}")
+
+
 def refuse_mask(x: Any, name: str) -> None:
     """Raise TypeError for a masked array."""
     if type(x).__name__ == "MaskedArray":

@@ -47,7 +47,7 @@ class Dense(Layer):
     activation : str, optional
         Name out of `ACTIVATIONS`, fused with the product; None for none.
     init : str
-        Name out of `INITIALIZERS`. "auto" is he_uniform before relu, leaky_relu, elu, gelu and silu, lecun_normal before selu,
+        Name out of `INITIALIZERS`. "auto" is he_uniform before relu, leaky_relu, elu, gelu, gelu_tanh and silu, lecun_normal before selu,
         else glorot_uniform. Biases start at 0.
     init_value : float
         What every weight starts from with `init="constant"`.
@@ -136,7 +136,7 @@ class BatchNorm(Layer):
     eps : float
         Added to the variance, > 0.
     trainable : bool
-        False keeps gamma and beta as they are.
+        False keeps gamma and beta as they are; the running statistics move.
     learning_rate_multiplier : float
         Factor on the learning rate for this layer.
 

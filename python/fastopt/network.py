@@ -71,6 +71,8 @@ class Network:
         self._inputs = _validate.positive_int(inputs, "inputs")
         self._layers = _check_layers(layers)
         self._dtype = _validate.dtype_of(dtype)
+        for layer in self._layers:
+            _validate.check_not_zero_in(self._dtype, layer, "eps")
         self._seed = int.from_bytes(os.urandom(8), "little") >> 1 if seed is None else _specs.check_seed(seed)
         if not isinstance(precision, str):
             raise TypeError(f"precision must be one of {', '.join(core.precision_names())}; got {precision!r}")

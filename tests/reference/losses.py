@@ -46,10 +46,11 @@ def poisson(p, y, full=False):
 
 def gaussian_nll(p, y, full=False):
     mu, s = p[:, 0::2], p[:, 1::2]
-    scaled = (y - mu) ** 2 * np.exp(-s)
+    precision = np.where(y == mu, 0.0, np.exp(-s))  # 0 times infinity is 0 here
+    scaled = (y - mu) ** 2 * precision
     values = 0.5 * (s + scaled) + (0.5 * math.log(2 * math.pi) if full else 0.0)
     slopes = np.empty_like(p)
-    slopes[:, 0::2] = (mu - y) * np.exp(-s)
+    slopes[:, 0::2] = (mu - y) * precision
     slopes[:, 1::2] = 0.5 * (1 - scaled)
     return values.mean(axis=1), slopes / values.shape[1]
 
