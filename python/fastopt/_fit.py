@@ -27,7 +27,7 @@ MOST_EPOCHS = 1024  # in one native run: Python has to write down each,
 MOST_ROWS = 1 << 20  # and their order is in memory
 PROBE_ROWS = 256
 ASSUMED_FLOPS = 2e10  # before the first measurement
-MODEST_WEIGHT = 1e4  # with smaller ones an epoch ends well: with larger ones the loss is looked at
+MODEST_WEIGHT = 1e4  # with smaller ones an epoch ends well; with larger ones, each time they doubled, the loss is looked at
 
 
 class FinishedError(Exception):
@@ -78,6 +78,7 @@ class Epochs:
         self.bar: _progress.Bar | None = None
         self._lap = trainer.network._native.lap  # tells a profile, when there is one, what has ended
         self.rate = trainer.learning_rate
+        self._modest = MODEST_WEIGHT
         self.adapted = False  # this fit gave a Standardize layer its statistics, and no epoch has ended since
 
     def one_epoch(self) -> float:
@@ -167,12 +168,15 @@ class Epochs:
 
     def _wrong(self, snapshot: Snapshot) -> str:
         """What the last step of an epoch broke, which no step after it has seen: no later epoch may go back to such weights."""
-        if snapshot.finite(MODEST_WEIGHT):
+        if snapshot.finite(self._modest):
             return ""
         if not snapshot.finite():
             return "a weight is not finite"
         loss = self._loss_now()
-        return "" if math.isfinite(loss) else f"the loss is {loss}"
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        self._modest = 2.0 * snapshot.largest()
+        return ""
 
     def _loss_now(self) -> float:
         """Of the training data, with the weights in training."""

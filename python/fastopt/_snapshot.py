@@ -100,6 +100,12 @@ class Snapshot:
         with self._trainer._turn:
             return self._network.finite(most)
 
+    def largest(self) -> float:
+        """The size of the largest weight."""
+        with self._trainer._turn:
+            flat = self._network.parameters
+            return max(float(flat.max()), -float(flat.min()))
+
     def take(self) -> None:
         """Copy the present state."""
         with self._trainer._turn, self._network:

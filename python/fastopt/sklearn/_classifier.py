@@ -202,14 +202,14 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     def predict(self, X: ArrayLike) -> Array:
         """Labels `(n,)`, or 0 and 1 `(n, labels)`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "trainer_")
         found = self.trainer_.predict(self._table(X)).astype(np.int64)
         return found if self._several else np.asarray(self.classes_[found])
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities `(n, classes)`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "trainer_")
         found = self.trainer_.predict_proba(self._table(X))
         return np.stack([1 - found, found], axis=1) if found.ndim == 1 else found
 
@@ -221,7 +221,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Raw outputs `(n, classes)`; for two classes `(n,)`, above 0 for the second."""
-        check_is_fitted(self)
+        check_is_fitted(self, "trainer_")
         table = self._table(X)
         with self.trainer_.evaluation_weights() as network:
             outputs = network(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         """Rows of a batch."""
         if self._full_batch() or self.batch_size is None:
             return rows
-        return min(MOST_ROWS, rows) if self.batch_size == "auto" else min(int(self.batch_size), rows)
+        if self.batch_size == "auto":
+            return min(MOST_ROWS, rows)
+        if not isinstance(self.batch_size, Integral) or self.batch_size < 1:
+            raise ValueError(f"batch_size must be 'auto', None or an integer of at least 1; got {self.batch_size!r}")
+        return min(int(self.batch_size), rows)
 
     def _method(self) -> fo.optimizers.Optimizer | fo.solvers.Solver:
         if isinstance(self.solver, str) and self._full_batch():
@@ -121,16 +126,16 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             sample_weight=sample_weight, class_weight=class_weight, shuffle=self.shuffle, callbacks=[stopping] if epochs > 1 else [],
             progress=bool(self.verbose),
         )  # fmt: skip
-        self.loss_curve_ += history["loss"]
-        if self.validation_loss_curve_ is not None and history.rows:
-            self.validation_loss_curve_ += history["val_loss"]
+        self.loss_curve_ += [row["loss"] for row in history.rows]
+        if self.validation_loss_curve_ is not None:
+            self.validation_loss_curve_ += [row["val_loss"] for row in history.rows]
         self.n_iter_ += len(history.rows)
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else float("nan")
 
     @property
     def network_(self) -> fo.Network:
         """The network of the trainer."""
-        check_is_fitted(self)
+        check_is_fitted(self, "trainer_")
         return self.trainer_.network
 
     def _goes_on(self) -> bool:

@@ -129,7 +129,7 @@ warm_start, early_stopping, validation_fraction, n_iter_no_change, batch_norm, d
 
     def predict(self, X: ArrayLike) -> Array:
         """Values `(n,)` or `(n, targets)`, or `(n, quantiles)`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "trainer_")
         found = self.trainer_.predict(self._table(X))
         values = found.reshape(len(found), -1) * self._scale + self._mean
         return np.asarray(values[:, 0] if values.shape[1] == 1 else values)
