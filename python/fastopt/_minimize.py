@@ -20,6 +20,7 @@ __all__ = ["MinimizeResult", "minimize"]
 
 CONVERGED, MAX_STEPS, SEARCH, NOT_FINITE, CALLBACK = 0, 1, 2, 3, 4  # status; 0 to 3 as in SciPy's BFGS
 SAME = {"success": "converged", "nit": "n_steps"}
+LARGEST_VALUE = 1e290  # beyond it a function has fallen almost as far as numbers go
 
 
 @dataclass(eq=False)
@@ -271,7 +272,11 @@ def _descend(
         try:
             new = next(steps)
         except _steps.StepFailedError as failure:
-            hint = "; away from a minimum this means that grad is wrong" if failure.flat and problem.has_grad else ""
+            hint = ""
+            if failure.flat and abs(point.value) > LARGEST_VALUE:
+                hint = "; values here are near the largest numbers: perhaps the function has no minimum"
+            elif failure.flat and problem.has_grad:
+                hint = "; away from a minimum this means that grad is wrong"
             return _End(point, n_steps, SEARCH, f"no further step after {n_steps}: {failure}{hint}; {now}")
         if not new.finite():
             return _End(point, n_steps, NOT_FINITE, f"the value or gradient became not finite in step {n_steps + 1}; x is the best before")

@@ -19,6 +19,8 @@ from fastopt.line_search import ROUNDING, FunAndGrad, Step
 from fastopt.optimizers import Optimizer
 from fastopt.solvers import LBFGS, GradientDescent, Newton
 
+LONGEST_STEP = 1e6  # of Newton's direction, in sizes of x or 1: a search halves it so often that it comes back to 1
+
 
 class StepFailedError(Exception):
     """A method cannot find a next point; the text says why.
@@ -90,6 +92,7 @@ def newton_steps(
             direction, _ = newton_direction(matrix, point.grad, method.damping)
         except ValueError as error:
             raise StepFailedError(f"{error} at step {t}") from None
+        direction = _bounded(direction, point.x)
         rate = float(schedules.values(method.learning_rate, t, 1)[0])
         if method.line_search == "fixed":
             point = _at(function, point.x + rate * direction)
@@ -99,6 +102,12 @@ def newton_steps(
             point = point._replace(x=settle(point.x))
         t += 1
         yield point
+
+
+def _bounded(direction: Vector, x: Vector) -> Vector:
+    """A direction no search would come back from, where there is next to no curvature, at the length of LONGEST_STEP."""
+    size, most = float(np.abs(direction).max()), LONGEST_STEP * max(1.0, float(np.abs(x).max()))
+    return direction if size <= most else direction / size * most
 
 
 def lbfgs_steps(

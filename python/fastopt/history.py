@@ -72,6 +72,8 @@ class History(Mapping[str, list[Any]]):
         values = self[column]
         sign = -1.0 if (metrics.larger_is_better(column) if largest is None else largest) else 1.0
         ranked = [(v != v, sign * v if v == v else 0.0) for v in values]
+        if min(ranked)[0]:
+            raise ValueError(f"column {column!r} holds no number")
         return self.rows[ranked.index(min(ranked))]
 
     def to_dict(self) -> dict[str, list[Any]]:

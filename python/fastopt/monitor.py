@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from fastopt._native import native_loss
 from fastopt.losses import Loss
 
 if TYPE_CHECKING:
+    from fastopt.network import Network
     from fastopt.training import Trainer
 
 __all__ = ["GradientMonitor", "LearningRateFinder", "LearningRateRange"]
@@ -70,6 +72,10 @@ class GradientMonitor(Callback):
         self.messages: list[str] = []
         self.epochs: list[int] = []
         self._before: dict[str, NDArray[Any]] = {}
+        self._network: weakref.ref[Network] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_network": None}
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Remember the weights."""
@@ -78,7 +84,9 @@ class GradientMonitor(Callback):
         self._probe = trainer._probe
         with trainer._turn:
             self._before = {name: np.array(view) for name, view in trainer.network.parameters.items() if name.endswith(".weight")}
-        if self.update_norms and list(self.update_norms) != list(self._before):  # of another network
+        known, self._network = self._network, weakref.ref(trainer.network)
+        another = known is not None and known() is not trainer.network
+        if self.update_norms and (another or list(self.update_norms) != list(self._before)):
             for record in (self.gradient_norms, self.update_norms, self.dead, self.saturated, self.messages, self.epochs):
                 record.clear()
 

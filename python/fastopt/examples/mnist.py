@@ -42,12 +42,14 @@ def main() -> None:
     parser.add_argument("--labels", help="IDX file of labels, when its name is unusual")
     parser.add_argument("--recipe", choices=("plain", "best"), default="plain")
     parser.add_argument("--precision", choices=("full", "bf16"), default="full", help="of the products of the dense layers")
-    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}")
-    parser.add_argument("--batch-size", type=int, help=f"default: {BATCH}")
+    parser.add_argument("--epochs", type=int, help=", ".join(f"{each} for {name}" for name, each in EPOCHS.items()))
+    parser.add_argument("--batch-size", type=int, help=", ".join(f"{each} for {name}" for name, each in BATCH.items()))
     parser.add_argument("--test-images", type=int, default=2000, help="so many at the end of the file are the test set")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
 
+    if min(args.epochs or 1, args.batch_size or 1) < 1 or 0 in (args.epochs, args.batch_size):
+        parser.error("--epochs and --batch-size must be at least 1")
     images, labels = _data.load_images(args.data, args.labels)
     if not 0 < args.test_images < len(images):
         parser.error(f"--test-images must lie between 1 and {len(images) - 1}")

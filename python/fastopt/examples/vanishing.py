@@ -37,6 +37,7 @@ def main() -> None:
     train, validation, test = fo.data.split(images, labels, validation=0.1, test=0.2, seed=args.seed)
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
     norms_ax, loss_ax = figure.subplots(1, 2)
+    marker = "o" if args.epochs == 1 else None
     for name, options in RUNS.items():
         net = fo.mlp(64, [64] * args.layers, 10, seed=args.seed, **options)  # type: ignore[arg-type]
         monitor = fo.callbacks.GradientMonitor()
@@ -47,7 +48,9 @@ def main() -> None:
         print(f"{name}: test accuracy {accuracy:.2%}")
         print(f"  {first[0]} and {len(first) - 1} layers more" if first else "  no vanishing or exploding gradient in the first epoch")
         plots.gradient_norms(monitor, ax=norms_ax, epoch=0, title=name)
-        loss_ax.plot([e + 1 for e in history["epoch"]], history["val_loss"], label=f"{name}, {accuracy:.0%} right", linewidth=1.8)
+        loss_ax.plot(
+            [e + 1 for e in history["epoch"]], history["val_loss"], label=f"{name}, {accuracy:.0%} right", linewidth=1.8, marker=marker
+        )
     norms_ax.set_title("gradients after the first epoch")
     loss_ax.set(xlabel="epoch", ylabel="validation loss (cross-entropy)", title=f"{args.layers} hidden layers of 64 units, digits")
     loss_ax.grid(True, alpha=0.25)

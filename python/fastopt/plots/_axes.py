@@ -55,13 +55,16 @@ def save(ax: Axes, path: str) -> None:
 
 
 def count_along(axes: Axes, what: str) -> None:
-    """Label the x axis with something that is counted: ticks at whole numbers only. A line of one point gets a dot, to be seen."""
+    """Label the x axis with something that is counted: ticks at whole numbers only. A point without neighbours gets a dot, to be seen."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(what)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for line in axes.get_lines():
-        if np.size(line.get_xdata()) == 1 and line.get_marker() == "None":
+        there = np.concatenate([[False], np.isfinite(np.asarray(line.get_ydata(), dtype=np.float64)), [False]])
+        alone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])
+        if len(alone) and line.get_marker() == "None":
             line.set_marker("o")
+            line.set_markevery(alone.tolist())
     if axes.dataLim.width == 0.0:
         axes.set_xlim(axes.dataLim.x0 - 0.5, axes.dataLim.x0 + 0.5)

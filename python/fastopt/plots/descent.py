@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastopt import MinimizeResult
 from fastopt.history import History
-from fastopt.plots._axes import finish, new_axes
+from fastopt.plots._axes import count_along, finish, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +146,7 @@ def convergence(
     ax: Axes | None = None,
     title: str = "",
 ) -> Axes:
-    """Value of runs on a logarithmic axis, against steps or against seconds; a dot marks where each ended.
+    """Value of runs on a logarithmic axis, against steps or against seconds; a dot marks the last value that is positive.
 
     Parameters
     ----------
@@ -187,7 +187,9 @@ def convergence(
         else:
             values, seconds = _recorded(result.values, result), _recorded(result.seconds, result)
             steps = np.arange(len(values))
-        height = values - (optimum or 0.0)
+        if len(seconds) != len(values) and against == "seconds":
+            raise ValueError(f"{label or 'the run'} has {len(values)} values but the seconds of {len(seconds)}")
+        height = np.asarray(values, dtype=np.float64) - (optimum or 0.0)
         shown = height > 0.0
         if not shown.any():
             raise ValueError(f"{label or 'the run'} has no positive value to draw on a logarithmic axis; give the optimum")
@@ -200,8 +202,11 @@ def convergence(
     if ax is None and axes.get_ylim()[1] > highest:
         # A run that diverged would leave the others a line at the bottom.
         axes.set_ylim(lowest * (lowest / highest) ** 0.05, highest)
-    wanted = "epochs" if against == "steps" and all(isinstance(each, History) for each in named.values()) else against
-    axes.set(xlabel=wanted, ylabel="value" if optimum is None else "value above the minimum", title=title)
+    histories = all(isinstance(each, History) for each in named.values())
+    what = column if histories else "value"
+    axes.set(xlabel=against, ylabel=what if optimum is None else f"{what} above the minimum", title=title)
+    if against == "steps":
+        count_along(axes, "epochs" if histories else "steps")
     return finish(axes, fontsize="small", beside=ax is None and len(named) > 3)
 
 
@@ -285,6 +290,7 @@ def _box(bounds: Bounds | None, fun: Any, paths: Iterable[Array], variables: int
 def _contours(axes: Axes, fun: Callable[[Any], float], box: Array, levels: int) -> None:
     x, y = (np.linspace(low, high, GRID) for low, high in box)
     z = np.array([[float(fun(np.array([a, b]))) for a in x] for b in y])
+    z[~np.isfinite(z)] = np.nan
     height = z - min([float(np.nanmin(z)), *(minimum.value for minimum in getattr(fun, "minima", ()))])
     top = float(np.nanmax(height)) or 1.0
     spaced = np.geomspace(max(float(np.nanquantile(height, 0.002)), 1e-4 * top), top, max(2, levels))

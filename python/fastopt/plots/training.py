@@ -47,15 +47,19 @@ def learning_curves(history: History, *, columns: str | Sequence[str] | None = N
     chosen = [columns] if isinstance(columns, str) else list(columns or [c for c in ("loss", "val_loss") if c in history])
     missing = [column for column in chosen if column not in history]
     if missing or not chosen:
-        raise ValueError(f"history has no column {missing[0]!r}" if missing else "history has no loss to draw; name the columns")
+        known = ", ".join(history)
+        raise ValueError(
+            f"history has no column {missing[0]!r}; it has {known}" if missing else "history has no loss to draw; name the columns"
+        )
     axes = new_axes(ax)
     epochs = np.array(history["epoch"]) + 1
     names = {"loss": "training", "val_loss": "validation"}
     for column in chosen:
         axes.plot(epochs, history[column], label=names.get(column, column), linewidth=1.8)
     monitored = "val_loss" if "val_loss" in chosen else chosen[0]
-    best = history.best(monitored)
-    if "loss" in monitored or monitored.removeprefix("val_") in metrics.names():
+    judged = "loss" in monitored or monitored.removeprefix("val_") in metrics.names()
+    if judged and any(v == v for v in history[monitored]):
+        best = history.best(monitored)
         axes.axvline(best["epoch"] + 1, color="0.5", linestyle=":", linewidth=1.2)
         text = f"best: epoch {best['epoch'] + 1}, {best[monitored]:.4g}"
         axes.plot([best["epoch"] + 1], [best[monitored]], "o", color="0.25", markersize=5, label=text)
@@ -86,6 +90,8 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
     axes = new_axes(ax)
     names = list(monitor.gradient_norms)
     if epoch is not None:
+        if not -len(monitor.epochs) <= epoch < len(monitor.epochs):
+            raise ValueError(f"the monitor has seen {len(monitor.epochs)} epochs; got epoch={epoch}")
         norms = [monitor.gradient_norms[name][epoch] for name in names]
         axes.plot(range(1, len(names) + 1), norms, "o-", linewidth=1.5, markersize=4, label=title)
         count_along(axes, "dense layer, counted from the input")
