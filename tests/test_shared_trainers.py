@@ -456,3 +456,38 @@ def test_threads_of_a_child_are_not_those_of_its_parent():
         PYTHONWARNINGS="",  # newer Pythons warn of forks beside threads
     )
     assert out == "7"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
+def test_a_handler_that_copies_while_the_network_is_copied():
+    """And while another thread trains: nobody waits for what the other holds."""
+    out = run_python("""
+        import signal, threading, time
+        import numpy as np, fastopt as fo
+        x = np.random.default_rng(0).standard_normal((64, 512), dtype=np.float32)
+        net = fo.mlp(512, [512] * 3, 1, seed=0)
+        trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=1e-6), ema=0.9)
+        end, copied = time.monotonic() + 1.5, []
+
+        def train():
+            while time.monotonic() < end:
+                trainer.step(x[:2], x[:2, 0])
+
+        def copy(*_):
+            trainer.state_arrays()
+            copied.append(trainer.state_dict())
+            copied[:-1] = []
+            if time.monotonic() < end:
+                signal.setitimer(signal.ITIMER_REAL, 0.0113)
+
+        thread = threading.Thread(target=train)
+        thread.start()
+        signal.signal(signal.SIGALRM, copy)
+        signal.setitimer(signal.ITIMER_REAL, 0.0113)
+        while time.monotonic() < end:
+            net.load_state_dict(net.state_dict())
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        thread.join()
+        print(len(copied))
+    """)
+    assert out == "1"

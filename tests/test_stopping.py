@@ -1,5 +1,6 @@
 """How a fit ends: interrupts, callbacks, losses that are not finite. The trainer is usable afterwards."""
 
+import contextlib
 import csv
 import os
 import shutil
@@ -629,3 +630,24 @@ def test_weights_whose_loss_is_not_finite_are_not_kept(how):
         trainer.fit(*given, epochs=5 - first, batch_size=size)
     assert (trainer.epoch, trainer.steps, len(trainer.history.rows)) == (2, 2 * 96 // size, 2)
     assert np.isfinite(trainer.evaluate(x, y)["loss"])
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 3.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_exponentials_overflow_under_modest_weights(seed, rate):
+    """An error or not: the weights that stay have a finite loss."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((64, 4)), rng.poisson(3, 64)
+    trainer = fo.Trainer(fo.mlp(4, [32], 1, seed=seed), "poisson", fo.optimizers.SGD(learning_rate=rate))
+    with contextlib.suppress(fo.NonFiniteLossError):
+        trainer.fit(x, y, epochs=3, batch_size=None)
+    assert np.isfinite(trainer.evaluate(x, y)["loss"])
+
+
+def test_rows_without_weight_are_no_explosion():
+    """Also where all rows that are looked at have none."""
+    rng = np.random.default_rng(8)
+    x, y = rng.standard_normal((3000, 4)), rng.poisson(3, 3000)
+    weight = np.repeat([0.0, 1.0], [2000, 1000])
+    trainer = fo.Trainer(fo.mlp(4, [8], 1, seed=0), "poisson")
+    assert len(trainer.fit(x, y, epochs=2, sample_weight=weight).rows) == 2

@@ -209,8 +209,42 @@ void bind_network_of(py::module_& m) {
         // As a context: nobody else computes with the network, or trains it, meanwhile.
         .def("__enter__",
              [](Net& net) {
+                 constexpr double look_seconds = 0.05;
+                 const auto entered = [&net] {
+                     const Release release;
+                     return net.mutex().enter(look_seconds);
+                 };
+                 while (!entered()) {
+                     if (PyErr_CheckSignals() != 0) {
+                         throw py::error_already_set();
+                     }
+                 }
+             })
+        // Without a step of Python in between, where a signal handler might ask for what another thread has that waits for this lock.
+        .def("copy_state",
+             [](Net& net) {
+                 const py::array_t<T> parameters(net.parameter_layout().total());
+                 const py::array_t<T> buffers(net.buffer_layout().total());
+                 std::uint64_t step = 0;
+                 {
+                     T* const to[] = {const_cast<T*>(parameters.data()), const_cast<T*>(buffers.data())};
+                     const Release release;
+                     const std::lock_guard<SoleUse> lock(net.mutex());
+                     std::copy(net.parameters(), net.parameters() + net.parameter_layout().total(), to[0]);
+                     std::copy(net.buffers(), net.buffers() + net.buffer_layout().total(), to[1]);
+                     step = net.training_step();
+                 }
+                 return py::make_tuple(parameters, buffers, step);
+             })
+        .def("set_state",
+             [](Net& net, const py::object& parameters, const py::object& buffers, std::uint64_t step) {
+                 const Flat<T> p = sized_flat<T>(parameters, "parameters", net.parameter_layout().total());
+                 const Flat<T> b = sized_flat<T>(buffers, "buffers", net.buffer_layout().total());
                  const Release release;
-                 net.mutex().enter();
+                 const std::lock_guard<SoleUse> lock(net.mutex());
+                 std::copy(p.data, p.data + p.size, net.parameters());
+                 std::copy(b.data, b.data + b.size, net.buffers());
+                 net.set_training_step(step);
              })
         .def("__exit__", [](Net& net, const py::args&) { net.mutex().leave(); })
         .def(

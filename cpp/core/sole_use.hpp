@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -29,14 +30,19 @@ class SoleUse {
         state.mutex.lock();
         hold(state);
     }
-    // The same two for a context of Python, which a signal handler may enter while its thread holds the lock.
-    void enter() {
+    // The same two for a context of Python, which a signal handler may enter while its thread holds the lock. False when it is not free
+    // after so long.
+    bool enter(double seconds) {
         State& state = present();
         if (state.holder.load(std::memory_order_relaxed) == std::this_thread::get_id()) {
             ++state.entered_again;
-            return;
+            return true;
         }
-        lock();
+        if (!state.mutex.try_lock_for(std::chrono::duration<double>(seconds))) {
+            return false;
+        }
+        hold(state);
+        return true;
     }
     void leave() {
         State& state = *state_.load(std::memory_order_relaxed);
@@ -67,7 +73,7 @@ class SoleUse {
    private:
     struct State {
         explicit State(std::uint32_t number) : forks(number) {}
-        std::mutex mutex;
+        std::timed_mutex mutex;
         std::atomic<std::thread::id> holder{};
         int entered_again = 0;      // by the holder
         const std::uint32_t forks;  // before it was made

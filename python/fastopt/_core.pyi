@@ -209,6 +209,10 @@ class Network_float32:
     @training_step.setter
     def training_step(self, value: int) -> None: ...
     def initialize(self, seed: int) -> None: ...
+    def copy_state(self) -> tuple[Real, Real, int]:
+        """Copies of parameters and buffers, and the training step, between two steps of other threads."""
+    def set_state(self, parameters: Real, buffers: Real, training_step: int) -> None:
+        """Put them back."""
     def finite(self, most: float = ...) -> bool:
         """Whether all parameters are finite, and none larger than `most`."""
     def adapted(self) -> bool:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt import _prepare, _progress, _specs, _validate
+from fastopt import _links, _prepare, _progress, _specs, _validate
 from fastopt._backend import core
 from fastopt._callback import Callback, as_callbacks, check_monitors
 from fastopt._evaluate import Evaluator, metric_table
+from fastopt._native import native_loss
 from fastopt._snapshot import Snapshot
 from fastopt.errors import NonFiniteLossError
 from fastopt.history import History
@@ -27,7 +28,8 @@ MOST_EPOCHS = 1024  # in one native run: Python has to write down each,
 MOST_ROWS = 1 << 20  # and their order is in memory
 PROBE_ROWS = 256
 ASSUMED_FLOPS = 2e10  # before the first measurement
-MODEST_WEIGHT = 1e4  # with smaller ones an epoch ends well; with larger ones, each time they doubled, the loss is looked at
+STEEP = ("exp", "gaussian")  # links under which modest outputs may already overflow
+GROWN, JUMPED, RISEN = 8.0, 10.0, 3.0  # weights, a loss over its epoch's mean, and this over the one before: it may have ended badly
 
 
 class FinishedError(Exception):
@@ -78,7 +80,8 @@ class Epochs:
         self.bar: _progress.Bar | None = None
         self._lap = trainer.network._native.lap  # tells a profile, when there is one, what has ended
         self.rate = trainer.learning_rate
-        self._modest = MODEST_WEIGHT
+        self._last_loss = 0.0  # of the last step,
+        self._last: Callable[[], _prepare.Batch] | None = None  # and what that was on
         self.adapted = False  # this fit gave a Standardize layer its statistics, and no epoch has ended since
 
     def one_epoch(self) -> float:
@@ -99,6 +102,8 @@ class Epochs:
         with trainer._turn:
             evaluating = trainer._native.swapped
         snapshot = Snapshot(trainer)
+        if trainer._modest_weight == 0.0:
+            self._look_at_weights(snapshot)
         trainer.stop_training = False
         trainer.history.message = ""
         if self._progress:
@@ -148,7 +153,7 @@ class Epochs:
         try:
             loss = self.one_epoch()
             self._lap("python")
-            wrong = self._wrong(snapshot)
+            wrong = self._wrong(snapshot, loss)
             self._lap("snapshot")
             if wrong:
                 raise NonFiniteLossError(f"{wrong} after step {trainer.steps}", step=trainer.steps)
@@ -166,21 +171,40 @@ class Epochs:
         if self._callbacks:
             self._lap("callbacks")
 
-    def _wrong(self, snapshot: Snapshot) -> str:
-        """What the last step of an epoch broke, which no step after it has seen: no later epoch may go back to such weights."""
-        if snapshot.finite(self._modest):
+    def _wrong(self, snapshot: Snapshot, mean: float) -> str:
+        """What the last step of an epoch broke, which no step after it has seen: no later epoch may go back to such weights.
+
+        The loss of the last batch is looked at again where an explosion would show: a weight has grown GROWN times since the last look, or
+        the loss has jumped within the epoch or risen from the one before; that of a loss with exponentials always.
+        """
+        before = self.trainer.history.rows[-1]["loss"] if self.trainer.history.rows else math.inf
+        rises = self._last_loss > JUMPED * abs(mean) or mean > RISEN * abs(before)
+        modest = snapshot.finite(self.trainer._modest_weight) and not rises
+        if modest and getattr(self.trainer.loss, "link", "") not in STEEP:
             return ""
         if not snapshot.finite():
             return "a weight is not finite"
         loss = self._loss_now()
         if not math.isfinite(loss):
             return f"the loss is {loss}"
-        self._modest = 2.0 * snapshot.largest()
+        self._look_at_weights(snapshot)
         return ""
 
+    def _look_at_weights(self, snapshot: Snapshot) -> None:
+        self.trainer._modest_weight = GROWN * max(snapshot.largest(), 0.1)
+
     def _loss_now(self) -> float:
-        """Of the training data, with the weights in training."""
-        return 0.0
+        """That another step on the last batch would see."""
+        if self._last is None:
+            return 0.0
+        trainer, (x, y, weight) = self.trainer, self._last()
+        native = trainer.network._native
+        with trainer._turn:
+            outputs = native.forward(np.ascontiguousarray(x, dtype=trainer.network.dtype), True)
+            native.undo_forward()
+        if isinstance(trainer.loss, Loss):
+            return native_loss(trainer.loss, trainer.network.dtype).value(outputs, y, weight)
+        return float(_links.call(trainer.loss, outputs, y)[0])
 
     def _record(self, rows: list[dict[str, Any]], seconds: float, history: History) -> None:
         """Epochs that ended, which share the time; without a call in between, where Ctrl-C could come."""
@@ -256,10 +280,11 @@ class ArrayEpochs(Epochs):
         looks_between = self._callbacks or self._validation or self._training or trainer._options["accumulate"] > 1
         self._joins = self._native and not looks_between and trainer._rates.known_ahead
 
-    def _loss_now(self) -> float:
-        d, trainer = self._data, self.trainer
-        with trainer._turn:
-            return Evaluator(trainer.network, trainer.loss, d.x, d.y, d.weight, {}, d.rows)()["loss"]
+    def _remember(self, order: NDArray[Any]) -> None:
+        """What the last step of an order was on."""
+        d, rows = self._data, order[-1, (self._steps - 1) * self._batch :]
+        self._last_loss = float(self._losses[len(order) - 1, -1])
+        self._last = lambda: (d.x[rows], d.y[rows], None if d.weight is None else d.weight[rows])
 
     def _reserve(self, epochs: int) -> None:
         self._losses, self._weights = np.zeros((epochs, self._steps)), np.zeros((epochs, self._steps))
@@ -292,6 +317,7 @@ class ArrayEpochs(Epochs):
                 self.bar.update(min(stop * self._batch, self._data.count) - done * self._batch)
             done = stop
         self.rate = float(rates[-1])
+        self._remember(order)
         self._flush()
         return core.weighted_means(self._losses[:1], self._weights[:1])[0]
 
@@ -322,7 +348,8 @@ class ArrayEpochs(Epochs):
             done = self._native_steps(order, rates, 0, count * steps)
             self._pace.saw(count * steps, time.perf_counter() - begin)
             self._lap("python")
-            finite = done == count * steps and not self._wrong(snapshot)
+            self._remember(order)
+            finite = done == count * steps and not self._wrong(snapshot, float(self._losses[count - 1].mean()))
             self._lap("snapshot")
             if finite:
                 self._record(self._rows(count, rates), time.perf_counter() - start, history)
@@ -377,16 +404,11 @@ class StreamEpochs(Epochs):
 
     stream: _prepare.Stream
 
-    def _loss_now(self) -> float:
-        x, y, weight = self._last
-        with self.trainer._turn:
-            return Evaluator(self.trainer.network, self.trainer.loss, x, y, weight, {})()["loss"]
-
     def one_epoch(self) -> float:
         """Train on all batches once and return the mean loss."""
         trainer, losses, weights = self.trainer, [], []
         for x, y, weight in self.stream:
-            self._last = x, y, weight
+            batch = x, y, weight
             self.rate = trainer.learning_rate
             value = trainer._update(x, y, weight, self.rate)
             if not math.isfinite(value):
@@ -395,6 +417,7 @@ class StreamEpochs(Epochs):
             weights.append(float(len(x)) if weight is None else float(weight.sum(dtype=np.float64)))
             if self.bar is not None:
                 self.bar.update(len(x))
+        self._last_loss, self._last = losses[-1], lambda: batch
         self._flush()
         return core.weighted_means(np.asarray([losses]), np.asarray([weights]))[0]
 

@@ -381,9 +381,9 @@ class Network:
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of parameters and buffers by name, and "training_step"; while another thread trains, those between two of its steps."""
-        with self._native:
-            state = {name: np.array(value) for name, value in (*self._parameters.items(), *self._buffers.items())}
-            state["training_step"] = np.array(self._native.training_step, dtype=np.int64)
+        parameters, buffers, step = self._native.copy_state()
+        state = {**_views(parameters, self._native.parameter_segments()), **_views(buffers, self._native.buffer_segments())}
+        state["training_step"] = np.array(step, dtype=np.int64)
         return state
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -410,10 +410,11 @@ class Network:
         step = int(state["training_step"])
         if step < 0:
             raise ValueError(f"state['training_step'] must not be negative; got {step}")
-        with self._native:
-            for name, view in own.items():
+        parameters, buffers = np.zeros_like(self._native.parameters), np.zeros_like(self._native.buffers)
+        for flat, segments in ((parameters, self._native.parameter_segments()), (buffers, self._native.buffer_segments())):
+            for name, view in _views(flat, segments).items():
                 view[...] = state[name]
-            self._native.training_step = step
+        self._native.set_state(parameters, buffers, step)
 
     def __copy__(self) -> Network:
         return self.copy()

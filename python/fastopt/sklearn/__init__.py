@@ -1,7 +1,7 @@
 """Estimators for scikit-learn (`pip install 'fastopt[sklearn]'`): in pipelines, searches, cross-validation and calibration.
 
-Options that scikit-learn's own multi-layer perceptrons have are called and mean the same (batches are smaller by default); what is trained
-is a `fastopt.Trainer`, left in `trainer_`. Labels may be of any kind. Features are standardized by the network itself, with the weights of
+Options that scikit-learn's own multi-layer perceptrons have are called and mean the same; what is trained is a
+`fastopt.Trainer`, left in `trainer_`. Labels may be of any kind. Features are standardized by the network itself, with the weights of
 the samples.
 """
 

@@ -37,7 +37,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     alpha : float
         Weight decay: a batch of n rows adds `alpha / (2 n) sum W^2` to the loss.
     batch_size : int, "auto" or None
-        Rows of a step; "auto" is what it is in scikit-learn, 200 or all there are; None is all.
+        Rows of a step; "auto" is 200 or all there are, None is all.
     learning_rate_init : float or schedule, optional
         Of an optimizer that is given by name; by default its own.
     max_iter : int
@@ -47,7 +47,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     random_state : int, RandomState or None
         Of weights, orders, masks and held-out rows.
     tol, n_iter_no_change : float, int
-        Training ends when so many epochs have not made the loss better by more than `tol`.
+        Training ends when so many epochs have not made the loss better by more than `tol`; nothing warns when `max_iter` ended it before.
     verbose : bool
         Draw a progress bar.
     warm_start : bool
@@ -100,7 +100,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         *,
         solver: Spec = "adam",
         alpha: float = 1e-4,
-        batch_size: int | str | None = 32,
+        batch_size: int | str | None = "auto",
         learning_rate_init: Any = None,
         max_iter: int = 200,
         shuffle: bool = True,
@@ -134,8 +134,9 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             `(n,)`, at least 0.
         """
         first = not self._goes_on()
-        table, target = self._data(X, y, None, reset=first)
-        self._train_on(table, target, sample_weight, self.max_iter, first=first)
+        with self._whole():
+            table, target = self._data(X, y, None, reset=first)
+            self._train_on(table, target, sample_weight, self.max_iter, first=first)
         return self
 
     def partial_fit(
@@ -143,10 +144,14 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     ) -> MLPClassifier:
         """Train one epoch on these rows; the first call names all classes, and its rows give the statistics of the features."""
         first = not hasattr(self, "trainer_")
+        self._refuse_early_stopping()
         if first and classes is None:
             raise ValueError("the first call of partial_fit needs classes, all that will come")
-        table, target = self._data(X, y, classes, reset=first)
-        self._train_on(table, target, sample_weight, 1, first=first)
+        if not first and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(f"classes must be those of the first call, {self.classes_.tolist()}; got {np.unique(classes).tolist()}")
+        with self._whole():
+            table, target = self._data(X, y, classes, reset=first)
+            self._train_on(table, target, sample_weight, 1, first=first, part=True)
         return self
 
     def _loss(self, several: bool) -> fo.losses.Loss:
@@ -154,7 +159,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             return fo.losses.get("bce" if several else "cross_entropy")
         found = fo.losses.get(self.loss)
         allowed = ("sigmoid",) if several else ("softmax", "argmax", *ONE_OUTPUT)
-        if found.link not in allowed:
+        if found.link not in allowed or isinstance(found, fo.losses.KLDivergence):
             raise ValueError(f"loss {found.name!r} is not one of {'several labels at once' if several else 'classes'}")
         return found
 
@@ -183,12 +188,12 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             raise ValueError(f"loss {loss.name!r} is for two classes; got {len(self.classes_)}")
         return table, codes.astype(np.int32 if loss.link not in ONE_OUTPUT else self.dtype)
 
-    def _train_on(self, X: Array, target: Array, sample_weight: ArrayLike | None, epochs: int, *, first: bool) -> None:
+    def _train_on(self, X: Array, target: Array, sample_weight: ArrayLike | None, epochs: int, *, first: bool, part: bool = False) -> None:
         weight = weights(sample_weight, X)
         if first:
             loss = self._loss(self._several)
             one = loss.link in ONE_OUTPUT and not self._several
-            self._prepare(X, 1 if one else len(self.classes_), loss, weight)
+            self._prepare(X, 1 if one else len(self.classes_), loss, weight, part=part)
         self._train(X, target, weight, epochs, class_weight=self._weights_of_classes())
 
     def _weights_of_classes(self) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -70,21 +71,25 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         table: Array = validate_data(self, X, dtype=READABLE, reset=reset)
         return table
 
-    def _prepare(self, X: Array, outputs: int, loss: fo.losses.Loss, sample_weight: Array | None) -> None:
-        """A new trainer; the statistics of a Standardize layer are those of these rows."""
+    def _prepare(self, X: Array, outputs: int, loss: fo.losses.Loss, sample_weight: Array | None, *, part: bool) -> None:
+        """A new trainer; the statistics of a Standardize layer are those of these rows, which may be a part of all."""
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         sizes = self.hidden_layer_sizes
+        if hasattr(sizes, "__next__"):
+            raise TypeError("hidden_layer_sizes must be a sequence or a number; an iterator would be used up by the first fit")
         hidden = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
         network = fo.mlp(
             X.shape[1], hidden, outputs, activation=NAMES.get(self.activation, self.activation), batch_norm=self.batch_norm,
             dropout=self.dropout, standardize=self.standardize, dtype=self.dtype, seed=seed,
         )  # fmt: skip
-        self._rows = self._batch(len(X))
-        rows = self._rows if sample_weight is None else self._rows * float(np.mean(sample_weight))
-        l2 = self.alpha / (2 * rows)  # as scikit-learn counts it
+        rows = self._batch(len(X)) * (1.0 if sample_weight is None else float(np.mean(sample_weight)))
+        half = 1.0 if isinstance(loss, fo.losses.MeanSquaredError) else 0.5  # scikit-learn's squared error has a half, and its penalty
+        l2 = half * self.alpha / rows
         self.trainer_ = fo.Trainer(network, loss, self._method(), l1=self.l1, l2=l2, seed=seed)
-        if self.standardize and sample_weight is not None:
+        if self.standardize and (part or (sample_weight is not None and not self.early_stopping)):
             mean, variance = moments(X, sample_weight)
+            if part:
+                variance[variance == 0.0] = 1.0  # what is constant here may not stay so
             for name, value in (("mean", mean), ("variance", variance), ("count", len(X))):
                 network.buffers[f"0.{name}"][...] = value
         self.loss_curve_: list[float] = []
@@ -122,13 +127,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
             restore_best=self.early_stopping,
         )  # fmt: skip
         history = self.trainer_.fit(
-            X, target, epochs=epochs, batch_size=None if self._full_batch() else self._rows, validation=held_out,
+            X, target, epochs=epochs, batch_size=None if self._full_batch() else self._batch(len(X)), validation=held_out,
             sample_weight=sample_weight, class_weight=class_weight, shuffle=self.shuffle, callbacks=[stopping] if epochs > 1 else [],
             progress=bool(self.verbose),
         )  # fmt: skip
         self.loss_curve_ += [row["loss"] for row in history.rows]
-        if self.validation_loss_curve_ is not None:
-            self.validation_loss_curve_ += [row["val_loss"] for row in history.rows]
+        if self.early_stopping:
+            self.validation_loss_curve_ = (self.validation_loss_curve_ or []) + [row["val_loss"] for row in history.rows]
         self.n_iter_ += len(history.rows)
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else float("nan")
 
@@ -137,6 +142,21 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         """The network of the trainer."""
         check_is_fitted(self, "trainer_")
         return self.trainer_.network
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What a fit that fails sets is taken back: no model is made of the one before and of this one."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _refuse_early_stopping(self) -> None:
+        if self.early_stopping:
+            raise ValueError("partial_fit has no use for early_stopping=True: each call would hold out rows of its own")
 
     def _goes_on(self) -> bool:
         return bool(self.warm_start) and hasattr(self, "trainer_")

@@ -13,7 +13,7 @@ import fastopt as fo
 from fastopt.sklearn._estimator import READABLE, Estimator, Spec, moments, weights
 
 Array = NDArray[Any]
-MOVES_WITH_TARGET = (fo.losses.MeanSquaredError, fo.losses.MeanAbsoluteError, fo.losses.Quantile)
+MOVES_WITH_TARGET = (fo.losses.MeanSquaredError, fo.losses.MeanAbsoluteError, fo.losses.Quantile, fo.losses.GaussianNLL)
 
 
 class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
@@ -24,8 +24,8 @@ class MLPRegressor(RegressorMixin, Estimator):  # type: ignore[misc]
     loss : str or Loss
         "mse", "mae", "huber", "quantile", "poisson", ...
     scale_target : bool
-        Train on `(y - mean) / deviation` of each column, and turn predictions back, where the loss has no scale of its own: "mse", "mae"
-        and "quantile". Losses in `loss_curve_` are of the scaled target.
+        Train on `(y - mean) / deviation` of each column, and turn predictions back, where the loss has no scale of its own: "mse", "mae",
+        "quantile" and "gaussian_nll". Losses in `loss_curve_` are of the scaled target.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate_init, max_iter, shuffle, random_state, tol, verbose, \
 warm_start, early_stopping, validation_fraction, n_iter_no_change, batch_norm, dropout, l1, standardize, dtype
         As for `MLPClassifier`.
@@ -63,7 +63,7 @@ warm_start, early_stopping, validation_fraction, n_iter_no_change, batch_norm, d
         *,
         solver: Spec = "adam",
         alpha: float = 1e-4,
-        batch_size: int | str | None = 32,
+        batch_size: int | str | None = "auto",
         learning_rate_init: Any = None,
         max_iter: int = 200,
         shuffle: bool = True,
@@ -96,25 +96,28 @@ warm_start, early_stopping, validation_fraction, n_iter_no_change, batch_norm, d
         sample_weight : array_like, optional
             `(n,)`, at least 0.
         """
-        self._fit(X, y, sample_weight, self.max_iter, first=not self._goes_on())
+        with self._whole():
+            self._fit(X, y, sample_weight, self.max_iter, first=not self._goes_on())
         return self
 
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> MLPRegressor:
         """Train one epoch on these rows; those of the first call give the statistics of features and target."""
-        self._fit(X, y, sample_weight, 1, first=not hasattr(self, "trainer_"))
+        self._refuse_early_stopping()
+        with self._whole():
+            self._fit(X, y, sample_weight, 1, first=not hasattr(self, "trainer_"), part=True)
         return self
 
-    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, epochs: int, *, first: bool) -> None:
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, epochs: int, *, first: bool, part: bool = False) -> None:
         table, target = validate_data(self, X, y, dtype=READABLE, multi_output=True, y_numeric=True, reset=first)
         target = target.astype(np.float64).reshape(len(target), -1)
         weight = weights(sample_weight, table)
         if first:
-            self._begin(table, target, weight)
+            self._begin(table, target, weight, part=part)
         elif target.shape[1] != len(self._mean):
             raise ValueError(f"y must have {len(self._mean)} columns, as before; got {target.shape[1]}")
         self._train(table, (target - self._mean) / self._scale, weight, epochs)
 
-    def _begin(self, X: Array, target: Array, sample_weight: Array | None) -> None:
+    def _begin(self, X: Array, target: Array, sample_weight: Array | None, *, part: bool) -> None:
         loss, columns = fo.losses.get(self.loss), target.shape[1]
         outputs = {"gaussian": 2 * columns, "identity": columns, "exp": columns}.get(loss.link)
         if outputs is None:
@@ -125,7 +128,7 @@ warm_start, early_stopping, validation_fraction, n_iter_no_change, batch_norm, d
         if self.scale_target and isinstance(loss, MOVES_WITH_TARGET):
             self._mean, variance = moments(target, sample_weight)
             self._scale = np.where(variance > 0, np.sqrt(variance), 1.0)
-        self._prepare(X, outputs, loss, sample_weight)
+        self._prepare(X, outputs, loss, sample_weight, part=part)
 
     def predict(self, X: ArrayLike) -> Array:
         """Values `(n,)` or `(n, targets)`, or `(n, quantiles)`."""
