@@ -651,3 +651,40 @@ def test_rows_without_weight_are_no_explosion():
     weight = np.repeat([0.0, 1.0], [2000, 1000])
     trainer = fo.Trainer(fo.mlp(4, [8], 1, seed=0), "poisson")
     assert len(trainer.fit(x, y, epochs=2, sample_weight=weight).rows) == 2
+
+
+def test_a_look_at_the_last_batch_changes_nothing():
+    """Statistics, masks and bits are those of a training without looks."""
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((90, 4)), rng.poisson(3, 90)
+
+    def trained(loss):
+        net = fo.mlp(4, [16], 1, batch_norm=True, dropout=0.2, seed=3)
+        trainer = fo.Trainer(net, loss, fo.optimizers.Adam(learning_rate=1e-2))
+        trainer.fit(x, y, epochs=6, batch_size=20)
+        return trainer
+
+    looked = trained("poisson")
+    stepped = trained("mse")
+    assert looked.network.training_step == stepped.network.training_step == looked.steps == 30
+    again = fo.Trainer(fo.mlp(4, [16], 1, batch_norm=True, dropout=0.2, seed=3), "poisson", fo.optimizers.Adam(learning_rate=1e-2))
+    for epoch in range(6):
+        for rows, target in fo.data.batches(x, y, batch_size=20, seed=3, epoch=epoch):
+            again.step(rows, target)
+    expected = again.state_dict()
+    for name, value in looked.state_dict().items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_weights_that_were_no_numbers_once():
+    """A fit that fails for them does not blind the next one."""
+    rng = np.random.default_rng(10)
+    x, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
+    trainer = fo.Trainer(fo.mlp(3, [4], 1, seed=0), "mse", fo.optimizers.SGD(learning_rate=lambda t: 1e30 if t == 5 else 1e-2))
+    trainer.network.parameters["0.weight"][0, 0] = np.nan
+    with pytest.raises(fo.NonFiniteLossError):
+        trainer.fit(x, y)
+    trainer.network.initialize(1)
+    with pytest.raises(fo.NonFiniteLossError):
+        trainer.fit(x, y, epochs=5)
+    assert np.isfinite(trainer.evaluate(x, y)["loss"])

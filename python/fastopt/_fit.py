@@ -29,6 +29,7 @@ MOST_ROWS = 1 << 20  # and their order is in memory
 PROBE_ROWS = 256
 ASSUMED_FLOPS = 2e10  # before the first measurement
 STEEP = ("exp", "gaussian")  # links under which modest outputs may already overflow
+LOOKED_AT = 1024  # rows at most, when an epoch may have ended badly
 GROWN, JUMPED, RISEN = 8.0, 10.0, 3.0  # weights, a loss over its epoch's mean, and this over the one before: it may have ended badly
 
 
@@ -191,17 +192,23 @@ class Epochs:
         return ""
 
     def _look_at_weights(self, snapshot: Snapshot) -> None:
-        self.trainer._modest_weight = GROWN * max(snapshot.largest(), 0.1)
+        largest = snapshot.largest()
+        self.trainer._modest_weight = GROWN * max(0.1, largest) if math.isfinite(largest) else GROWN
 
     def _loss_now(self) -> float:
-        """That another step on the last batch would see."""
+        """That another step on the last batch, or on so many of its rows, would see."""
         if self._last is None:
             return 0.0
         trainer, (x, y, weight) = self.trainer, self._last()
         native = trainer.network._native
+        rows = np.ascontiguousarray(x, dtype=trainer.network.dtype)
         with trainer._turn:
-            outputs = native.forward(np.ascontiguousarray(x, dtype=trainer.network.dtype), True)
-            native.undo_forward()
+            before = native.training_step
+            try:
+                outputs = native.forward(rows, True)
+            finally:
+                if native.training_step > before:
+                    native.undo_forward()
         if isinstance(trainer.loss, Loss):
             return native_loss(trainer.loss, trainer.network.dtype).value(outputs, y, weight)
         return float(_links.call(trainer.loss, outputs, y)[0])
@@ -282,7 +289,7 @@ class ArrayEpochs(Epochs):
 
     def _remember(self, order: NDArray[Any]) -> None:
         """What the last step of an order was on."""
-        d, rows = self._data, order[-1, (self._steps - 1) * self._batch :]
+        d, rows = self._data, order[-1, (self._steps - 1) * self._batch :][:LOOKED_AT]
         self._last_loss = float(self._losses[len(order) - 1, -1])
         self._last = lambda: (d.x[rows], d.y[rows], None if d.weight is None else d.weight[rows])
 
@@ -417,7 +424,9 @@ class StreamEpochs(Epochs):
             weights.append(float(len(x)) if weight is None else float(weight.sum(dtype=np.float64)))
             if self.bar is not None:
                 self.bar.update(len(x))
-        self._last_loss, self._last = losses[-1], lambda: batch
+        x, y, weight = batch
+        part = x[:LOOKED_AT], y[:LOOKED_AT], None if weight is None else weight[:LOOKED_AT]
+        self._last_loss, self._last = losses[-1], lambda: part
         self._flush()
         return core.weighted_means(np.asarray([losses]), np.asarray([weights]))[0]
 
