@@ -220,6 +220,7 @@ void bind_network_of(py::module_& m) {
                      }
                  }
              })
+        .def("__exit__", [](Net& net, const py::args&) { net.mutex().leave(); })
         // Without a step of Python in between, where a signal handler might ask for what another thread has that waits for this lock.
         .def("copy_state",
              [](Net& net) {
@@ -227,11 +228,12 @@ void bind_network_of(py::module_& m) {
                  const py::array_t<T> buffers(net.buffer_layout().total());
                  std::uint64_t step = 0;
                  {
-                     T* const to[] = {const_cast<T*>(parameters.data()), const_cast<T*>(buffers.data())};
+                     T* const to_parameters = data_of<T>(parameters);
+                     T* const to_buffers = data_of<T>(buffers);
                      const Release release;
                      const std::lock_guard<SoleUse> lock(net.mutex());
-                     std::copy(net.parameters(), net.parameters() + net.parameter_layout().total(), to[0]);
-                     std::copy(net.buffers(), net.buffers() + net.buffer_layout().total(), to[1]);
+                     std::copy(net.parameters(), net.parameters() + net.parameter_layout().total(), to_parameters);
+                     std::copy(net.buffers(), net.buffers() + net.buffer_layout().total(), to_buffers);
                      step = net.training_step();
                  }
                  return py::make_tuple(parameters, buffers, step);
@@ -246,7 +248,6 @@ void bind_network_of(py::module_& m) {
                  std::copy(b.data, b.data + b.size, net.buffers());
                  net.set_training_step(step);
              })
-        .def("__exit__", [](Net& net, const py::args&) { net.mutex().leave(); })
         .def(
             "finite",
             [](const Net& net, double most) {

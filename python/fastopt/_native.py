@@ -160,8 +160,13 @@ def _label(keys: tuple[str, ...] | None, index: int) -> str:
 
 
 def _as_list(arrays: Arrays, keys: tuple[str, ...] | None, name: str) -> list[Array]:
-    for each in arrays.values() if isinstance(arrays, Mapping) else arrays if isinstance(arrays, list | tuple) else (arrays,):
+    found = _listed(arrays, keys, name)
+    for each in found:
         _validate.refuse_mask(each, name)
+    return found
+
+
+def _listed(arrays: Arrays, keys: tuple[str, ...] | None, name: str) -> list[Array]:
     if isinstance(arrays, np.ndarray):
         return [arrays]
     if isinstance(arrays, Mapping):
@@ -198,9 +203,8 @@ def _explain(params: list[Array], grads: list[Array], state: OptimizerState, rat
         raise TypeError("the state's slots must be a dict of lists of arrays, as init of the optimizer gave them")
     if not isinstance(state.step, int | np.integer) or not 0 <= state.step < 2**62:
         raise ValueError(f"the state's step must be a number of updates; got {state.step!r}")
-    count, fewest = (f([len(params), *map(len, state.slots.values())]) for f in (max, min))
-    if not len(params) == len(grads) == count == fewest:
-        held = count if count != len(params) else fewest
+    held = next((len(slot) for slot in state.slots.values() if len(slot) != len(params)), len(params))
+    if not len(params) == len(grads) == held:
         raise ValueError(f"params, grads and the state must have as many arrays; got {len(params)}, {len(grads)} and {held}")
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
         label = _label(state.keys, i)

@@ -98,8 +98,8 @@ def _damped_step(
         if step is not None:
             promised = damping * float(step @ (scale * step)) - float(grad @ step)
             if promised <= objective.rounding * abs(value):
-                end = "perhaps at a kink of the l1 penalty" if objective.has_kinks else "converged"
-                raise StepFailedError(f"{end}: a step changes the loss by less than its rounding")
+                end = "" if objective.has_kinks else "converged: "
+                raise StepFailedError(f"{end}a step changes the loss by less than its rounding")
             if centre is not None:
                 bend = objective.pull_of_bend(x, step, centre)
                 step = _accelerated(step, _solve(matrix, -bend))

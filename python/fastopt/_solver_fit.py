@@ -125,7 +125,8 @@ class SolverEpochs(Epochs):
             objective.write(before)  # a trial may be in the network
             if isinstance(error, StepFailedError):
                 self._memory.forget()  # another fit, on other data perhaps, must not begin with the damping that this one ended with
-                raise FinishedError(f"{type(self.trainer.optimizer).__name__}: {error}{self._kinks(str(error))}") from None
+                kinks = "; perhaps at a kink of the l1 penalty, where an optimizer goes on" if objective.has_kinks else ""
+                raise FinishedError(f"{type(self.trainer.optimizer).__name__}: {error}{kinks}") from None
             raise
         loss = objective.data_loss
         objective.write(point.x)
@@ -134,10 +135,6 @@ class SolverEpochs(Epochs):
         if self.bar is not None:
             self.bar.update(self.rows or 0)
         return float(loss)
-
-    def _kinks(self, text: str) -> str:
-        known = self._objective is None or not self._objective.has_kinks or "l1" in text
-        return "" if known else "; perhaps at a kink of the l1 penalty, where an optimizer goes on"
 
     def _row(self, loss: float) -> dict[str, Any]:
         row = super()._row(loss)

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
 
-    if min(args.epochs or 1, args.batch_size or 1) < 1 or 0 in (args.epochs, args.batch_size):
+    if any(given is not None and given < 1 for given in (args.epochs, args.batch_size)):
         parser.error("--epochs and --batch-size must be at least 1")
     images, labels = _data.load_images(args.data, args.labels)
     if not 0 < args.test_images < len(images):

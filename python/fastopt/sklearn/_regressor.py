@@ -123,7 +123,7 @@ warm_start, early_stopping, validation_fraction, n_iter_no_change, batch_norm, d
         if outputs is None:
             raise ValueError(f"loss {loss.name!r} is one of classes; take MLPClassifier")
         if isinstance(loss, fo.losses.Quantile):
-            outputs = columns if len(loss.quantiles) == 1 else len(loss.quantiles)
+            outputs = len(loss.quantiles)
         self._mean, self._scale = np.zeros(columns), np.ones(columns)
         if self.scale_target and isinstance(loss, MOVES_WITH_TARGET):
             self._mean, variance = moments(target, sample_weight)
