@@ -309,12 +309,13 @@ def test_a_state_that_is_copied_while_another_thread_trains(options, tmp_path):
     pytest.importorskip("safetensors")
     x, y = data()
     trainer, copies = trainer_of(**options), []
-    under_way = threading.Event()
+    under_way, copied = threading.Event(), threading.Event()
 
     def train():
         trainer.fit(x, y, epochs=5, batch_size=10)
         under_way.set()
-        trainer.fit(x, y, epochs=1500, batch_size=10)
+        while not copied.is_set():
+            trainer.fit(x, y, epochs=50, batch_size=10)
 
     def copy():
         under_way.wait()
@@ -324,7 +325,13 @@ def test_a_state_that_is_copied_while_another_thread_trains(options, tmp_path):
             copies.append(trainer.state_dict())
             copies.append(pickle.loads(pickle.dumps(trainer)).state_dict())
 
-    assert all_at_once(train, copy) == []
+    def copy_and_tell():
+        try:
+            copy()
+        finally:
+            copied.set()
+
+    assert all_at_once(train, copy_and_tell) == []
     copies.append(trainer.state_dict())
     again, epoch, batches = trainer_of(**options), 0, iter(())
     for state in copies:
