@@ -9,6 +9,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
 #include "core/balance.hpp"
+#include "core/cores.hpp"
 #include "core/rng.hpp"
 #include "core/thread_choice.hpp"
 #include "core/threads.hpp"
@@ -201,6 +202,8 @@ void bind_runtime(py::module_& m) {
         set_num_threads(n);
     });
     m.def("get_num_threads", &get_num_threads);
+    m.def("look_at_cores", &look_at_cores);
+    m.def("quota_cores", &quota_cores, py::arg("root") = "");
     m.def("set_work_per_thread", &set_work_per_thread);
     bind_balance(m);
     m.def("simulate_bursts", &simulate_bursts, py::arg("alone"), py::arg("together"), py::arg("work"), py::arg("cold") = 1.0,

@@ -4,20 +4,16 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdlib>
 #include <exception>
-#include <fstream>
 #include <string>
 #include <utility>
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
 
+#include "core/cores.hpp"
 #include "core/denormals.hpp"
 
 namespace fastopt {
@@ -35,40 +31,13 @@ int positive_number(const char* text) {
     return end != text && value > 0 ? static_cast<int>(std::min(value, 4096L)) : 0;
 }
 
-// CPU time that the control group may use, in cores; 0 when there is no limit.
-int quota_cores() {
-    double quota = -1;
-    double period = 0;
-    std::string first;
-    if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> first >> period) {
-        quota = first == "max" ? -1 : std::strtod(first.c_str(), nullptr);
-    } else {
-        std::ifstream v1_quota("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-        std::ifstream v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-        if (!(v1_quota >> quota && v1_period >> period)) {
-            return 0;
-        }
-    }
-    return quota > 0 && period > 0 ? std::max(1, static_cast<int>(std::ceil(quota / period))) : 0;
-}
-
-int affinity_cores() {
-#if defined(__linux__)
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) == 0) {
-        return std::max(1, CPU_COUNT(&set));
-    }
-#endif
-    return std::max(1, omp_get_num_procs());
-}
-
 int default_threads() {
     if (const int asked = positive_number(std::getenv("FASTOPT_NUM_THREADS")); asked > 0) {
         return asked;
     }
+    static const int quota = quota_cores();
     int threads = affinity_cores();
-    if (const int quota = quota_cores(); quota > 0) {
+    if (quota > 0) {
         threads = std::min(threads, quota);
     }
     if (const int asked = positive_number(std::getenv("OMP_NUM_THREADS")); asked > 0) {
@@ -88,7 +57,8 @@ int openmp_threads() {
 // where the user asked us for more.
 const int unlimited = openmp_threads();
 
-std::atomic<int> num_threads{0};
+std::atomic<int> asked_threads{0};  // by set_num_threads
+std::atomic<int> found_threads{0};  // where nobody asked
 thread_local bool pool_started = false;  // OpenMP keeps a pool for each thread that has asked for one
 thread_local bool inside_region = false;
 struct Kept {
@@ -106,16 +76,19 @@ thread_local Errand* errand = nullptr;
 
 }  // namespace
 
-void set_num_threads(int threads) { num_threads.store(std::max(1, threads)); }
+void set_num_threads(int threads) { asked_threads.store(std::max(1, threads)); }
+
+void look_at_cores() { found_threads.store(default_threads(), std::memory_order_relaxed); }
 
 int get_num_threads() {
     if (kept.times > 0) {
         return kept.threads;
     }
-    int threads = num_threads.load(std::memory_order_relaxed);
+    int threads = asked_threads.load(std::memory_order_relaxed);
+    threads = threads > 0 ? threads : found_threads.load(std::memory_order_relaxed);
     if (threads == 0) {
-        threads = default_threads();
-        num_threads.store(threads);
+        look_at_cores();
+        threads = found_threads.load(std::memory_order_relaxed);
     }
     const int limit = omp_get_max_threads();
     return limit == unlimited ? threads : std::min(threads, limit);
@@ -158,6 +131,7 @@ void install_fork_handler() {
     static const int installed = pthread_atfork([] { release_threads(); }, nullptr,
                                                 [] {
                                                     first_thread = std::this_thread::get_id();
+                                                    found_threads.store(0, std::memory_order_relaxed);
                                                     detail::forks.fetch_add(1, std::memory_order_relaxed);
                                                 });
     (void)installed;

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 ISAS = ("v4", "v3", "neon")
+MOST_THREADS = 4096  # that the core takes from the environment
 
 
 def built() -> list[str]:
@@ -42,7 +43,14 @@ def _choose() -> str:
     )
 
 
+def _check_threads() -> None:
+    given = os.environ.get("FASTOPT_NUM_THREADS", "").strip()
+    if given and not (given.isascii() and given.isdigit() and 1 <= int(given) <= MOST_THREADS):
+        raise ImportError(f"FASTOPT_NUM_THREADS={given!r} is no number of threads; set it to an integer from 1 to {MOST_THREADS}.")
+
+
 isa = _choose()
+_check_threads()
 
 # How often an OpenMP worker looks for new work before it sleeps: about 70 us, longer than the gaps inside a step. The default of libgomp,
 # 7 ms, keeps a core busy after every call and makes a step a hundred times slower when another process wants that core.
@@ -72,7 +80,8 @@ def set_num_threads(n: int) -> None:
     """Set how many threads the native code may use; results do not depend on it.
 
     The number is the first of: what this function set; the environment variable FASTOPT_NUM_THREADS; OMP_NUM_THREADS; the processors that
-    this process may run on, or its control group's CPU quota when that is less. `threadpoolctl` lowers it: `threadpool_limits(1)` holds
+    the calling thread may run on, or the CPU quota of its control groups when that is less. The processors are counted by
+    `get_num_threads`, when a fit begins, and anew in a forked child. `threadpoolctl` lowers the number: `threadpool_limits(1)` holds
     for the calls that its thread makes inside the block, whoever chose the number, and ends with it. (Only a limit equal to OpenMP's own
     number, OMP_NUM_THREADS or the processors, cannot lower an explicit choice above that number.) Small work uses fewer threads.
 
@@ -113,6 +122,7 @@ def get_num_threads() -> int:
     >>> fo.get_num_threads() >= 1
     True
     """
+    core.look_at_cores()
     return core.get_num_threads()
 
 

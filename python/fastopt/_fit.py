@@ -100,6 +100,7 @@ class Epochs:
     def run(self) -> History:
         """Train, and leave a usable trainer whatever happens."""
         trainer, history = self.trainer, History()
+        core.look_at_cores()
         with trainer._turn:
             evaluating = trainer._native.swapped
         snapshot = Snapshot(trainer)
