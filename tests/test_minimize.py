@@ -139,6 +139,35 @@ def test_stops():
     assert not still.converged, "standing still is no convergence"
 
 
+DECAYS = {
+    "halved each step": fo.schedules.exponential_decay(0.1, 0.5),
+    "halved after a warmup": fo.schedules.warmup(fo.schedules.exponential_decay(0.1, 0.5), 3),
+    "to zero": fo.schedules.linear(0.1, 20),
+    "somebody's": lambda t: 0.1 * 0.5**t,
+}
+
+
+@pytest.mark.parametrize("name", DECAYS)
+@pytest.mark.parametrize("rule", [fo.optimizers.SGD, fo.optimizers.Adam, fo.solvers.GradientDescent])
+def test_small_steps_of_a_small_rate_are_no_convergence(rule, name):
+    """Far from the minimum, which a rate that falls so fast never reaches."""
+    extra = {"line_search": "fixed"} if rule is fo.solvers.GradientDescent else {}
+    result = fo.minimize(lambda x: x * x, 1.0, grad=lambda x: 2 * x, method=rule(learning_rate=DECAYS[name], **extra), max_steps=200)
+    assert result.status == 1
+    assert result.grad_norm > 1e-3
+
+
+def test_relative_change_under_a_schedule():
+    """It still ends a run whose rate falls slowly, where the gradient cannot get small."""
+    rate = fo.schedules.inverse_time_decay(0.1, 0.01)
+    result = fo.minimize(lambda x: 1e9 + x * x * 1e-3, 1.0, grad=lambda x: 2e-3 * x, method=fo.optimizers.SGD(learning_rate=0.1), tol=0.0,
+                         relative_tol=1e-3)  # fmt: skip
+    assert result.converged
+    result = fo.minimize(lambda x: 1e9 + x * x * 1e-3, 1.0, grad=lambda x: 2e-3 * x, method=fo.optimizers.SGD(learning_rate=rate), tol=0.0,
+                         relative_tol=1e-3)  # fmt: skip
+    assert result.converged
+
+
 def test_callback():
     seen = []
 
@@ -240,6 +269,8 @@ def test_scipy_options():
     assert np.isfinite(hops.fun)
     refuses("bounds", optimize.minimize, f, f.start, method=method, bounds=[(0, 1), (0, 1)], match="bounds")
     refuses("option", optimize.minimize, f, f.start, method=method, options={"maxit": 3}, match="maxit")
+    for name, here in {"max_steps": "maxiter", "gtol": "tol"}.items():
+        refuses(name, optimize.minimize, f, f.start, method=method, options={name: 3}, match=f"'{name}'; it is called {here} here")
 
 
 @pytest.mark.parametrize(
@@ -307,9 +338,9 @@ def test_a_gradient_of_another_shape_is_refused():
     assert fo.minimize(fun, np.zeros((2, 3)), grad=lambda x: 2 * a * (x - 1)).converged
 
 
-@pytest.mark.parametrize("seed", [16, 21, 28])
+@pytest.mark.parametrize("seed", range(40))
 def test_newton_ends_where_it_no_longer_moves(seed):
-    """A condition of 1e10: its rounding keeps the gradient above the tolerance."""
+    """A condition of 1e10: its rounding, which is that of this machine's LAPACK, may keep the gradient above the tolerance."""
     rng = np.random.default_rng(seed)
     turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
     a = turn @ np.diag(np.logspace(0, 10, 5)) @ turn.T
@@ -318,4 +349,6 @@ def test_newton_ends_where_it_no_longer_moves(seed):
     found = fo.minimize(
         lambda x: 0.5 * x @ a @ x - b @ x, np.zeros(5), grad=lambda x: a @ x - b, hess=lambda x: a, method="newton", max_steps=1000
     )
-    assert (found.status, found.nhev < 20) == (2, True), found
+    assert found.status in (0, 2), found
+    assert found.nhev < 100, found
+    assert found.grad_norm < 1e-14 * np.linalg.norm(b), found

@@ -3,6 +3,7 @@
 import pickle
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from operator import setitem
 
@@ -142,6 +143,57 @@ def test_no_rows_give_no_outputs(dtype):
     net = fo.mlp(8, [5], 3, seed=0)
     for x in (np.zeros((0, 8), dtype), np.zeros((5, 8), dtype)[:0], np.zeros((8, 0), dtype).T, np.zeros((0, 16), dtype)[:, ::2]):
         assert net(x).shape == (0, 3)
+
+
+SOURCES = "?bBhHiIlLefdg"
+LAYOUTS = {
+    "rows": np.ascontiguousarray,
+    "columns": np.asfortranarray,
+    "every second column": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "backwards": lambda a: a[::-1].copy()[::-1],
+    "the other byte order": lambda a: a.astype(a.dtype.newbyteorder("S")),
+    "a frame's": lambda a: pytest.importorskip("pandas").DataFrame(a),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_every_dtype_and_layout(dtype, layout, monkeypatch):
+    """As if they had been converted before, however many blocks that takes."""
+    monkeypatch.setattr("fastopt._inference.BLOCK_BYTES", 1)
+    monkeypatch.setattr("fastopt._inference.FEWEST_ROWS", 4)
+    net = fo.mlp(3, [17], 5, activation="tanh", dtype=dtype, seed=0)
+    trainer = fo.Trainer(net, "mse")
+    numbers = np.random.default_rng(0).integers(0, 100, (33, 3))
+    y = np.zeros((33, 5))
+    for kind in SOURCES:
+        if kind in "eg" and layout == "a frame's":
+            continue
+        x = (numbers > 50) if kind == "?" else (numbers.astype(kind) / 3).astype(kind) if kind in "efdg" else numbers.astype(kind)
+        given, exact = LAYOUTS[layout](x), x.astype(dtype)
+        expected = net(exact)
+        np.testing.assert_array_equal(net(given), expected, err_msg=kind)
+        out = np.empty((33, 5), dtype)
+        assert net(given, out=out) is out
+        np.testing.assert_array_equal(out, expected, err_msg=kind)
+        np.testing.assert_array_equal(trainer.predict(given), expected, err_msg=kind)
+        assert trainer.evaluate(given, y) == trainer.evaluate(exact, y), kind
+
+
+@pytest.mark.parametrize(("kind", "order"), [(np.int32, "C"), (np.int64, "C"), (np.float16, "F"), (np.uint8, "F"), (np.float32, "F")])
+def test_inference_converts_no_more_than_a_block(kind, order, monkeypatch):
+    monkeypatch.setattr("fastopt._inference.BLOCK_BYTES", 1 << 16)
+    net = fo.mlp(64, [8], 1, seed=0)
+    x = np.zeros((20000, 64), kind, order=order)
+    out = np.empty((20000, 1), np.float32)
+    for call in (lambda: net(x, out=out), lambda: fo.Trainer(net, "mse").predict(x)):
+        tracemalloc.start()
+        try:
+            call()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 1 << 20, f"{peak} bytes of Python and NumPy for rows of {4 * x.size} bytes in float32"
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int64])

@@ -91,3 +91,12 @@ def test_refusals():
     refuses("lengths differ", s.piecewise, (1, 2), (0.1, 0.2), errors=ValueError)
     refuses("boundaries fall", s.join, (0.1, 0.2, 0.3), (5, 2), errors=ValueError)
     refuses("a callable that gives nan", s.values, lambda t: float("nan"), 0, 3, errors=ValueError)
+    for what in ("x", None, np.array([0.1, 0.2]), True):
+
+        def strange(t, what=what):
+            return what
+
+        refuses(f"a callable that gives {what!r}", s.values, strange, 4, 3, errors=TypeError, match="at step 4; a rate must be one number")
+        refuses(f"within {what!r}", s.warmup(strange, 1), 3, errors=TypeError, match="at step 2; a rate must be one number")
+    refuses("text", s.warmup, "a", 3, errors=TypeError, match="must be a number or a schedule")
+    refuses("an overflow", s.values, s.exponential_decay(1.0, 1e10), 0, 100, errors=ValueError, match="gives inf at step 31")

@@ -1,13 +1,12 @@
 #include "core/cores.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <sstream>
+#include <thread>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -71,7 +70,7 @@ int affinity_cores() {
         return std::max(1, CPU_COUNT(&set));
     }
 #endif
-    return std::max(1, omp_get_num_procs());
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
 int quota_cores(const std::string& root) {

@@ -26,6 +26,9 @@ constexpr Index parameters_a_sum = 40;  // of the second layer, which crosses be
 constexpr Index input_bytes_in_halves = Index{1} << 17;
 // Work of a training step that lasts so long, some 10 ms, that a user's interrupt is looked for in between.
 constexpr double long_work = 2e9;
+// Of inference, where rows need each other less: a piece of 20 to 40 ms, and rows of it, or weights would be packed too often.
+constexpr double piece_work = 4e9;
+constexpr Index fewest_of_piece = 512;
 
 }  // namespace
 
@@ -315,6 +318,7 @@ void Network<T>::undo_forward() {
 
 template <class T>
 void Network<T>::set_between(void (*function)()) {
+    look_ = function;
     between_.look = [this, function] {
         try {
             function();
@@ -557,26 +561,42 @@ void Network<T>::infer(const Source& source, Matrix<T> out) {
     if (source.rows == 0) {
         return;
     }
+    Index piece = source.rows;
+    if (piece > fewest_of_piece && look_ != nullptr) {
+        const double work_of_row = inference_work(1) + work_of_element * static_cast<double>(elements_of_row_);
+        piece = round_up(static_cast<Index>(piece_work / work_of_row), round_up(fewest_of_piece, inference_rows * get_num_threads()));
+    }
+    for (Index first = 0; first < source.rows; first += piece) {
+        if (first > 0) {
+            look_();
+        }
+        infer_piece(source, {first, std::min(first + piece, source.rows)}, out);
+    }
+}
+
+template <class T>
+void Network<T>::infer_piece(const Source& source, Range piece, Matrix<T> out) {
     const Pass pass{false, 0, 0, precision_};
     for (const Stage& stage : stages_) {
         stage.layer->prepare(pass);
     }
-    int threads = threads_by_rows(source.rows, inference_work(source.rows));
-    if (threads > 1 && !weights_in_cache() && source.rows < threads * rows_of_a_thread) {
+    const Index rows = piece.size();
+    int threads = threads_by_rows(rows, inference_work(rows));
+    if (threads > 1 && !weights_in_cache() && rows < threads * rows_of_a_thread) {
         threads = 1;  // the layers share their products
     }
     const InferencePlan& plan = inference_plan_;
-    if (const Shape asked{source.rows, get_num_threads()}; asked != plan.asked || threads != plan.threads) {
-        plan_inference(source.rows, threads);
+    if (const Shape asked{rows, get_num_threads()}; asked != plan.asked || threads != plan.threads) {
+        plan_inference(rows, threads);
     }
-    const Index blocks = ceil_div(source.rows, plan.block);
+    const Index blocks = ceil_div(rows, plan.block);
     // The first blocks belong to threads, of which fewer than asked for may come. Then who is through with one takes the next: threads are
     // not equally fast.
     std::atomic<Index> next{threads};
     parallel(threads, [&](int thread, int all) {
         for (Index b = thread; b < blocks; b = b + all < threads ? b + all : next.fetch_add(1, std::memory_order_relaxed)) {
-            const Index first = b * plan.block;
-            infer_block(source, first, std::min(plan.block, source.rows - first), out, &inference_[static_cast<std::size_t>(2 * thread)],
+            const Index first = piece.begin + b * plan.block;
+            infer_block(source, first, std::min(plan.block, piece.end - first), out, &inference_[static_cast<std::size_t>(2 * thread)],
                         inference_scratch_.data() + thread * plan.scratch);
         }
     });

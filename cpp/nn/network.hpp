@@ -40,6 +40,7 @@ class Network {
     std::uint64_t training_step() const { return training_step_; }
     void set_training_step(std::uint64_t step) { training_step_ = step; }
     // Called between the layers of a long training step, and between parts of long products; when it throws, that step has not been.
+    // Also between the pieces of a long inference.
     void set_between(void (*function)());
     // The stopwatch that training forwards and backwards tell their laps; null: off.
     Profile* profile() const { return profile_.get(); }
@@ -71,9 +72,8 @@ class Network {
     // Floating-point operations of a training step, where each weight takes part in three products, and of inference.
     double training_work(Index rows) const { return work(rows, 3); }
     double inference_work(Index rows) const { return work(rows, 1); }
-    // Whether so many rows are through in some ten microseconds, also where an element of an activation takes as long as a hundred
-    // operations of a product.
-    bool brief_inference(Index rows) const { return inference_work(rows) + 100 * static_cast<double>(rows * elements_of_row_) < 5e5; }
+    // Whether so many rows are through in some ten microseconds.
+    bool brief_inference(Index rows) const { return inference_work(rows) + work_of_element * static_cast<double>(rows * elements_of_row_) < 5e5; }
     // A training step whose threads meet twice instead of twice a product: each takes rows of its own through all layers and back, and
     // then, when all have, its part of every weight gradient. `begin_step` says how many threads are worth it; with 1 the layers share
     // their products, and `forward_rows` of all rows and `backward` are the step.
@@ -97,6 +97,8 @@ class Network {
     Range segments_of(Index stage) const { return stages_[static_cast<std::size_t>(stage)].segments; }
     // Threads take rows in multiples of this many.
     static constexpr Index row_grain = 8;
+    // Operations of a product that take as long as an element of an activation, at most.
+    static constexpr double work_of_element = 100;
 
     // Steps so far that made the calls of one before them again.
     Index steps_repeated() const { return tapes_.steps_played(); }
@@ -161,6 +163,7 @@ class Network {
     double work(Index rows, int products) const;
     int threads_by_rows(Index rows, double work) const;
     bool weights_in_cache() const;
+    void infer_piece(const Source& source, Range piece, Matrix<T> out);
     void plan_inference(Index rows, int threads);
     void infer_block(const Source& source, Index first, Index rows, Matrix<T> out, PaddedMatrix<T>* memory, T* temporary);
 
@@ -188,6 +191,7 @@ class Network {
     std::shared_ptr<Profile> profile_;
     PaddedMatrix<T> input_;
     Interlude between_;                         // of Pass, if there is something to do
+    void (*look_)() = nullptr;                  // the same, between pieces of inference
     bool long_step_ = false;                    // the present one
     bool apart_ = false;                        // in the present step threads take rows of their own
     std::vector<PaddedMatrix<T>> more_inputs_;  // of the threads but the first

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastopt import _links, _validate, metrics
+from fastopt._inference import outputs_of
 from fastopt._native import native_loss, prepare_target
 from fastopt.losses import Loss
 from fastopt.network import Network
@@ -18,9 +19,6 @@ from fastopt.network import Network
 if TYPE_CHECKING:
     from fastopt._links import AnyLoss
 
-BLOCK_ROWS = 8192  # that are converted at once
-PIECE_FLOPS = 4e9  # between two looks at Ctrl-C: 20 to 40 ms
-LEAST_ROWS = 512  # of a piece: fewer would pack the weights too often
 MATERIALIZE_BYTES = 1 << 27  # data up to this size are kept converted between evaluations
 
 
@@ -33,21 +31,6 @@ def target_of(loss: AnyLoss, outputs: int, y: Any, dtype: np.dtype[Any], name: s
         raise ValueError(f"{name} must have at least one row; got shape {target.shape}")
     _validate.check_finite(target, name)
     return target
-
-
-def outputs_of(network: Network, x: NDArray[Any], rows: NDArray[np.int64] | None = None, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Raw outputs of rows of any readable dtype, converted block by block where they must be."""
-    n = len(x) if rows is None else len(rows)
-    if out is None:
-        out = np.empty((n, network.outputs), network.dtype)
-    whole = rows is None and x.dtype == network.dtype and x.flags.c_contiguous
-    size = max(LEAST_ROWS, int(PIECE_FLOPS / (2 * max(1, network.num_parameters))) // LEAST_ROWS * LEAST_ROWS)
-    size = size if whole else min(size, BLOCK_ROWS)
-    for start in range(0, n, size):
-        stop = min(start + size, n)
-        block = x[start:stop] if rows is None else x[rows[start:stop]]
-        network._infer(np.ascontiguousarray(block, dtype=network.dtype), out[start:stop])
-    return out
 
 
 def metric_table(given: Iterable[Any] | None) -> dict[str, metrics.Metric]:

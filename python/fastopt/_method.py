@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+OPTIONS = ("maxiter", "tol", "relative_tol", "record", "disp")
+
 
 class Method:
     """Mix-in of optimizers and solvers."""
@@ -24,15 +26,20 @@ class Method:
         relative_tol: float = 1e-12,
         record: bool = False,
         disp: bool = False,
+        **unknown: Any,
     ) -> Any:
         """As `scipy.optimize.minimize(fun, x0, args, method=self, jac=..., options={"maxiter": ..., "tol": ..., "record": ...})` calls it;
         `disp` prints how it ended.
 
         Raises
         ------
-        ValueError
-            When bounds or constraints are given, which no method here takes.
+        TypeError, ValueError
+            When SciPy passes an option that there is not; when bounds or constraints are given, which no method here takes.
         """
+        for name in unknown:
+            renamed = {"max_steps": "maxiter", "max_iter": "maxiter", "gtol": "tol", "ftol": "relative_tol"}.get(name)
+            hint = f"; it is called {renamed} here" if renamed else ""
+            raise TypeError(f"{type(self).__name__} has no option {name!r}{hint}; its options are: {', '.join(OPTIONS)}")
         none = constraints is None or (isinstance(constraints, list | tuple | dict) and not constraints)
         if bounds is not None or not none:
             raise ValueError(f"{type(self).__name__} minimizes without bounds and constraints; take one of SciPy's own methods for these")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastopt import _specs, _steps, optimizers, solvers
+from fastopt import _specs, _steps, optimizers, schedules, solvers
 from fastopt._directions import Vector
 from fastopt._method import Method
 from fastopt._problem import Point, Problem, start_vector
@@ -172,7 +172,8 @@ def minimize(
     tol : float
         Stop when the norm of the gradient is at most this.
     relative_tol : float
-        Stop when a step changes both value and x, but each by at most this part of itself.
+        Stop when a step changes both value and x, but each by at most this part of itself; where a schedule has brought the learning rate
+        down to a part of its largest one, by at most as much of this, since steps are small then wherever x is.
     record : bool
         Keep `trajectory`, `values`, `grad_norms` and `seconds`.
     callback : callable, optional
@@ -254,6 +255,7 @@ def _descend(
     if not point.finite():
         return _End(point, 0, NOT_FINITE, f"the value or gradient at x0 is not finite (value {point.value})")
     steps, n_steps, small = _steps_of(rule, problem, point), 0, False
+    rate = _Rate(rule)
     while True:
         norm = _norm(point.grad)
         kept.add(point, norm)
@@ -280,8 +282,25 @@ def _descend(
             return _End(point, n_steps, SEARCH, f"no further step after {n_steps}: {failure}{hint}; {now}")
         if not new.finite():
             return _End(point, n_steps, NOT_FINITE, f"the value or gradient became not finite in step {n_steps + 1}; x is the best before")
-        small = _small_change(point, new, relative_tol)
+        small = _small_change(point, new, relative_tol) and _small_change(point, new, relative_tol * rate.part(n_steps))
         point, n_steps = new, n_steps + 1
+
+
+class _Rate:
+    """How far the schedule of a method has brought its learning rate down; asked only when that matters."""
+
+    def __init__(self, rule: Method) -> None:
+        rate = getattr(rule, "learning_rate", None)
+        self._schedule = rate if callable(rate) else None
+        self._largest, self._asked = 0.0, 0
+
+    def part(self, step: int) -> float:
+        """Of the largest rate up to this step."""
+        if self._schedule is None:
+            return 1.0
+        rates = schedules.values(self._schedule, self._asked, step + 1 - self._asked)
+        self._largest, self._asked = max(self._largest, float(rates.max())), step + 1
+        return float(rates[-1]) / self._largest if self._largest > 0.0 else 1.0
 
 
 def _small_change(old: Point, new: Point, relative_tol: float) -> bool:

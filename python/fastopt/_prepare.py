@@ -167,8 +167,8 @@ def _adapt_in_blocks(trainer: Trainer, x: Array, rows: NDArray[np.int64]) -> Non
     """Mean and biased variance in float64, merged block by block (Chan, Golub and LeVeque 1979): the data may not fit in memory."""
     first = x[rows[0]].astype(np.float64)  # a constant column stays exactly constant
     count, mean, squares = 0, np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    for start in range(0, len(rows), _evaluate.BLOCK_ROWS):
-        block = x[rows[start : start + _evaluate.BLOCK_ROWS]].astype(np.float64) - first
+    for start in range(0, len(rows), _validate.BLOCK_ROWS):
+        block = x[rows[start : start + _validate.BLOCK_ROWS]].astype(np.float64) - first
         own = block.mean(axis=0)
         delta, total = own - mean, count + len(block)
         squares += ((block - own) ** 2).sum(axis=0) + delta**2 * (count * len(block) / total)

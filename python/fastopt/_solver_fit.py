@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastopt import layers
-from fastopt._evaluate import BLOCK_ROWS
+from fastopt import _validate, layers
 from fastopt._fit import Epochs, FinishedError
 from fastopt._native import FLOAT64, native_loss
 from fastopt._network_steps import LARGEST_NEWTON, Memory
@@ -149,4 +148,4 @@ def _first_statistics(network: Network, x: Any) -> None:
     waiting = [name for name, view in network.buffers.items() if name.endswith(".count") and name != "0.count" and view[0] == 0.0]
     waiting += ["0.count"] if isinstance(network.layers[0], layers.BatchNorm) and network.buffers["0.count"][0] == 0.0 else []
     if waiting:
-        network._native.forward(np.ascontiguousarray(x[:BLOCK_ROWS], dtype=network.dtype), True)
+        network._native.forward(np.ascontiguousarray(x[: _validate.BLOCK_ROWS], dtype=network.dtype), True)

@@ -240,7 +240,7 @@ def numbers(
             check_number(f"{name}[{i}]", v, low=low, high=high, low_open=low_open, high_open=high_open) for i, v in enumerate(value)
         )
         if not values or (length is not None and len(values) != length):
-            raise ValueError(f"{name} must have {length or 'at least one'} entries; got {len(values)}")
+            raise ValueError(f"{name} must have {f'{length} entries' if length else 'at least one entry'}; got {len(values)}")
         return values
 
     return _field(default, check)
@@ -249,12 +249,16 @@ def numbers(
 def learning_rate(default: float) -> Any:
     """A learning rate: a float of at least 0, or a callable of the step number."""
 
-    def check(name: str, value: Any) -> Any:
-        if callable(value) and not isinstance(value, Method):
-            return value
-        return check_number(name, value, low=0.0, high=math.inf, low_open=False, high_open=True)
+    return _field(default, check_rate)
 
-    return _field(default, check)
+
+def check_rate(name: str, value: Any) -> Any:
+    """A rate of at least 0, or a callable of the step number."""
+    if callable(value) and not isinstance(value, Method):
+        return value
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number or a schedule (a function of the step); got {value!r}")
+    return check_number(name, value, low=0.0, high=math.inf, low_open=False, high_open=True)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from fastopt.line_search import ROUNDING, FunAndGrad, Step
 from fastopt.optimizers import Optimizer
 from fastopt.solvers import LBFGS, GradientDescent, Newton
 
+IDLE_STEPS = 10  # of Newton with a line search, in which nothing falls: where a Hessian is ill-conditioned, rounding moves x for ever
 LONGEST_STEP = 1e6  # of Newton's direction, in sizes of x or 1: a search halves it so often that it comes back to 1
 
 
@@ -86,7 +87,13 @@ def newton_steps(
     `settle` gives the point where the function really was evaluated, when it rounds its argument.
     """
     point, t = start, first
+    best_value, best_norm, idle = math.inf, math.inf, 0
     while True:
+        norm = float(np.abs(point.grad).max())
+        idle = 0 if point.value < best_value or norm < best_norm else idle + 1
+        best_value, best_norm = min(best_value, point.value), min(best_norm, norm)
+        if idle == IDLE_STEPS and method.line_search != "fixed":
+            raise StepFailedError(f"neither the value nor the gradient got smaller in the last {idle} steps: rounding is all that is left")
         matrix = hessian(point.x)
         try:
             direction, _ = newton_direction(matrix, point.grad, method.damping)

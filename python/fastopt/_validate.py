@@ -27,6 +27,7 @@ LARGEST: dict[np.dtype[Any] | None, float] = {
     np.dtype(np.float64): float(np.finfo(np.float64).max),
 }
 BLOCK_BYTES = 1 << 23
+BLOCK_ROWS = 8192  # that are converted at once
 NATIVE_BLOCK_BYTES = 1 << 26  # of what one native look takes, some milliseconds: threads start once for each
 
 
@@ -175,12 +176,25 @@ def rows_contiguous(x: AnyArray) -> bool:
     return (x.shape[1] == 1 or x.strides[1] == x.itemsize) and stride >= x.shape[1] * x.itemsize and stride % x.itemsize == 0
 
 
+def readable(x: AnyArray) -> bool:
+    """Whether native code reads these rows as they are."""
+    return x.dtype in READABLE and rows_contiguous(x)
+
+
 def matrix(x: Any, columns: int, dtype: np.dtype[Any], name: str, *, rows: int | None = None) -> AnyArray:
     """A C-contiguous array (rows, columns) of exactly this dtype."""
     array = _matrix(x, columns, name)
     if rows is not None and len(array) != rows:
         raise ValueError(f"{name} must have shape ({rows}, {columns}); got {array.shape}")
     return exactly(array, dtype)
+
+
+def rows_to_infer(x: Any, columns: int, name: str, *, fewest: int = 0) -> AnyArray:
+    """Rows `(n, columns)` of any dtype and layout, as they are."""
+    array = _matrix(x, columns, name)
+    if len(array) < fewest:
+        raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
+    return array.view(np.ndarray)
 
 
 def features(x: Any, inputs: int, dtype: np.dtype[Any], name: str, *, finite: bool = True) -> AnyArray:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastopt import _second_order, _specs, _validate, layers
 from fastopt._backend import core
+from fastopt._inference import outputs_of
 from fastopt._native import NETWORK
 from fastopt.layers import Layer
 from fastopt.losses import Loss
@@ -164,15 +165,15 @@ class Network:
                 return self._infer(x, out)
             except (TypeError, ValueError):
                 pass
-        exact = _validate.matrix(x, self._inputs, self._dtype, "x")
+        rows = _validate.rows_to_infer(x, self._inputs, "x")
         if out is not None:
-            _validate.output_array(out, (len(exact), self.outputs), self._dtype, "out")
-            if np.may_share_memory(exact, out) or (isinstance(x, np.ndarray) and np.may_share_memory(x, out)):
+            _validate.output_array(out, (len(rows), self.outputs), self._dtype, "out")
+            if np.may_share_memory(rows, out):
                 raise ValueError("out shares memory with x, but it is written in place")
             if any(np.may_share_memory(own, out) for own in (self._native.parameters, self._native.buffers)):
                 raise ValueError("out shares memory with the network's parameters, but it is written in place")
         self._check_adapted()
-        return self._infer(exact, out)
+        return outputs_of(self, rows, out=out)
 
     def _trains(self, name: str) -> bool:
         """Whether a parameter is of a layer that is trained."""

@@ -48,8 +48,8 @@ def values(schedule: ScheduleLike, t0: int, n: int) -> Floats:
 
     Raises
     ------
-    ValueError
-        When a rate is negative or not finite.
+    TypeError, ValueError
+        When a rate is no number, negative or not finite.
 
     Examples
     --------
@@ -58,9 +58,10 @@ def values(schedule: ScheduleLike, t0: int, n: int) -> Floats:
     [1.0, 0.5]
     """
     if isinstance(schedule, Schedule):
-        rates = schedule.values(t0, n)
+        with np.errstate(over="ignore", invalid="ignore"):  # a rate that is no number is told below, with its step
+            rates = schedule.values(t0, n)
     elif callable(schedule):
-        rates = np.array([float(schedule(t)) for t in range(t0, t0 + n)], dtype=np.float64)
+        rates = np.array([_rate(schedule, t) for t in range(t0, t0 + n)], dtype=np.float64)
     else:
         rates = np.full(n, float(schedule))
     if n and not (rates.min() >= 0.0 and math.isfinite(rates.max())):
@@ -80,16 +81,27 @@ def depends_on_step_alone(schedule: ScheduleLike) -> bool:
     return all(depends_on_step_alone(part) for value in values for part in (value if isinstance(value, tuple) else (value,)))
 
 
+def _rate(schedule: Callable[[int], Any], t: int) -> float:
+    """What somebody else's schedule gives, as a number."""
+    rate = schedule(t)
+    try:
+        if not isinstance(rate, str | bool):
+            return float(rate)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"learning_rate: the schedule gives {rate!r} at step {t}; a rate must be one number")
+
+
 def _at(schedule: ScheduleLike, t: Floats) -> Floats:
     if isinstance(schedule, Schedule):
         return schedule.rates(t)
     if callable(schedule):
-        return np.array([float(schedule(int(step))) for step in t], dtype=np.float64)
+        return np.array([_rate(schedule, int(step)) for step in t], dtype=np.float64)
     return np.full(t.shape, float(schedule))
 
 
 def _schedule_field(name: str, value: Any) -> Any:
-    return value if callable(value) else _specs.check_number(name, value, low=0.0, high=math.inf, low_open=False, high_open=True)
+    return _specs.check_rate(name, value)
 
 
 def _schedule_fields(name: str, value: Any) -> tuple[ScheduleLike, ...]:

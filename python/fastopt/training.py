@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastopt import _evaluate, _fit, _links, _options, _prepare, _specs, _state, _validate
 from fastopt._backend import core
+from fastopt._inference import outputs_of
 from fastopt._links import AnyLoss
 from fastopt._native import TRAIN_STEP, native_loss, native_optimizer
 from fastopt._rates import Rates
@@ -422,11 +423,11 @@ class Trainer:
 
     def _outputs(self, X: ArrayLike) -> NDArray[Any]:
         net = self._network
-        rows = _validate.features(X, net.inputs, net.dtype, "X", finite=False)
+        rows = _validate.rows_to_infer(X, net.inputs, "X", fewest=1)
         _validate.same_columns(self.columns, _validate.column_names(X), "X")
         net._check_adapted()
         with self.evaluation_weights():
-            return _evaluate.outputs_of(net, rows)
+            return outputs_of(net, rows)
 
     def evaluate(
         self, X: ArrayLike, y: ArrayLike, *, metrics: Iterable[Any] = (), sample_weight: ArrayLike | None = None
@@ -450,7 +451,7 @@ class Trainer:
         """
         net = self._network
         table = _evaluate.metric_table(metrics)
-        rows = _validate.features(X, net.inputs, net.dtype, "X", finite=False)
+        rows = _validate.rows_to_infer(X, net.inputs, "X", fewest=1)
         _validate.same_columns(self.columns, _validate.column_names(X), "X")
         target = _evaluate.target_of(self._loss, net.outputs, y, net.dtype, "y")
         _validate.same_rows(rows, target, "X", "y")
