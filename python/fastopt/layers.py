@@ -196,7 +196,8 @@ class Dropout(Layer):
 class Standardize(Layer):
     """`(x - mu) / sqrt(var + eps)` with mean and biased variance of the whole training set; first layer of a network.
 
-    `Trainer.fit` adapts it once; `Network.adapt` does so by hand. A column that was constant
+    `Trainer.fit` adapts it once; `Network.adapt` does so by hand. Statistics are summed in float64 over the rows as they are given: float64
+    rows are not rounded to the dtype of the network first. A column that was constant
     there comes out as 0, whatever it holds later: no weight has learned to read it.
 
     Parameters
