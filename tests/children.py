@@ -10,7 +10,10 @@ LIMIT = 600  # seconds for a child, which only a hang reaches: beside two busy p
 
 
 def run_python(code, *, isa=None, threads=None, check=True, arguments=(), **environment):
-    """Run a snippet with the tests importable; its standard output comes back, or (code, out, err) with check=False."""
+    """Run a snippet with the tests importable; its standard output comes back, or (code, out, err) with check=False.
+
+    An environment variable that is None is not there.
+    """
     env = {key: value for key, value in os.environ.items() if not key.startswith("FASTOPT_") or key == "FASTOPT_ISA"}
     env.update({"PYTHONPATH": os.pathsep.join([TESTS, *filter(None, [env.get("PYTHONPATH")])]), "PYTHONWARNINGS": "error"})
     if isa is not None:
@@ -18,6 +21,7 @@ def run_python(code, *, isa=None, threads=None, check=True, arguments=(), **envi
     if threads is not None:
         env["FASTOPT_NUM_THREADS"] = str(threads)
     env.update(environment)
+    env = {name: value for name, value in env.items() if value is not None}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments], env=env, capture_output=True, text=True, timeout=LIMIT, check=False
     )

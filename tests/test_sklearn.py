@@ -211,6 +211,48 @@ def test_losses_of_regression():
     refuses("loss", MLPRegressor(loss="bce").fit, x, y, errors=ValueError, match="is one of classes")
 
 
+def small(rows=80):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((rows, 3)), rng
+
+
+def test_decisions_are_made_with_the_weights_of_probabilities():
+    """A schedule-free rule has others to train at."""
+    x, _ = small()
+    model = MLPClassifier((4,), solver="schedule_free_adamw", loss="bce", max_iter=3, random_state=0).fit(x, x[:, 0] > 0)
+    np.testing.assert_allclose(1 / (1 + np.exp(-model.decision_function(x))), model.predict_proba(x)[:, 1], rtol=1e-5)
+
+
+def test_a_regression_with_weights_is_that_of_repeated_rows():
+    """Its statistics of rows and target too."""
+    x, rng = small(40)
+    y, weights = x[:, 0] ** 3 + 5, rng.integers(1, 4, 40)
+    options = {"hidden_layer_sizes": (4,), "solver": "lbfgs", "max_iter": 1, "alpha": 10.0, "random_state": 0, "dtype": "float64"}
+    a = MLPRegressor(**options).fit(x, y, sample_weight=weights)
+    b = MLPRegressor(**options).fit(np.repeat(x, weights, axis=0), np.repeat(y, weights))
+    np.testing.assert_allclose(a.network_.buffers["0.mean"], b.network_.buffers["0.mean"], rtol=1e-9)
+    np.testing.assert_allclose(a.predict(x), b.predict(x), rtol=1e-9)
+
+
+def test_options_reach_the_fit():
+    x, rng = small()
+    options = {"hidden_layer_sizes": (4,), "batch_size": 10, "max_iter": 2, "random_state": 0}
+    assert MLPRegressor(**options, shuffle=False).fit(x, x[:, 0]).loss_curve_ != MLPRegressor(**options).fit(x, x[:, 0]).loss_curve_
+    noise = rng.standard_normal(80)
+    model = MLPRegressor(
+        (8,), early_stopping=True, validation_fraction=0.5, learning_rate_init=0.3, n_iter_no_change=3, random_state=0
+    )  # fmt: skip
+    trainer = model.fit(x, noise).trainer_
+    _, held = fo.data.hold_out(80, 40, None, trainer.seed)
+    scaled = (noise[held] - noise.mean()) / noise.std()
+    assert trainer.evaluate(x[held], scaled)["loss"] == pytest.approx(min(model.validation_loss_curve_), rel=1e-5)
+
+
+def test_a_constant_target():
+    x, _ = small()
+    assert MLPRegressor(max_iter=100, random_state=0).fit(x, np.full(80, 7.0)).predict(x) == pytest.approx(7.0, abs=1.0)
+
+
 def test_without_scikit_learn():
     out = run_python("""
         import sys

@@ -46,7 +46,7 @@ def test_sources_and_limits(name):
     environment, setting, threads = SOURCES[name]
     if "OMP_NUM_THREADS" not in environment and CORES == 1:
         pytest.skip("a limit of 1 is OpenMP's own number on one core")
-    out = run_python(NUMBERS.format(setting=setting), **{"OMP_NUM_THREADS": "", **environment})
+    out = run_python(NUMBERS.format(setting=setting), **{"OMP_NUM_THREADS": None, **environment})
     after_three = min(threads, 3) if CORES != 3 or "OMP_NUM_THREADS" in environment else threads
     assert out == f"{threads} 1 {threads} 1 {after_three} {threads}", "before, limited, after, limited, limited to 3, BLAS limited"
 
@@ -69,7 +69,7 @@ def test_affinity():
         numbers.append(fo.get_num_threads())
         print(*numbers)
     """
-    assert run_python(code, OMP_NUM_THREADS="") == f"1 {CORES} 1 2"
+    assert run_python(code, OMP_NUM_THREADS=None) == f"1 {CORES} 1 2"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or CORES < 2, reason="needs an affinity mask and two cores")
@@ -96,7 +96,7 @@ def test_forked_workers_on_cores_of_their_own(call):
         trainer.fit(x, x, epochs=1, progress=False)
         print(core.get_num_threads())
     """
-    assert run_python(code, OMP_NUM_THREADS="") == "1\n1"
+    assert run_python(code, OMP_NUM_THREADS=None) == "1\n1"
 
 
 # name: (/proc/self/cgroup, {file under /sys/fs/cgroup: text}, cores that are left, 0 without a limit)

@@ -57,8 +57,8 @@ int openmp_threads() {
 // where the user asked us for more.
 const int unlimited = openmp_threads();
 
-std::atomic<int> asked_threads{0};  // by set_num_threads
-std::atomic<int> found_threads{0};  // where nobody asked
+std::atomic<int> asked_threads{0};       // by set_num_threads
+std::atomic<int> found_threads{0};       // where nobody asked
 thread_local bool pool_started = false;  // OpenMP keeps a pool for each thread that has asked for one
 thread_local bool inside_region = false;
 struct Kept {

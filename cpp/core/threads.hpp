@@ -18,8 +18,8 @@
 namespace fastopt {
 
 void set_num_threads(int threads);
-// The number set, or found when the process was last looked at (by the first call, if not before); a limit that threadpoolctl sets on OpenMP
-// in the calling thread lowers it.
+// The number set, or found when the process was last looked at (by the first call, if not before); a limit that threadpoolctl sets on
+// OpenMP in the calling thread lowers it.
 int get_num_threads();
 // Finds it anew: a process may move to other cores, and workers that were forked go to theirs.
 void look_at_cores();

@@ -8,14 +8,15 @@
 namespace fastopt {
 
 // What one register holds; with AVX-512 too, or this header would differ between the cores and the bindings that they share. (Not made by a
-// template: GCC forgets attributes that depend on its parameters.)
+// template: GCC forgets attributes that depend on its parameters. Nor by `using`: Clang forgets the alignment there.)
 #if defined(__AVX__)
 constexpr std::size_t widest_copy = 32;
 #else
 constexpr std::size_t widest_copy = 16;
 #endif
-using Bytes16 = unsigned char __attribute__((vector_size(16), aligned(1), may_alias));
-using Bytes32 = unsigned char __attribute__((vector_size(32), aligned(1), may_alias));
+typedef unsigned char Bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
+typedef unsigned char Bytes32 __attribute__((vector_size(32), aligned(1), may_alias));
+static_assert(alignof(Bytes16) == 1 && alignof(Bytes32) == 1, "rows begin anywhere");
 
 // The compiler's own copies of known size stop at registers of sixteen bytes.
 template <std::size_t Bytes>

@@ -113,10 +113,10 @@ struct Native {
 // Rounded to bfloat16, in steps of two k: see gemm_bf16.hpp.
 struct Bf16 {
     using Element = float;
-    static constexpr bool converts = true;
-    static constexpr Index per_step = 2;
-    static constexpr double a_cost = 12;
-    static constexpr double b_cost = 12;
+    [[maybe_unused]] static constexpr bool converts = true;
+    [[maybe_unused]] static constexpr Index per_step = 2;
+    [[maybe_unused]] static constexpr double a_cost = 12;
+    [[maybe_unused]] static constexpr double b_cost = 12;
     static void pack_b(const Product<float>& q, Index s, Index count, Index j, Index cols, Index width, float* to) {
         bf16::pack_b(q.b, q.k, s, s + count, j, cols, width, to);
     }

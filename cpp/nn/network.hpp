@@ -73,7 +73,9 @@ class Network {
     double training_work(Index rows) const { return work(rows, 3); }
     double inference_work(Index rows) const { return work(rows, 1); }
     // Whether so many rows are through in some ten microseconds.
-    bool brief_inference(Index rows) const { return inference_work(rows) + work_of_element * static_cast<double>(rows * elements_of_row_) < 5e5; }
+    bool brief_inference(Index rows) const {
+        return inference_work(rows) + work_of_element * static_cast<double>(rows * elements_of_row_) < 5e5;
+    }
     // A training step whose threads meet twice instead of twice a product: each takes rows of its own through all layers and back, and
     // then, when all have, its part of every weight gradient. `begin_step` says how many threads are worth it; with 1 the layers share
     // their products, and `forward_rows` of all rows and `backward` are the step.

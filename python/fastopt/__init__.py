@@ -14,8 +14,11 @@ from fastopt.training import Trainer
 
 if TYPE_CHECKING:
     from fastopt import callbacks, functions, kernels, line_search, schedules
+    from fastopt import plots as plots
     from fastopt._minimize import MinimizeResult, minimize
     from fastopt.gradcheck import check_gradients
+
+    __version__: str
 
 __all__ = [
     "History", "MinimizeResult", "Network", "NonFiniteLossError", "Trainer", "build_info", "callbacks", "check_gradients", "data",
@@ -39,17 +42,19 @@ _LATE = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return build_info()["version"]
-    if name not in _LATE:
-        raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # a checker would take any name for one of this module
 
-    module = importlib.import_module(f"fastopt.{_LATE[name]}")
-    value = module if name == _LATE[name] else getattr(module, name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return build_info()["version"]
+        if name not in _LATE:
+            raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
+        import importlib
+
+        module = importlib.import_module(f"fastopt.{_LATE[name]}")
+        value = module if name == _LATE[name] else getattr(module, name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
