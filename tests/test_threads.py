@@ -123,7 +123,7 @@ QUOTAS = {
         {"cpu/x/cpu.cfs_quota_us": "500000", "cpu/x/cpu.cfs_period_us": "100000", "unified/y/cpu.max": "200000 100000"},
         2,
     ),
-    "not to be read": ("no line of it\n\n0::/a\n", {"a/cpu.max": "many"}, 0),
+    "not to be read": ("no line of it\n\n7:cpu:x\n0::\n0::/a\n", {"a/cpu.max": "many", "cpu.max": "1"}, 0),
 }
 
 

@@ -45,7 +45,8 @@ double least_limit(const std::string& top, std::string path, Limit&& limit) {
     double least = limit(top);
     while (path.size() > 1) {
         least = std::min(least, limit(top + path));
-        path.erase(path.find_last_of('/'));
+        const std::size_t last = path.find_last_of('/');
+        path.resize(last == std::string::npos ? 0 : last);
     }
     return least;
 }

@@ -26,7 +26,7 @@ constexpr Index parameters_a_sum = 40;  // of the second layer, which crosses be
 constexpr Index input_bytes_in_halves = Index{1} << 17;
 // Work of a training step that lasts so long, some 10 ms, that a user's interrupt is looked for in between.
 constexpr double long_work = 2e9;
-// Of inference, where rows need each other less: a piece of 20 to 40 ms, and rows of it, or weights would be packed too often.
+// The same of inference: work of a piece, 20 to 40 ms, and rows of one, at least, or weights would be packed too often.
 constexpr double piece_work = 4e9;
 constexpr Index fewest_of_piece = 512;
 
