@@ -303,6 +303,31 @@ def test_the_average_of_what_stays_is_what_stays():
         np.testing.assert_array_equal(net.parameters["0.weight"], frozen)
 
 
+def test_another_look_at_the_last_batch_is_seen_by_nobody():
+    """The training forward of it counts no step, and moves no statistics, that a copy in another thread would have."""
+    x, y = data()
+    trainer, done, copies = trainer_of(batch_norm=True), threading.Event(), []
+    trainer.fit(x, y, epochs=1, batch_size=10)
+    before = trainer.state_dict()
+    outputs = trainer.network.copy()._native.forward(x, True)
+
+    def look():
+        try:
+            for _ in range(300):
+                np.testing.assert_array_equal(trainer.network._native.forward(x, True, undone=True), outputs)
+        finally:
+            done.set()
+
+    def copy():
+        while not done.is_set():
+            copies.append(trainer.state_dict())
+
+    assert all_at_once(look, copy) == []
+    for state in [*copies, trainer.state_dict()]:
+        for name, value in before.items():
+            np.testing.assert_array_equal(state[name], value, err_msg=name)
+
+
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9}], ids=str)
 def test_a_state_that_is_copied_while_another_thread_trains(options, tmp_path):
     """It is that between two steps: the weights, slots and averages that so many steps make."""

@@ -94,8 +94,9 @@ py::object infer(Network<T>& net, const py::object& x, const py::object& out) {
     return result;
 }
 
+// `undone`: a training forward that has not been when the call ends, so that no other thread sees it.
 template <class T>
-py::object forward(Network<T>& net, const py::object& x, bool training) {
+py::object forward(Network<T>& net, const py::object& x, bool training, bool undone) {
     const auto from = input_matrix<T>(x, "x");
     check(from.cols == net.inputs() && from.rows > 0, "x must have shape (rows, ", net.inputs(), ") with rows > 0; got (", from.rows, ", ",
           from.cols, ")");
@@ -109,7 +110,19 @@ py::object forward(Network<T>& net, const py::object& x, bool training) {
         for (Index i = 0; i < from.rows; ++i) {
             copy_row(from.row(i), from.cols, to.row(i));
         }
-        copy_rows<T>(net.forward(from.rows, training), out);
+        const std::uint64_t before = net.training_step();
+        const auto undo = [&] {
+            if (undone && net.training_step() != before) {
+                net.undo_forward();
+            }
+        };
+        try {
+            copy_rows<T>(net.forward(from.rows, training), out);
+        } catch (...) {
+            undo();
+            throw;
+        }
+        undo();
     }
     return std::move(result);
 }
@@ -264,7 +277,7 @@ void bind_network_of(py::module_& m) {
                  net.adapt(source);
              })
         .def_property_readonly("infer", [](const py::object& self) { return direct_method<Net, &infer<T>>(self, "infer"); })
-        .def("forward", &forward<T>)
+        .def("forward", &forward<T>, py::arg("x"), py::arg("training"), py::arg("undone") = false)
         .def("undo_forward",
              [](Net& net) {
                  const Release release;

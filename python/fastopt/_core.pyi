@@ -228,7 +228,8 @@ class Network_float32:
 
         A property: a function that outlives the network, made anew each time.
         """
-    def forward(self, x: Real, training: bool) -> Real: ...
+    def forward(self, x: Real, training: bool, undone: bool = False) -> Real:
+        """`undone`: a training forward that has not been when the call ends."""
     def undo_forward(self) -> None:
         """As if the last training forward had not been: its count, and the statistics that it moved."""
     def backward(self, grad_output: Real) -> Real:

@@ -204,12 +204,7 @@ class Epochs:
         native = trainer.network._native
         rows = np.ascontiguousarray(x, dtype=trainer.network.dtype)
         with trainer._turn:
-            before = native.training_step
-            try:
-                outputs = native.forward(rows, True)
-            finally:
-                if native.training_step > before:
-                    native.undo_forward()
+            outputs = native.forward(rows, True, undone=True)
         if isinstance(trainer.loss, Loss):
             return native_loss(trainer.loss, trainer.network.dtype).value(outputs, y, weight)
         return float(_links.call(trainer.loss, outputs, y)[0])
