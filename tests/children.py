@@ -1,9 +1,12 @@
 """Snippets of Python run in a process of their own, with an instruction set and a number of threads of their own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+
+import pytest
 
 TESTS = os.path.dirname(__file__)
 LIMIT = 600  # seconds for a child, which only a hang reaches: beside two busy processes three threads on two cores take two minutes
@@ -29,3 +32,16 @@ def run_python(code, *, isa=None, threads=None, check=True, arguments=(), **envi
         return done.returncode, done.stdout.strip(), done.stderr.strip()
     assert done.returncode == 0, f"the snippet failed with {done.returncode}:\n{done.stderr}"
     return done.stdout.strip()
+
+
+def preloaded(source, folder):
+    """The path of a shared library compiled from `source`, for LD_PRELOAD of a child."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the library is preloaded in front of glibc")
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    compiler = next((path for name in names if name and (path := shutil.which(name))), None)
+    if compiler is None:
+        pytest.skip(f"there is no C++ compiler here for {source.name}")
+    library = folder / f"{source.stem}.so"
+    subprocess.run([compiler, "-O1", "-std=c++17", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    return str(library)

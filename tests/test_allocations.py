@@ -1,14 +1,10 @@
 """Nothing is allocated by a warm step or by inference into an array of the caller: every request of the process is counted."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from children import run_python
+from children import preloaded, run_python
 from native import core
 
 SOURCE = Path(__file__).parent / "counting_malloc.cpp"
@@ -17,15 +13,7 @@ SOURCE = Path(__file__).parent / "counting_malloc.cpp"
 @pytest.fixture(scope="module")
 def counter(tmp_path_factory):
     """The shared library that counts, compiled here."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("the counter is preloaded in front of glibc")
-    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
-    compiler = next((path for name in names if name and (path := shutil.which(name))), None)
-    if compiler is None:
-        pytest.skip("there is no C++ compiler here for the counting allocator")
-    library = tmp_path_factory.mktemp("counter") / "counting_malloc.so"
-    subprocess.run([compiler, "-O1", "-shared", "-fPIC", str(SOURCE), "-o", str(library)], check=True)
-    return library
+    return preloaded(SOURCE, tmp_path_factory.mktemp("counter"))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -33,7 +21,7 @@ def test_steps_and_inference_allocate_nothing(counter, threads):
     """With two threads every piece of work is cut, so that the parallel regions are counted too."""
     work = {1: 0, 2: 1}[threads]
     code = "import runpy; runpy.run_module('allocation_runs', run_name='__main__')"
-    out = json.loads(run_python(code, threads=threads, arguments=[str(work)], LD_PRELOAD=str(counter)))
+    out = json.loads(run_python(code, threads=threads, arguments=[str(work)], LD_PRELOAD=counter))
     assert out["threads"] == threads, "the child runs what was asked for"
     for names in (core.loss_names(), core.optimizer_names(), core.activation_names()):
         missing = [name for name in names if not any(name in case for case in out["requests"])]

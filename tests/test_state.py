@@ -1,6 +1,8 @@
 """The state of a trainer: what a refused call leaves as it was, what is saved between micro-batches, when it may be read."""
 
+import contextlib
 import copy
+import json
 import os
 import pickle
 import sys
@@ -44,6 +46,34 @@ def test_a_step_whose_loss_is_not_finite_changes_nothing(loss):
     with pytest.raises(fo.NonFiniteLossError), np.errstate(over="ignore"):
         trainer.step(2 * x, 1e30 * y)
     assert_unchanged(trainer, before)
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize("hidden", [[16], [24, 24, 24], [64, 64]], ids=str)
+def test_gradients_of_a_step_whose_loss_is_not_finite(cut_for_threads, hidden, options):
+    """They stay those of the step before, in a step alone and in a run of steps, however many threads share it."""
+    rng = np.random.default_rng(152)
+    x, y = rng.standard_normal((256, 8)).astype(np.float32), rng.standard_normal((256, 1)).astype(np.float32)
+    far = y.copy()
+    far[-5] = 3e38
+    for threads in (1, 2, 3):
+        cut_for_threads(threads)
+        found = []
+        for wrong in (False, True):
+            for fits in (False, True):
+                trainer = fo.Trainer(fo.mlp(8, hidden, 1, seed=1), "mse", **options)
+                trainer.step(x[:32], y[:32])
+                with pytest.raises(fo.NonFiniteLossError) if wrong else contextlib.nullcontext():
+                    if fits:
+                        rows = 256 if wrong else 224
+                        trainer.fit(x[:rows], far[:rows], batch_size=32, shuffle=False)
+                    elif wrong:
+                        trainer.step(x[-32:], far[-32:])
+                found.append({name: value.copy() for name, value in trainer.network.gradients.items()})
+        for good, bad in zip(found[:2], found[2:], strict=True):
+            for name, value in good.items():
+                assert value.any(), name
+                np.testing.assert_array_equal(bad[name], value, err_msg=f"{name}, {threads} threads")
 
 
 def test_a_python_loss_that_raises_changes_nothing():
@@ -101,13 +131,30 @@ def test_micro_batches_that_wait_are_part_of_the_state(how, tmp_path):
     assert_unchanged(again, undisturbed.state_dict())
 
 
-def test_a_state_of_an_earlier_version_has_no_micro_batches():
+def rewritten(path, to, *, drop=None, spec=None):
+    """A file of a trainer written again, without the arrays whose names begin with `drop` or with another description."""
+    safetensors, numpy = pytest.importorskip("safetensors"), pytest.importorskip("safetensors.numpy")
+    with safetensors.safe_open(path, framework="numpy") as file:
+        described = file.metadata()["fastopt"]
+    arrays = {name: value for name, value in numpy.load_file(path).items() if drop is None or not name.startswith(drop)}
+    if spec is not None:
+        described = spec if isinstance(spec, str) else json.dumps({**json.loads(described), **spec})
+    numpy.save_file(arrays, to, metadata={"fastopt": described})
+
+
+def test_a_state_of_an_earlier_version_has_no_micro_batches(tmp_path):
     x, y = data()
     trainer = trainer_of(accumulate=3)
     trainer.step(x, y)
     old = {name: value for name, value in trainer.state_dict().items() if not name.startswith("waiting/")}
     trainer.load_state_dict(old)
     assert trainer.state_dict()["waiting/weights"].tolist() == [0, 0]
+    trainer.save(tmp_path / "new")
+    rewritten(tmp_path / "new", tmp_path / "old", drop="waiting/")
+    again = fo.Trainer.load(tmp_path / "old").state_dict()
+    assert again["waiting/weights"].tolist() == [0, 0]
+    for name in old:
+        np.testing.assert_array_equal(again[name], trainer.state_dict()[name], err_msg=name)
 
 
 @pytest.mark.parametrize("options", [{"ema": 0.9}, {"optimizer": "schedule_free_adamw"}])
@@ -240,6 +287,74 @@ def test_a_disk_without_room_is_an_error_of_the_system(tmp_path):
     """)
     assert out == "True"
     assert [file.name for file in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+WRONG_RECORDS = [
+    {"epoch": None}, {"epoch": -5}, {"epoch": 1.5}, {"epoch": True}, {"history": 5}, {"history": [1]}, {"seconds": None},
+    {"seconds": ["1"]}, {"columns": "ab"}, {"columns": [1]}, {"message": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", WRONG_RECORDS, ids=str)
+def test_a_file_whose_epochs_or_history_are_none(tmp_path, spec):
+    trainer_of().save(tmp_path / "t")
+    rewritten(tmp_path / "t", tmp_path / "wrong", spec=spec)
+    refuses(str(spec), fo.Trainer.load, tmp_path / "wrong", errors=ValueError, match="no epochs and no history")
+
+
+def test_files_that_are_not_ours(tmp_path):
+    """A description nested too deeply to be read, and a tensor of a dtype that NumPy has not."""
+    trainer_of().save(tmp_path / "t")
+    rewritten(tmp_path / "t", tmp_path / "deep", spec="[" * 100_000 + "]" * 100_000)
+    refuses("deep", fo.Trainer.load, tmp_path / "deep", errors=ValueError, match="was not written by")
+    whole = (tmp_path / "t").read_bytes()
+    name = whole.index(b'"parameters/0.bias"')
+    wrong = whole[:name] + whole[name:].replace(b'"dtype":"F32","shape":[8]', b'"dtype":"BF16","shape":[16]', 1)
+    size = int.from_bytes(whole[:8], "little") + len(wrong) - len(whole)  # of the header
+    (tmp_path / "bf16").write_bytes(size.to_bytes(8, "little") + wrong[8:])
+    refuses("bf16", fo.Trainer.load, tmp_path / "bf16", errors=ValueError, match=r"parameters/0.bias.* NumPy has not")
+
+
+def test_a_schedule_of_somebody_is_a_plain_function_to_a_file(tmp_path):
+    class Slower(fo.schedules.Schedule):
+        name = "slower"
+
+        def rates(self, t):
+            return 0.1 / (1.0 + t)
+
+    x, y = data()
+    trainer = trainer_of(optimizer=fo.optimizers.SGD(learning_rate=Slower()))
+    trainer.fit(x, y, epochs=2)
+    trainer.save(tmp_path / "t")
+    refuses("no rate", fo.Trainer.load, tmp_path / "t", errors=ValueError, match="give it again as learning_rate=")
+    again = fo.Trainer.load(tmp_path / "t", learning_rate=Slower())
+    for each in (trainer, again):
+        each.fit(x, y, epochs=2)
+    assert_unchanged(again, trainer.state_dict())
+
+
+def test_why_a_solver_ended_is_in_the_file(tmp_path):
+    x, y = data()
+    trainer = fo.Trainer(fo.mlp(4, [3], 1, activation="tanh", dtype="float64", seed=0), "mse", "lbfgs")
+    trainer.fit(x, 0.0 * y, epochs=2000, batch_size=None)
+    assert trainer.history.message
+    trainer.save(tmp_path / "t")
+    assert fo.Trainer.load(tmp_path / "t").history.message == trainer.history.message
+
+
+def test_a_network_without_parameters(tmp_path):
+    x, _ = data()
+    trainer = fo.Trainer(fo.Network(4, [fo.layers.Standardize(), fo.layers.Activation("relu")]), "mse")
+    history = trainer.fit(x, np.abs(x), epochs=2, validation=0.2)
+    assert history["loss"][0] == history["loss"][1] > 0
+    trainer.save(tmp_path / "t")
+    assert fo.Trainer.load(tmp_path / "t").history.rows == history.rows
+
+
+def test_the_longest_name_of_a_file(tmp_path):
+    trainer = trainer_of()
+    trainer.save(tmp_path / ("x" * 255))
+    assert_unchanged(fo.Trainer.load(tmp_path / ("x" * 255)), trainer.state_dict())
 
 
 def test_what_is_no_file_is_not_loaded(tmp_path):

@@ -218,7 +218,12 @@ void bind_network_of(py::module_& m) {
                  const std::lock_guard<SoleUse> lock(net.mutex());
                  lap(net.profile(), ended);
              })
-        .def("initialize", [](Net& net, std::uint64_t seed) { net.initialize(seed); })
+        .def("initialize",
+             [](Net& net, std::uint64_t seed) {
+                 const Release release;
+                 const std::lock_guard<SoleUse> lock(net.mutex());
+                 net.initialize(seed);
+             })
         // As a context: nobody else computes with the network, or trains it, meanwhile.
         .def("__enter__",
              [](Net& net) {

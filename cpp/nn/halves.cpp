@@ -120,7 +120,7 @@ void Halves<T>::reserve(const Data<T>& data, Index rows) {
         if (standardization_ != nullptr) {
             mine.standardized.reserve(rows, network_.inputs());
         }
-        Index scratch = 0;
+        Index scratch = ends_in_one_output_ ? layer(1).outputs() : 0;
         for (Index l = 0; l < layers(); ++l) {
             const auto at = static_cast<std::size_t>(l);
             const Index width = l == 0 ? units(t).size() : layer(l).outputs();
@@ -210,6 +210,7 @@ void Halves<T>::send(const std::vector<Buffer<T>>& slots) {
     copy_sent([&](Half& mine, Range from, Index to) {
         const auto part = [&](const T* flat, Buffer<T>& memory) { std::copy_n(flat + from.begin, from.size(), memory.data() + to); };
         part(network_.parameters(), mine.parameters);
+        part(network_.gradients(), mine.parameter_gradients);
         for (std::size_t s = 0; s < slots_; ++s) {
             part(slots[s].data(), mine.slots[s]);
         }
@@ -225,6 +226,7 @@ void Halves<T>::bring_home(std::vector<Buffer<T>>& slots) {
     copy_sent([&](Half& mine, Range to, Index from) {
         const auto part = [&](const Buffer<T>& memory, T* flat) { std::copy_n(memory.data() + from, to.size(), flat + to.begin); };
         part(mine.parameters, network_.parameters());
+        part(mine.parameter_gradients, network_.gradients());
         for (std::size_t s = 0; s < slots_; ++s) {
             part(mine.slots[s], slots[s].data());
         }
@@ -408,8 +410,15 @@ OneOutput<T> Halves<T>::one_output(int thread, const T* row_scale) const {
     out.row_loss = row_loss(thread);
     out.output_gradient = gradients(thread, 2).data;
     out.gradient = gradients(thread, 1).data;
-    out.weight_gradient = sent(thread, 2, false, mine.parameter_gradients);
+    out.weight_gradient = mine.scratch.data();  // it is not yet known that the loss is finite
     return out;
+}
+
+template <class T>
+void Halves<T>::backward_behind_one_output(int thread) {
+    const Half& mine = half(thread);
+    std::copy_n(mine.scratch.data(), layer(1).outputs(), sent(thread, 2, false, mine.parameter_gradients));
+    backward_second(thread, nullptr);
 }
 
 template <class T>

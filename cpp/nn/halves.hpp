@@ -75,10 +75,10 @@ class Halves {
     const Target<T>& target(int thread) const { return half(thread).batch().target; }
     T* row_loss(int thread) const { return half(thread).row_loss.data(); }
     void backward(int thread, Profile* profile);
-    // `forward`, the loss and the part of `backward` behind the second layer can be one pass instead; then `backward_second` is left.
+    // `forward`, the loss and the part of `backward` behind the second layer can be one pass instead; then the rest of it is left.
     bool ends_in_one_output() const { return ends_in_one_output_; }
     OneOutput<T> one_output(int thread, const T* row_scale) const;
-    void backward_second(int thread, Profile* profile);
+    void backward_behind_one_output(int thread);
     // Gradients of what a thread updates of a layer.
     void weight_gradient(int thread, Index layer, Profile* profile);
     void end(int thread) { tapes(thread).end(); }
@@ -177,6 +177,7 @@ class Halves {
     Matrix<T> before(int thread, Index layer) const;
     ConstMatrix<T> slope_source(int thread, Index layer) const;
     void first_sums(int thread, Profile* profile);
+    void backward_second(int thread, Profile* profile);
     void backward_through(int thread, Index number, Profile* profile, Tape* tape);
     void ask_weight_gradient(int thread, Index number, Profile* profile, Tape* tape);
     template <class F>

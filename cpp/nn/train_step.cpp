@@ -110,10 +110,10 @@ void TrainStep<T>::plan_runs() {
 template <class T>
 void TrainStep<T>::plan_parts(int threads) {
     const std::vector<SegmentInfo>& segments = network_->parameter_layout().segments();
-    parts_.assign(static_cast<std::size_t>(threads), StageParts(static_cast<std::size_t>(network_->stages())));
+    std::vector<StageParts> planned(static_cast<std::size_t>(threads), StageParts(static_cast<std::size_t>(network_->stages())));
     for (int thread = 0; thread < threads; ++thread) {
         for (Index stage = 0; stage < network_->stages(); ++stage) {
-            std::vector<PartRun>& runs = parts_[static_cast<std::size_t>(thread)][static_cast<std::size_t>(stage)];
+            std::vector<PartRun>& runs = planned[static_cast<std::size_t>(thread)][static_cast<std::size_t>(stage)];
             const Range own = network_->segments_of(stage);
             for (Index s = own.begin; s < own.end; ++s) {
                 const SegmentInfo& info = segments[static_cast<std::size_t>(s)];
@@ -125,6 +125,7 @@ void TrainStep<T>::plan_parts(int threads) {
             }
         }
     }
+    parts_ = std::move(planned);
 }
 
 // Of each weight the rows whose gradients a thread computed: these are in its own cache, and the slots stay in that of the thread that
@@ -133,14 +134,17 @@ void TrainStep<T>::plan_parts(int threads) {
 template <class T>
 void TrainStep<T>::plan_shares(const Shares& shares) {
     const auto threads = static_cast<std::size_t>(shares.threads());
-    bool known = shares_.size() == threads;
-    shares_.resize(threads);
-    shares_of_.resize(threads);
-    for (std::size_t thread = 0; thread < threads; ++thread) {
-        const Index end = shares.of_row(finest_share, static_cast<int>(thread)).end;
-        known = std::exchange(shares_of_[thread], end) == end && known;
+    const auto end_of = [&shares](std::size_t thread) { return shares.of_row(finest_share, static_cast<int>(thread)).end; };
+    bool known = shares_of_.size() == threads;
+    for (std::size_t thread = 0; thread < threads && known; ++thread) {
+        known = shares_of_[thread] == end_of(thread);
     }
-    for (std::size_t thread = 0; thread < threads && !known; ++thread) {
+    if (known) {
+        return;
+    }
+    shares_of_.clear();  // until there is memory for all of them
+    shares_.resize(threads);
+    for (std::size_t thread = 0; thread < threads; ++thread) {
         std::vector<PartRun>& runs = shares_[thread];
         for (PartRun& run : runs) {
             run.parts.clear();  // their memory stays
@@ -155,6 +159,9 @@ void TrainStep<T>::plan_shares(const Shares& shares) {
                 add_part(runs, info, {info.offset + own.begin * each, info.offset + own.end * each});
             }
         }
+    }
+    for (std::size_t thread = 0; thread < threads; ++thread) {
+        shares_of_.push_back(end_of(thread));
     }
 }
 
@@ -188,38 +195,41 @@ void TrainStep<T>::reset() {
 template <class T>
 LossValue TrainStep<T>::step(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next, Index behind,
                              const Ahead& ahead) {
-    if (halves_ahead_ > 0) {
-        return step_told_in_halves();
-    }
-    check(loss_ != nullptr, "this trainer has a loss written in Python");
-    check_training_point();
-    steps_left_ = std::max<Index>(steps_left_ - 1, 0);
-    LossValue loss;
-    if (goes_on_in_halves(data, rows.count)) {
-        network_->count_step();
-        const Index* order = gathered_in_halves_ ? nullptr : order_of(rows, behind);
-        loss = step_in_halves(alike(data, order, rows.count, next), learning_rate, ahead);
-    } else {
-        let_halves_end();
-        const Batch batch = prepare(data, order_of(rows, behind), rows.count, next);
-        const int threads = network_->begin_step(rows.count);
-        if (takes_halves(rows.count)) {
-            loss = step_in_halves(batch, learning_rate, ahead);
-        } else {
+    const std::uint64_t before = network_->training_step();
+    try {
+        const LossValue loss = halves_ahead_ > 0 ? step_told_in_halves() : step_of(data, rows, learning_rate, next, behind, ahead);
+        if (!std::isfinite(loss.value)) {
             bring_home();
-            loss = threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
+            network_->undo_forward();
         }
+        return loss;
+    } catch (...) {  // memory ran out
+        if (network_->training_step() != before) {
+            network_->undo_forward();
+        }
+        throw;
     }
-    return finite_or_undone(loss);
 }
 
 template <class T>
-LossValue TrainStep<T>::finite_or_undone(const LossValue& loss) {
-    if (!std::isfinite(loss.value)) {
-        bring_home();
-        network_->undo_forward();
+LossValue TrainStep<T>::step_of(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next, Index behind,
+                                const Ahead& ahead) {
+    check(loss_ != nullptr, "this trainer has a loss written in Python");
+    check_training_point();
+    steps_left_ = std::max<Index>(steps_left_ - 1, 0);
+    if (goes_on_in_halves(data, rows.count)) {
+        network_->count_step();
+        const Index* order = gathered_in_halves_ ? nullptr : order_of(rows, behind);
+        return step_in_halves(alike(data, order, rows.count, next), learning_rate, ahead);
     }
-    return loss;
+    let_halves_end();
+    const Batch batch = prepare(data, order_of(rows, behind), rows.count, next);
+    const int threads = network_->begin_step(rows.count);
+    if (takes_halves(rows.count)) {
+        return step_in_halves(batch, learning_rate, ahead);
+    }
+    bring_home();
+    return threads > 1 ? step_apart(batch, threads, learning_rate) : step_shared(batch, learning_rate);
 }
 
 // The loss of rows of a batch, which are gathered, and its gradient.
@@ -273,8 +283,16 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
         StepInfo info;
         std::atomic<Verdict> verdict{Verdict::unknown};
     } shared;  // by thread 0, after the meeting
+    const auto begin = [this, learning_rate, at_once, &shared](int all) {
+        if (parts_.size() != static_cast<std::size_t>(all)) {  // fewer threads than asked for may have come
+            plan_parts(all);
+        }
+        if (at_once) {
+            shared.info = begin_update(learning_rate, 0);
+        }
+    };
     const std::uint64_t turn = meeting_.begin();
-    parallel(threads, [this, batch, learning_rate, at_once, profile, turn, &shared](int thread, int all) {
+    parallel(threads, [this, batch, at_once, profile, turn, &shared, &begin](int thread, int all) {
         Profile* laps = thread == 0 ? profile : nullptr;
         const bool whole = meeting_.after(turn, thread, all, [&] {
             const Range mine = share(batch.rows, thread, all, Network<T>::row_grain);
@@ -286,16 +304,21 @@ LossValue TrainStep<T>::step_apart(const Batch& batch, int threads, double learn
             return;
         }
         lap(laps, Phase::wait, 0, batch.rows);
+        const LossValue loss = loss_of_batch(batch);  // by each: it takes no longer than to wait for one of them
         if (thread == 0) {
-            if (parts_.size() != static_cast<std::size_t>(all)) {  // fewer threads than asked for may have come
-                plan_parts(all);
+            shared.loss = loss;
+        }
+        if (!std::isfinite(loss.value)) {
+            return;
+        }
+        if (thread == 0) {
+            try {
+                begin(all);
+            } catch (...) {
+                shared.verdict.store(Verdict::leave, std::memory_order_release);
+                throw;
             }
-            shared.loss = loss_of_batch(batch);
-            const bool finite = std::isfinite(shared.loss.value);
-            if (finite && at_once) {
-                shared.info = begin_update(learning_rate, 0);
-            }
-            shared.verdict.store(finite ? Verdict::update : Verdict::leave, std::memory_order_release);
+            shared.verdict.store(Verdict::update, std::memory_order_release);
         }
         const Part part{thread, all, at_once};
         const auto verdict = [&shared] {
@@ -503,17 +526,18 @@ void TrainStep<T>::apply(double learning_rate) {
         }
         lap(profile, Phase::norm);
     }
-    const StepInfo info = begin_update(learning_rate, norm_squared);
     const double work = optimizer_->work(network_->parameter_layout().total());
     if (const int threads = threads_for(work); threads > 1) {
         const Shares shares(Bound::arithmetic, threads, 1, work);
         plan_shares(shares);
+        const StepInfo info = begin_update(learning_rate, norm_squared);
         parallel(threads, [&](int thread, int count) {
             for (int part = thread; part < threads; part += count) {  // fewer may come than asked for
                 update_parts(info, flat_memory(), shares_[static_cast<std::size_t>(part)], scale);
             }
         });
     } else {
+        const StepInfo info = begin_update(learning_rate, norm_squared);
         for (const Run& run : runs_) {
             Segment<T> part = segment(run);
             part.transform.scale = scale;

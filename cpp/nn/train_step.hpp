@@ -62,8 +62,8 @@ class TrainStep {
     void reset();
 
     // One step on these rows of `data`, or on so many first ones where they have no numbers. A loss that is not finite is returned, and
-    // nothing else has changed. What the next step will take of the same data may be named, if the errand is withdrawn before any other
-    // step, and how many rows follow in the same order.
+    // nothing else has changed, as when memory runs out. What the next step will take of the same data may be named, if the errand is
+    // withdrawn before any other step, and how many rows follow in the same order.
     LossValue step(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next = {}, Index behind = 0,
                    const Ahead& ahead = {});
     // Whether that would be told anything by `ahead`.
@@ -182,13 +182,13 @@ class TrainStep {
     void gather_rows(const Batch& batch, Range rows, int thread);
     void loss_of_rows(const Batch& batch, Range rows, int thread);
     LossValue loss_of_batch(const Batch& batch);
+    LossValue step_of(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next, Index behind, const Ahead& ahead);
     LossValue step_shared(const Batch& batch, double learning_rate);
     LossValue step_apart(const Batch& batch, int threads, double learning_rate);
     bool may_take_halves(Index rows) const;
     bool takes_halves(Index rows);
     bool goes_on_in_halves(const Data<T>& data, Index rows);
     void let_halves_end();
-    LossValue finite_or_undone(const LossValue& loss);
     LossValue step_in_halves(const Batch& batch, double learning_rate, const Ahead& ahead);
     LossValue step_told_in_halves();
     LossValue whole_half();
@@ -249,7 +249,6 @@ class TrainStep {
     HalfStep half_step_{};
     struct alignas(2 * cache_line) {
         StepInfo info;
-        bool finite = false;
         LossValue loss{0, 0};
         bool whole = false;  // no thread failed
     } half_;                 // by thread 0, after the meeting

@@ -87,17 +87,19 @@ void TrainStep<T>::forget_lost_call() {
 
 template <class T>
 void TrainStep<T>::plan_halves() {
+    auto halves = std::make_unique<Halves<T>>(*network_, loss_->wants_padding(network_->outputs()), loss_->passes_one_output());
     const std::vector<SegmentInfo>& segments = network_->parameter_layout().segments();
     for (int thread = 0; thread < Halves<T>::threads; ++thread) {
         StageParts& layers = half_parts_[static_cast<std::size_t>(thread)];
-        layers.resize(static_cast<std::size_t>(halves_->layers()));
-        for (Index layer = 0; layer < halves_->layers(); ++layer) {
-            const auto when = static_cast<std::size_t>(halves_->sends_all() ? last_updated : layer);
-            for (const auto& own : halves_->own(thread, layer)) {
+        layers.assign(static_cast<std::size_t>(halves->layers()), {});
+        for (Index layer = 0; layer < halves->layers(); ++layer) {
+            const auto when = static_cast<std::size_t>(halves->sends_all() ? last_updated : layer);
+            for (const auto& own : halves->own(thread, layer)) {
                 add_part(layers[when], segments[static_cast<std::size_t>(own.segment)], own.elements);
             }
         }
     }
+    halves_ = std::move(halves);  // now that there was memory for all of it
 }
 
 template <class T>
@@ -139,7 +141,7 @@ LossValue TrainStep<T>::step_told_in_halves() {
     half_.whole = false;
     const Alone alone;
     do_half_or_give_up(half_step_, 0, Halves<T>::threads);
-    return finite_or_undone(whole_half());
+    return whole_half();
 }
 
 template <class T>
@@ -155,7 +157,6 @@ LossValue TrainStep<T>::whole_half() {
 template <class T>
 void TrainStep<T>::tell_half_step(const Batch& batch, double learning_rate, const Ahead& ahead) {
     if (halves_ == nullptr) {
-        halves_ = std::make_unique<Halves<T>>(*network_, loss_->wants_padding(network_->outputs()), loss_->passes_one_output());
         plan_halves();
     }
     if (!halves_->holds(*batch.data, batch.rows)) {
@@ -239,15 +240,13 @@ bool TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
         halves.ask_for_sums(thread);
     }
     if (step.meets_once) {
-        if (halves.ends_in_one_output()) {
+        const bool one_pass = halves.ends_in_one_output();
+        if (one_pass) {
             loss_->one_output(halves.one_output(thread, step.row_scale));
-            halves.backward_second(thread, laps);
         } else {
             loss_of_half(step, thread, laps);
-            halves.backward(thread, laps);
         }
         const double loss = mean_of_rows<T>(nullptr, static_cast<double>(halves.rows()), halves.rows(), halves.row_loss(thread)).value;
-        halves.weight_gradient(thread, 0, laps);
         if (thread == 0) {
             half_.loss = {loss, static_cast<double>(halves.rows())};
             half_.whole = true;
@@ -256,36 +255,48 @@ bool TrainStep<T>::do_half(const HalfStep& step, int thread, int threads) {
         if (!std::isfinite(loss)) {
             return false;
         }
+        if (one_pass) {
+            halves.backward_behind_one_output(thread);
+        } else {
+            halves.backward(thread, laps);
+        }
+        halves.weight_gradient(thread, 0, laps);
         update_halves(step, info_of(step.t, step.learning_rate), thread, laps);
         return true;
     }
     const std::uint64_t read = step.turn + 1;
+    bool finite = false;
     error = meeting_.arrive_after(read, thread, [&] {
         loss_of_half(step, thread, laps);
+        const Batch& batch = *step.batch;
+        const LossValue loss = mean_of_rows(batch.weight, batch.total_weight, batch.rows, halves.row_loss(thread));
+        finite = std::isfinite(loss.value);
         if (thread == 0) {
-            const Batch& batch = *step.batch;
-            half_.loss = mean_of_rows(batch.weight, batch.total_weight, batch.rows, halves.row_loss(0));
-            half_.finite = std::isfinite(half_.loss.value);
-            if (half_.finite) {
+            half_.loss = loss;
+            if (finite) {
                 half_.info = begin_update(step.learning_rate, 0);
             }
         }
-        halves.backward(thread, laps);
+        if (finite) {
+            halves.backward(thread, laps);
+        }
     });
     if (error) {
         std::rethrow_exception(error);
     }
-    halves.weight_gradient(thread, 0, laps);
+    if (finite) {
+        halves.weight_gradient(thread, 0, laps);
+    }
     // Nothing changes before both are sure of their part, and have read the weights of a third layer.
     const bool whole = meeting_.wait(read, threads);
     if (thread == 0) {
         half_.whole = whole;
     }
-    if (whole && half_.finite) {
+    if (whole && finite) {
         take_last_lines(thread);
         update_halves(step, half_.info, thread, laps);
     }
-    return whole && half_.finite;
+    return whole && finite;
 }
 
 template <class T>
