@@ -88,7 +88,12 @@ def test_doctests(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     finder, out = doctest.DocTestFinder(exclude_empty=True), []
     runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
-    for test in finder.find(module, module.__name__):
+    tests = finder.find(module, module.__name__)
+    for name in getattr(module, "__all__", []):  # what is defined in a private module
+        value = getattr(module, name)
+        if "._" in getattr(value, "__module__", ""):
+            tests += finder.find(value, f"{module.__name__}.{name}")
+    for test in tests:
         runner.run(test, out=out.append, clear_globs=False)
     assert runner.summarize(verbose=False).failed == 0, "".join(out)
 

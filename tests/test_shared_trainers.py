@@ -373,6 +373,59 @@ def test_a_state_that_is_copied_while_another_thread_trains(options, tmp_path):
     assert len({int(state["counters"][0]) for state in copies}) > 3, "copied all at the same time"
 
 
+@pytest.mark.parametrize("watched", [False, True], ids=["epochs together", "one by one"])
+@pytest.mark.parametrize("how", ["file", "pickle"])
+def test_epochs_of_a_copy_belong_to_its_weights(how, watched, tmp_path):
+    """The epochs that have ended, each with its row: at most the one under way is in the weights alone."""
+    x, y = data(320)
+    trainer, found, each = trainer_of(), [], 10
+    begun, done = threading.Event(), threading.Event()
+    watch = [lambda trainer, row: begun.set()] if watched else []
+
+    def train():
+        while not done.is_set():
+            trainer.fit(x, y, epochs=20 if watched else 2000, batch_size=32, callbacks=watch)
+            begun.set()
+
+    def copy():
+        try:
+            begun.wait()
+            for i in range(25):
+                if how == "file":
+                    trainer.save(tmp_path / str(i))
+                    found.append(fo.Trainer.load(tmp_path / str(i)))
+                else:
+                    found.append(pickle.loads(pickle.dumps(trainer)))
+        finally:
+            done.set()
+
+    if how == "file":
+        pytest.importorskip("safetensors")
+    assert all_at_once(train, copy) == []
+    for one in found:
+        assert one.epoch == len(one.history.rows) == len(one.history.seconds)
+        assert [row["epoch"] for row in one.history.rows] == list(range(one.epoch))
+        assert one.history.rows == trainer.history.rows[: one.epoch]
+        assert one.epoch == one.steps // each if not watched else one.steps // each - one.epoch in (0, 1)
+    assert len({one.steps for one in found}) > 3, "copied all at the same time"
+
+
+def test_weights_are_not_drawn_in_the_middle_of_a_step():
+    net, drawn = fo.mlp(6, [8], 1, seed=2), threading.Event()
+
+    def draw():
+        net.initialize(3)
+        drawn.set()
+
+    with net._native:
+        thread = threading.Thread(target=draw)
+        thread.start()
+        assert not drawn.wait(0.1)
+        np.testing.assert_array_equal(net.parameters["0.weight"], fo.mlp(6, [8], 1, seed=2).parameters["0.weight"])
+    thread.join()
+    np.testing.assert_array_equal(net.parameters["0.weight"], fo.mlp(6, [8], 1, seed=3).parameters["0.weight"])
+
+
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9}], ids=str)
 def test_outputs_are_of_one_state_while_another_is_put_back(options):
     x, y = data(40)

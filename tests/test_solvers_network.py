@@ -5,6 +5,7 @@ import warnings
 import fastopt as fo
 import numpy as np
 import pytest
+from fastopt import _snapshot
 from helpers import close, refuses
 from native import DTYPES
 from reference import solvers as twin
@@ -273,6 +274,38 @@ def test_a_loss_that_is_not_finite():
     net.parameters["0.weight"][0, 0] = np.nan
     for solver in ALL:
         refuses(solver, fo.Trainer(net, "mse", solver).fit, x, y, batch_size=None, errors=fo.NonFiniteLossError, match="nan")
+
+
+@pytest.mark.parametrize("solver", ALL)
+def test_a_fit_that_is_refused_changes_nothing(solver):
+    """What a solver remembers is state as well: it goes on as if that fit had never been."""
+    x, y, _ = data()
+    trainer, undisturbed = fo.Trainer(small(), "mse", solver), fo.Trainer(small(), "mse", solver)
+    for each in (trainer, undisturbed):
+        each.fit(x, y, epochs=4, batch_size=None)
+    before = trainer.state_dict()
+    with pytest.raises(fo.NonFiniteLossError):
+        trainer.fit(x, 1e300 * y, epochs=3, batch_size=None)
+    for name, value in trainer.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    rows = [each.fit(x, y, epochs=3, batch_size=None).rows for each in (trainer, undisturbed)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("solver", ALL)
+def test_back_to_the_step_before(solver):
+    """What a fit puts back when weights turn out to be broken after a step that the solver has remembered."""
+    x, y, _ = data()
+    trainer = fo.Trainer(small(), "mse", solver)
+    for epochs in (1, 12):  # the second time L-BFGS has used all of its slots
+        trainer.fit(x, y, epochs=epochs, batch_size=None)
+        before, snapshot = trainer.state_dict(), _snapshot.Snapshot(trainer)
+        snapshot.take()
+        trainer.fit(x, y, epochs=1, batch_size=None)
+        assert any((value != before[name]).any() for name, value in trainer.state_dict().items())
+        snapshot.restore()
+        for name, value in trainer.state_dict().items():
+            np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
 def test_quiet():

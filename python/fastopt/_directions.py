@@ -20,6 +20,7 @@ class CurvaturePairs:
         self.rho = np.zeros(history)
         self.threshold = threshold
         self.count = self.skipped = 0
+        self.replaced: tuple[int, Vector, Vector] | None = None  # the slot of the last pair, and what it held before
 
     def __len__(self) -> int:
         return min(self.count, len(self.rho))
@@ -36,9 +37,16 @@ class CurvaturePairs:
             self.skipped += 1
             return False
         slot = self.count % len(self.rho)
+        self.replaced = slot, self.s[slot].copy(), self.y[slot].copy()
         self.s[slot], self.y[slot], self.rho[slot] = s, y, 1.0 / curvature
         self.count += 1
         return True
+
+    def put_back(self) -> None:
+        """The vectors that the last pair replaced; not its curvature and not the count."""
+        if self.replaced is not None:
+            slot, self.s[slot], self.y[slot] = self.replaced
+            self.replaced = None
 
     def newest_first(self) -> list[int]:
         """Slots in use."""

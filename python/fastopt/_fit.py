@@ -214,11 +214,13 @@ class Epochs:
         trainer, count = self.trainer, len(rows)
         each, whole = [seconds / max(1, count)] * count, trainer.history
         self.adapted = self.adapted and not rows
-        whole.rows += rows
-        whole.seconds += each
-        history.rows += rows
-        history.seconds += each
-        trainer.epoch += count
+        with trainer._turn, trainer.network._native:  # whoever saves beside this finds all of it or nothing
+            whole.rows += rows
+            whole.seconds += each
+            history.rows += rows
+            history.seconds += each
+            trainer.epoch += count
+            trainer._under_way = None
 
     def columns(self, metrics: Iterable[str]) -> list[str]:
         """Names of what `_row` will give."""
@@ -348,6 +350,7 @@ class ArrayEpochs(Epochs):
             if len(self._losses) < count:
                 self._reserve(count)
             begin = time.perf_counter()
+            trainer._under_way = lambda: self._ended(first, start, rates)
             done = self._native_steps(order, rates, 0, count * steps)
             self._pace.saw(count * steps, time.perf_counter() - begin)
             self._lap("python")
@@ -360,15 +363,20 @@ class ArrayEpochs(Epochs):
             if not snapshot.finite():
                 snapshot.restore()
             elif trainer.epoch == epoch:
-                ended = (trainer._native.micro_steps - first) // steps
-                self._record(self._rows(ended, rates), time.perf_counter() - start, history)
+                self._record(*self._ended(first, start, rates), history)
             raise
+        finally:
+            trainer._under_way = None
         if not finite:
             snapshot.restore()
             self._joins = False
         elif self.bar is not None:
             self.bar.epoch(trainer.epoch - 1)
             self.bar.update(count * self._data.count)
+
+    def _ended(self, first: int, start: float, rates: NDArray[np.float64]) -> tuple[list[dict[str, Any]], float]:
+        """Rows of the epochs that have ended, of a run that began after so many micro-batches, and the seconds since its start."""
+        return self._rows((self.trainer._native.micro_steps - first) // self._steps, rates), time.perf_counter() - start
 
     def _rows(self, epochs: int, rates: NDArray[np.float64]) -> list[dict[str, Any]]:
         losses = core.weighted_means(self._losses[:epochs], self._weights[:epochs])

@@ -37,6 +37,7 @@ class Memory:
             self.arrays = {"s": self.pairs.s, "y": self.pairs.y, "rho": self.pairs.rho, "count": np.zeros(1, np.int64)}
         elif isinstance(solver, LevenbergMarquardt):
             self.arrays = {"damping": np.array([solver.damping])}
+        self.mark()
 
     def forget(self) -> None:
         """Back to the start."""
@@ -47,6 +48,19 @@ class Memory:
         """Write down what changed, after a step."""
         if self.pairs is not None:
             self.arrays["count"][0] = self.pairs.count
+
+    def mark(self) -> None:
+        """Remember the present for `go_back`."""
+        self._marked = {name: array.copy() for name, array in self.arrays.items() if array.ndim == 1}
+        if self.pairs is not None:
+            self.pairs.replaced = None
+
+    def go_back(self) -> None:
+        """To what `mark` saw, at most one step ago."""
+        for name, array in self._marked.items():
+            self.arrays[name][...] = array
+        if self.pairs is not None:
+            self.pairs.put_back()
 
     def steps(self, objective: Objective, first: int) -> Iterator[Point]:
         """Points of a run that starts where the network is, after `first` steps."""

@@ -104,13 +104,15 @@ class Snapshot:
         """The size of the largest weight."""
         with self._trainer._turn:
             flat = self._network.parameters
-            return max(float(flat.max()), -float(flat.min()))
+            return max(float(flat.max()), -float(flat.min())) if flat.size else 0.0
 
     def take(self) -> None:
         """Copy the present state."""
         with self._trainer._turn, self._network:
             self._copies.take()
             self._counters = (self._native.t, self._network.training_step)
+            if self._trainer._memory is not None:
+                self._trainer._memory.mark()
 
     def restore(self) -> None:
         """Put the copied state back."""
@@ -118,4 +120,4 @@ class Snapshot:
             self._trainer._set_counters(*self._counters)
             self._copies.restore()
             if self._trainer._memory is not None:
-                self._trainer._memory.forget()
+                self._trainer._memory.go_back()

@@ -67,6 +67,17 @@ def copies(trainer: Trainer) -> Arrays:
         return {**{name: np.array(view) for name, view in arrays(trainer).items()}, **counters(trainer)}
 
 
+def record(trainer: Trainer) -> tuple[int, History]:
+    """Epoch counter and history, copied while the caller keeps steps from going on, with what a native run of epochs has yet to record."""
+    known = trainer.history
+    history = History([dict(row) for row in known.rows], list(known.seconds))
+    history.message = known.message
+    ended, seconds = ([], 0.0) if trainer._under_way is None else trainer._under_way()
+    for row in ended:
+        history.append(row, seconds / len(ended))
+    return trainer.epoch + len(ended), history
+
+
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as `Trainer` takes them: no clipping is 0 inside and None outside."""
     return {key: value for key, value in options.items() if not (key.startswith("clip") and not value)}
@@ -74,13 +85,13 @@ def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def whole(trainer: Trainer) -> dict[str, Any]:
     """What makes another trainer like this one, for pickle and copy; the network is copied too."""
-    history = History([dict(row) for row in trainer.history.rows], list(trainer.history.seconds))
-    history.message = trainer.history.message
-    return {
-        "network": trainer.network.__getstate__()["spec"], "loss": trainer.loss, "optimizer": trainer.optimizer,
-        "options": given_options(trainer.options), "seed": trainer.seed,
-        "state": copies(trainer), "epoch": trainer.epoch, "history": history, "columns": trainer.columns,
-    }  # fmt: skip
+    with trainer._turn, trainer.network._native:
+        epoch, history = record(trainer)
+        return {
+            "network": trainer.network._spec, "loss": trainer.loss, "optimizer": trainer.optimizer,
+            "options": given_options(trainer.options), "seed": trainer.seed,
+            "state": copies(trainer), "epoch": epoch, "history": history, "columns": trainer.columns,
+        }  # fmt: skip
 
 
 def copy_into(trainer: Trainer, state: Arrays) -> None:

@@ -35,8 +35,8 @@ def _options(spec: Any, skip: str = "") -> dict[str, Any]:
 
 def _describe(trainer: Trainer) -> dict[str, Any]:
     net, loss, optimizer = trainer.network, trainer.loss, trainer.optimizer
-    if not isinstance(loss, Loss):
-        raise TypeError("a trainer whose loss is a Python function cannot be saved; save network.state_dict() instead")
+    assert isinstance(loss, Loss)
+    epoch, history = _state.record(trainer)
     return {
         "format": FORMAT,
         "network": {
@@ -51,9 +51,10 @@ def _describe(trainer: Trainer) -> dict[str, Any]:
         "learning_rate": schedules.to_config(getattr(optimizer, "learning_rate", 0.0)),
         "trainer": trainer.options,
         "seed": trainer.seed,
-        "epoch": trainer.epoch,
-        "history": trainer.history.rows,
-        "seconds": trainer.history.seconds,
+        "epoch": epoch,
+        "history": history.rows,
+        "seconds": history.seconds,
+        "message": history.message,
         "columns": trainer.columns,
     }
 
@@ -65,12 +66,8 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         from safetensors.numpy import save_file
     except ImportError:
         raise missing_package("safetensors", "examples", "Saving a trainer") from None
-    text = json.dumps(_describe(trainer), default=_plain)
-    if len(text) + text.count('"') > MOST_TEXT:  # quotes are escaped there
-        rows = len(trainer.history.rows)
-        raise ValueError(
-            f"the history of {rows} rows is too long for a file; keep it elsewhere and shorten trainer.history.rows and .seconds"
-        )
+    if not isinstance(trainer.loss, Loss):
+        raise TypeError("a trainer whose loss is a Python function cannot be saved; save network.state_dict() instead")
     target = Path(os.path.realpath(path))  # a link stays one
     if not os.fspath(path):
         raise ValueError("path must name a file; got ''")
@@ -78,7 +75,7 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"no such folder: {target.parent}")
     if target.exists() and not target.is_file():  # it would be replaced
         raise ValueError(f"{os.fspath(path)} is a {'folder' if target.is_dir() else 'device or pipe'}; a trainer is saved to a file")
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
+    temporary = target.parent / f".{secrets.token_hex(16)}.tmp"
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)  # a new file's is that less the umask
@@ -86,7 +83,7 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
             with trainer._turn, trainer.network._native:
                 state = {**_state.arrays(trainer), **_state.counters(trainer)}  # views: a copy of a large network has no place beside it
                 arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
-                save_file(arrays, temporary, metadata={"fastopt": text})
+                save_file(arrays, temporary, metadata={"fastopt": _text(trainer)})
         except SafetensorError as error:  # a full disk too
             raise OSError(f"{os.fspath(path)} cannot be written: {error}") from None
         with open(temporary, "rb+") as written:
@@ -96,6 +93,16 @@ def save(trainer: Trainer, path: str | os.PathLike[str]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _text(trainer: Trainer) -> str:
+    text = json.dumps(_describe(trainer), default=_plain)
+    if len(text) + text.count('"') > MOST_TEXT:  # quotes are escaped there
+        rows = len(trainer.history.rows)
+        raise ValueError(
+            f"the history of {rows} rows is too long for a file; keep it elsewhere and shorten trainer.history.rows and .seconds"
+        )
+    return text
 
 
 def _plain(value: Any) -> Any:
@@ -126,10 +133,15 @@ class _Tensors(Mapping[str, NDArray[Any]]):
     """The arrays of an open file, each read when it is asked for: never all in memory at once."""
 
     def __init__(self, file: Any) -> None:
-        self._file, self._names = file, list(file.keys())
+        self._file, self._names = file, dict.fromkeys(file.keys())
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        return self._file.get_tensor(name)  # type: ignore[no-any-return]
+        if name not in self._names:
+            raise KeyError(name)
+        try:
+            return self._file.get_tensor(name)  # type: ignore[no-any-return]
+        except TypeError as error:
+            raise ValueError(f"state[{name!r}] is of a dtype that NumPy has not: {error}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -142,7 +154,7 @@ def _read(file: Any, path: str | os.PathLike[str], learning_rate: Callable[[int]
     try:
         spec = json.loads((file.metadata() or {})["fastopt"])
         known = spec["format"] == FORMAT
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         known = False
     if not known:
         raise ValueError(f"{os.fspath(path)} was not written by Trainer.save of this version")
@@ -151,12 +163,28 @@ def _read(file: Any, path: str | os.PathLike[str], learning_rate: Callable[[int]
     except (KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{os.fspath(path)} holds what this version does not know: {error}") from None
     trainer.load_state_dict(_Tensors(file))
-    if not all(name in spec for name in ("epoch", "history", "seconds")):
+    if not _is_record(spec):
         raise ValueError(f"{os.fspath(path)} has no epochs and no history")
-    trainer.epoch = int(spec["epoch"])
+    trainer.epoch = spec["epoch"]
     trainer.history = History(spec["history"], spec["seconds"])
+    trainer.history.message = spec.get("message", "")  # a file of an earlier version has none
     trainer.columns = spec.get("columns")
     return trainer
+
+
+def _is_record(spec: dict[str, Any]) -> bool:
+    """Whether these are an epoch counter, rows of a history, their seconds, a message and names of columns."""
+    epoch, history, seconds, columns = (spec.get(name) for name in ("epoch", "history", "seconds", "columns"))
+    return (
+        type(epoch) is int
+        and 0 <= epoch < 1 << 63
+        and isinstance(history, list)
+        and all(isinstance(row, dict) for row in history)
+        and isinstance(seconds, list)
+        and all(type(each) in (int, float) for each in seconds)
+        and isinstance(spec.get("message", ""), str)
+        and (columns is None or (isinstance(columns, list) and all(isinstance(name, str) for name in columns)))
+    )
 
 
 def _spec_of(table: dict[str, Any], options: dict[str, Any], name: str) -> Any:

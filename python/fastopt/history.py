@@ -18,7 +18,7 @@ class History(Mapping[str, list[Any]]):
     ----------
     rows : list of dict
         One per epoch: "epoch" (from 0), "loss", "penalty" (with l1 or l2, of layers that are trained), "val_loss",
-        metrics, "learning_rate".
+        metrics, and "learning_rate"; of a solver, which has none, "damping" where it damps.
     seconds : list of float
         Wall time of each epoch, validation included; kept apart because it is not repeatable. Short epochs that nothing looks
         between are run together and share their time evenly.

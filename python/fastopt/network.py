@@ -423,9 +423,13 @@ class Network:
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         return self.copy()
 
+    @property
+    def _spec(self) -> dict[str, Any]:
+        """What makes a network of the same shape."""
+        return {"inputs": self._inputs, "layers": self._layers, "dtype": self._dtype.name, "seed": self._seed, "precision": self._precision}
+
     def __getstate__(self) -> dict[str, Any]:
-        spec = {"inputs": self._inputs, "layers": self._layers, "dtype": self._dtype.name, "seed": self._seed, "precision": self._precision}
-        return {"spec": spec, "state": self.state_dict()}
+        return {"spec": self._spec, "state": self.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state["spec"])  # type: ignore[misc]

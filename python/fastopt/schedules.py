@@ -333,7 +333,7 @@ class one_cycle(Schedule):
 
 @positional_spec
 class piecewise(Schedule):
-    """`rates_[i]` for boundaries[i-1] <= t < boundaries[i]: one rate more than boundaries.
+    """`learning_rates[i]` for boundaries[i-1] <= t < boundaries[i]: one rate more than boundaries.
 
     Raises
     ------
@@ -470,6 +470,8 @@ def to_config(schedule: ScheduleLike) -> Any:
     """A schedule as numbers, strings, lists and dicts; None for a plain callable, which cannot be written down."""
     if not isinstance(schedule, Schedule):
         return None if callable(schedule) else float(schedule)
+    if type(schedule) not in _TABLE.values():  # somebody's own
+        return None
     out: dict[str, Any] = {"kind": schedule.name}
     for field in fields(schedule):  # type: ignore[arg-type]
         value = getattr(schedule, field.name)

@@ -144,6 +144,8 @@ class Trainer:
         self._rates = Rates(1.0 if self._memory is not None else fused.learning_rate, self._options["accumulate"])
         self._copies: Copies | None = None  # what a fit puts back when it fails, see _snapshot.py
         self._pace: _fit.Pace | None = None  # of the last fit on arrays
+        # Rows of epochs that a native run of several has ended and nobody has recorded, and their seconds.
+        self._under_way: Callable[[], tuple[list[dict[str, Any]], float]] | None = None
         self._modest_weight = 0.0  # below which an epoch has not thrown the weights too far; 0: unknown
         self._probe: tuple[NDArray[Any], NDArray[Any]] | None = None  # rows that monitors may look at during a fit
         self._fixed_rate = self._rates.fixed

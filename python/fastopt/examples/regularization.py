@@ -41,6 +41,11 @@ def main() -> None:
     args = parser.parse_args()
 
     images, labels = _data.digits()
+    most = len(images) - 301
+    if not 1 <= args.rows <= most:
+        parser.error(f"--rows must be 1 to {most}: of {len(images)} digits 300 are for validation, and one at least for the test")
+    if not 0.0 <= args.noise <= 1.0:
+        parser.error(f"--noise is a share, from 0 to 1; got {args.noise:g}")
     print(f"{'':<27}{'train loss':>11}{'test loss':>11}{'test accuracy':>15}")
     curves: dict[str, fo.History] = {}
     for name, (net_options, options, early) in RUNS.items():

@@ -59,6 +59,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="for each method")
     parser.add_argument("--picture", default="surrogate.png")
     args = parser.parse_args()
+    if args.rows < 5:
+        parser.error(f"--rows must be at least 5, so that there is one to test; got {args.rows}")
 
     points = np.random.default_rng(0).uniform(-1.0, 1.0, (args.rows * 6 // 5, 4))
     target = borehole(points)
