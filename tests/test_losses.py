@@ -1,5 +1,7 @@
 """Every registered loss: native against twin and golden files, weights, stability far out, gradients, shapes, refusals."""
 
+import dataclasses
+
 import fastopt as fo
 import numpy as np
 import pytest
@@ -15,6 +17,12 @@ ROWS = (1, 3, 17, 65, 257)
 
 def spec(name, options):
     return type(fo.losses.get(name))(**options)
+
+
+def core_options(name, options):
+    """As the core takes them: all of them, by name."""
+    made = spec(name, options)
+    return {field.name: getattr(made, field.name) for field in dataclasses.fields(made)}
 
 
 def test_the_registries_agree():
@@ -235,3 +243,49 @@ def test_a_normal_without_variance_at_its_mean(dtype):
     value, grad = fo.losses.GaussianNLL().value_and_grad(np.array([[1.0, -9e3], [2.0, 0.0]], dtype), np.array([[1.0], [2.0]], dtype))
     assert value == -2250.0
     np.testing.assert_array_equal(grad, np.array([[0.0, 0.25], [0.0, 0.25]], dtype))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("multiclass_hinge", {"kind": "crammer_singer"}), ("perceptron", {}), ("multiclass_hinge", {})]
+)
+def test_a_nan_among_scores_is_no_loss_of_zero(name, options):
+    """A maximum over classes must not pass it by, wherever it stands."""
+    loss = native("Loss", "float64", name, core_options(name, options))
+    for at in range(3):
+        for label in range(3):
+            scores = np.array([[1.0, 2.0, 3.0]])
+            scores[0, at] = np.nan
+            assert np.isnan(loss.value(scores, np.array([label], np.int32), None)), (at, label)
+
+
+def test_log_cosh_near_zero():
+    """r^2 / 2 to the rounding, where log cosh as softplus has nothing left of it."""
+    loss = native("Loss", "float32", "log_cosh", {})
+    for r in (1e-6, 1e-4, 1e-3, 1e-2, 0.1):
+        close(
+            loss.value(np.full((1, 1), r, np.float32), np.zeros((1, 1), np.float32), None),
+            np.log(np.cosh(r)) if r > 1e-3 else r * r / 2,
+            1e-5,
+            r,
+        )
+
+
+@pytest.mark.parametrize("name", ["mse", "softmax_cross_entropy"])
+def test_no_row_has_a_weight(name):
+    """The mean of nothing is 0, and so is its gradient."""
+    loss = native("Loss", "float32", name, core_options(name, {}))
+    y = np.zeros((2, 3), np.float32) if name == "mse" else np.zeros(2, np.int32)
+    value, grad = loss.value_and_grad(np.ones((2, 3), np.float32), y, np.zeros(2, np.float32))
+    assert value == 0
+    assert not grad.any()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 15, 17, 31, 33, 100])
+def test_logits_far_below_zero(classes):
+    """What fills a line behind the last class has no part in the largest one."""
+    logits = np.full((4, classes), -200.0, np.float32)
+    logits[:, 1] = -199.0
+    loss = native("Loss", "float32", "softmax_cross_entropy", core_options("softmax_cross_entropy", {}))
+    expected = np.log(1 + (classes - 1) * np.exp(-1.0))
+    close(loss.value(logits, np.ones(4, np.int32), None), expected, 1e-6, "loss")
+    close(fo.kernels.softmax(logits)[:, 1], np.full(4, np.exp(-expected)), 1e-6, "softmax")

@@ -430,3 +430,62 @@ def test_a_seed_may_be_drawn():
     assert nets[0].seed != nets[1].seed
     again = fo.mlp(3, [4], 2, seed=nets[0].seed)
     np.testing.assert_array_equal(again.parameters["0.weight"], nets[0].parameters["0.weight"])
+
+
+def test_auto_is_for_what_an_output_meets_first():
+    """Another dense layer is met before its activation; normalization and dropout are passed by."""
+    layers = fo.layers
+
+    def first(*rest, **options):
+        return fo.Network(6, [layers.Dense(8, **options), *rest, layers.Dense(1)], seed=0).parameters["0.weight"]
+
+    glorot, he = first(init="glorot_uniform"), first(init="he_uniform")
+    relu = layers.Activation("relu")
+    for rest in ([relu], [layers.BatchNorm(), relu], [layers.Dropout(0.5), layers.BatchNorm(), relu]):
+        np.testing.assert_array_equal(first(*rest), he, err_msg=str(rest))
+    for rest in ([layers.Dense(8, activation="relu")], [layers.Dense(8), relu], [layers.Dense(8), layers.Dense(8, activation="relu")],
+                 [layers.Dense(5, activation="relu")], [layers.BatchNorm()]):  # fmt: skip
+        np.testing.assert_array_equal(first(*rest), glorot, err_msg=str(rest))
+    np.testing.assert_array_equal(first(activation="relu"), he)
+
+
+def test_orthogonal_weights_are_orthogonal_to_rounding():
+    net = fo.Network(300, [fo.layers.Dense(300, init="orthogonal")], dtype="float64", seed=0)
+    weight = net.parameters["0.weight"]
+    assert np.abs(weight @ weight.T - np.eye(300)).max() < 2e-14
+
+
+def test_parameters_of_twelve_layers():
+    """Layer 1 is not layer 10 and 11 too."""
+    net = fo.Network(3, [fo.layers.Dense(2) for _ in range(12)], seed=0)
+    assert [row["parameters"] for row in net._native.layer_table()] == [8] + 11 * [6]
+
+
+@pytest.mark.parametrize("rows", [4096, 4097, 5000, 9000])
+def test_statistics_of_more_rows_than_a_chunk(rows):
+    x = np.arange(rows, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32)
+    net = fo.Network(2, [fo.layers.Standardize(), fo.layers.Dense(1)], seed=0)
+    net.adapt(x)
+    close(net.buffers["0.mean"], x.mean(axis=0, dtype=np.float64), 1e-6, "mean")
+    close(net.buffers["0.variance"], x.var(axis=0, dtype=np.float64), 1e-6, "variance")
+
+
+def test_dropout_that_leaves_nothing():
+    """A rate within rounding of 1 drops all, instead of scaling by the inverse of nearly nothing."""
+    net = fo.Network(3, [fo.layers.Dropout(1 - 1e-12), fo.layers.Dense(1)], seed=0)
+    assert not net.forward(np.ones((9, 3), np.float32), training=True).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batchnorm_behind_more_columns_than_a_block(dtype):
+    """Its gradient with respect to what is before an activation is cut by columns."""
+    rng = np.random.default_rng(18)
+    layers = [fo.layers.Dense(1100, activation="relu"), fo.layers.BatchNorm(), fo.layers.Dense(1)]
+    net, x = fo.Network(3, layers, dtype=dtype, seed=0), rng.standard_normal((9, 3)).astype(dtype)
+    outer = rng.standard_normal((9, 1)).astype(dtype)
+    twin = twin_of(net)
+    net.forward(x, training=True)
+    net.backward(outer)
+    twin.forward(x.astype(np.float64), training=True)
+    twin.backward(outer.astype(np.float64))
+    close(net.gradients["0.weight"], twin.gradients["0.weight"], 1e-3 if dtype == "float32" else 1e-10, "gradient", floor=1e-2)

@@ -461,3 +461,28 @@ def test_states_that_no_optimizer_made(case):
     refuses(case, optimizer.step, w, g, change(optimizer.init(w)), match=match)
     refuses("mask", optimizer.step, np.ma.masked_array(w), g, optimizer.init(w), errors=TypeError, match="masked array")
     np.testing.assert_array_equal(w, np.ones(2))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rho", [0.3, 0.5, 0.9, 0.99])
+def test_the_variance_of_centered_rmsprop_is_not_negative(dtype, rho):
+    """Of a constant gradient it is 0 but for rounding, of which there is no root."""
+    rng = np.random.default_rng(7)
+    grad = (rng.standard_normal(1000) * 10.0 ** rng.integers(-3, 4, 1000)).astype(dtype)
+    w, rule = np.zeros(1000, dtype), fo.optimizers.RMSProp(learning_rate=1e-6, centered=True, rho=rho)
+    state = rule.init([w])
+    for _ in range(400):
+        rule.step([w], [grad], state)
+    assert np.isfinite(w).all()
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 3e38), ("float64", 1e300)])
+def test_squares_that_overflow_do_not_stop_adagrad(dtype, size):
+    """Each step still moves, if less and less."""
+    w, rule = np.zeros(20, dtype), fo.optimizers.AdaGrad(learning_rate=1e-3)
+    state = rule.init([w])
+    for _ in range(8):
+        before = w.copy()
+        rule.step([w], [np.full(20, size, dtype)], state)
+        assert np.isfinite(w).all()
+        assert (w < before).all()

@@ -214,3 +214,47 @@ def test_rows_without_weight_that_overflow():
         trainer = fo.Trainer(net.copy(), "poisson", "lbfgs")
         losses.append(trainer.fit(x[rows], y[rows], epochs=5, batch_size=None, sample_weight=weight[rows])["loss"])
     close(losses[0], losses[1], 1e-9, "losses")
+
+
+def test_rows_without_weight_in_whole_blocks():
+    """The first blocks of rows may have no weight at all."""
+    rng = np.random.default_rng(45)
+    x, y, weight = rng.standard_normal((2000, 4)), rng.standard_normal((2000, 1)), rng.random(2000) + 0.1
+    weight[:700] = 0
+    net = fo.Network(4, [fo.layers.Dense(5, activation="tanh"), fo.layers.Dense(1)], dtype="float64", seed=0)
+    v = rng.standard_normal(net.num_parameters)
+    close(net.hvp("mse", x, y, v, weight), net.hvp("mse", x[700:], y[700:], v, weight[700:]), 1e-12, "product")
+
+
+def test_targets_of_either_coding():
+    """0 and 1 mean -1 and 1 to losses of signs, in second derivatives too."""
+    rng = np.random.default_rng(46)
+    x, y, v = rng.standard_normal((40, 4)), rng.integers(0, 2, (40, 1)), rng.standard_normal(5)
+    net = fo.Network(4, [fo.layers.Dense(1)], dtype="float64", seed=0)
+    np.testing.assert_array_equal(net.hvp("squared_hinge", x, y, v), net.hvp("squared_hinge", x, 2 * y - 1, v))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("softmax_cross_entropy", {"label_smoothing": 0.1}), ("softmax_cross_entropy", {}), ("kl", {})]
+)
+def test_probabilities_that_do_not_sum_to_one(name, options):
+    """The core takes any non-negative row; value, gradient and curvature agree about its sum."""
+    rng = np.random.default_rng(47)
+    prediction, target = rng.standard_normal((6, 5)), rng.random((6, 5)) * 2
+    loss = native_loss(type(fo.losses.get(name))(**options), FLOAT64)
+    grad = loss.value_and_grad(prediction, target, None)[1]
+    h = 1e-6
+    for i in np.ndindex(prediction.shape):
+        moved = [prediction.copy() for _ in range(2)]
+        moved[0][i] += h
+        moved[1][i] -= h
+        slope = (loss.value(moved[0], target, None) - loss.value(moved[1], target, None)) / (2 * h)
+        assert abs(slope - grad[i]) < 1e-8, (name, options, i)
+    net = fo.Network(4, [fo.layers.Dense(5)], dtype="float64", seed=0)
+    second, x, v = SECOND_ORDER[FLOAT64](net._native), rng.standard_normal((6, 4)), rng.standard_normal(25)
+    product, start, ends = np.empty(25), flat(net), [np.empty(25), np.empty(25)]
+    second.hessian_vector(loss, x, target, None, v, product)
+    for end, step in zip(ends, (h, -h), strict=True):
+        put(net, start + step * v)
+        second.gradient(loss, x, target, None, end)
+    close(product, (ends[0] - ends[1]) / (2 * h), 1e-6, f"{name} {options}", floor=1e-3)

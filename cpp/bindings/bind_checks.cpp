@@ -23,7 +23,7 @@ std::optional<py::array> plain_array(const py::object& object, Index dimensions)
         return std::nullopt;
     }
     auto array = py::reinterpret_borrow<py::array>(object);
-    const bool plain = array.ndim() == dimensions && (array.flags() & py::array::c_style) != 0 &&
+    const bool plain = array.ndim() == dimensions && (array.flags() & py::array::c_style) != 0 && array.itemsize() > 0 &&
                        reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(array.itemsize()) == 0;
     return plain ? std::optional<py::array>(std::move(array)) : std::nullopt;
 }

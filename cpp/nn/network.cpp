@@ -123,13 +123,12 @@ std::vector<LayerInfo> Network<T>::layer_table() const {
 template <class T>
 Activation Network<T>::next_activation(std::size_t stage) const {
     for (std::size_t s = stage + 1; s < stages_.size(); ++s) {
+        if (table_[static_cast<std::size_t>(stages_[s].first_layer)].kind == "dense") {
+            break;
+        }
         const Activation found = stages_[s].layer->activation();
         if (found != Activation::identity) {
             return found;
-        }
-        if (stages_[s].layer->outputs() != stages_[stage].layer->outputs() ||
-            table_[static_cast<std::size_t>(stages_[s].first_layer)].kind == "dense") {
-            break;
         }
     }
     return Activation::identity;
@@ -564,7 +563,8 @@ void Network<T>::infer(const Source& source, Matrix<T> out) {
     Index piece = source.rows;
     if (piece > fewest_of_piece && look_ != nullptr) {
         const double work_of_row = inference_work(1) + work_of_element * static_cast<double>(elements_of_row_);
-        piece = round_up(static_cast<Index>(piece_work / work_of_row), round_up(fewest_of_piece, inference_rows * get_num_threads()));
+        const Index worth = std::max<Index>(1, static_cast<Index>(piece_work / work_of_row));
+        piece = round_up(worth, round_up(fewest_of_piece, inference_rows * get_num_threads()));
     }
     for (Index first = 0; first < source.rows; first += piece) {
         if (first > 0) {

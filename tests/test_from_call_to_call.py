@@ -1,0 +1,230 @@
+"""What is kept from one call to the next: nothing of it shows in another call, and `initialize` and `reset` forget it."""
+
+import fastopt as fo
+import numpy as np
+import pytest
+from helpers import close, refuses
+from native import core
+
+L = fo.layers
+
+
+def table(rows, columns, seed=171):
+    x = np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
+    return x, x[:, :1] * x[:, 1:2]
+
+
+def weights(net):
+    return {name: value.copy() for name, value in net.parameters.items()}
+
+
+def same(found, expected, what=""):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=f"{name} {what}")
+
+
+def test_weights_of_the_rows_before():
+    """A step without weights after one with them is that of a trainer which has seen none."""
+    x, y = table(32, 4)
+    trainer = fo.Trainer(fo.Network(4, [L.Dense(1)], seed=0), "mse", fo.optimizers.SGD(learning_rate=0.1))
+    trainer.step(x, y, sample_weight=np.linspace(0.1, 5, 32))
+    fresh = fo.Trainer(trainer.network.copy(), "mse", fo.optimizers.SGD(learning_rate=0.1))
+    for each in (trainer, fresh):
+        each.step(x, y)
+    same(trainer.network.parameters, fresh.network.parameters)
+
+
+def test_reset_forgets_micro_batches_that_wait():
+    x, y = table(8, 3)
+    trainers = [fo.Trainer(fo.Network(3, [L.Dense(1)], seed=0), "mse", "sgd", accumulate=3) for _ in range(2)]
+    trainers[0].step(100 * x, y)
+    trainers[0].reset()
+    for trainer in trainers:
+        for _ in range(3):
+            trainer.step(x, y)
+    same(trainers[0].network.parameters, trainers[1].network.parameters)
+
+
+def test_initialize_is_a_fresh_network():
+    """Weights, biases, statistics, masks of dropout; a Standardize layer waits for data again."""
+    x, y = table(64, 6)
+
+    def made():
+        return fo.Network(6, [L.Standardize(), L.Dense(8, activation="relu"), L.BatchNorm(), L.Dropout(0.5), L.Dense(1)], seed=0)
+
+    net, fresh = made(), made()
+    fo.Trainer(net, "mse").fit(5 * x + 3, y, epochs=3)
+    net.initialize(0)
+    left, expected = ({name: value for name, value in each.state_dict().items() if name[0] != "0"} for each in (net, fresh))
+    same(left, expected)
+    refuses("not adapted", net, x, errors=ValueError, match="has not seen data")
+    for each in (net, fresh):
+        each.adapt(x)
+    np.testing.assert_array_equal(net(x), fresh(x))
+    np.testing.assert_array_equal(net.forward(x, training=True), fresh.forward(x, training=True))
+
+
+def test_backward_needs_a_training_forward_of_these_weights():
+    x, _ = table(8, 6)
+    net = fo.Network(6, [L.Dense(5, activation="relu"), L.Dense(1)], seed=0)
+    for forget in (lambda: net.forward(2 * x), lambda: net.initialize(1)):
+        net.forward(x, training=True)
+        forget()
+        refuses("nothing to go back through", net.backward, np.ones((8, 1), np.float32), errors=ValueError)
+
+
+def test_a_forward_of_other_rows_after_steps_that_repeat():
+    """Steps make the calls of the step before again: those of the rows then, not of others."""
+    fo.set_num_threads(1)
+    x, y = table(64, 6)
+    trainer = fo.Trainer(fo.Network(6, [L.Dense(16, activation="relu"), L.Dense(1)], seed=0), "mse", fo.optimizers.SGD(learning_rate=0.01))
+    trainer.step(x, y)
+    for _ in range(5):
+        trainer.step(x[:32], y[:32])
+    far = y[:32].copy()
+    far[0] = 3e38
+    with pytest.raises(fo.NonFiniteLossError):
+        trainer.step(x[:32], far)
+    net = trainer.network
+    close(net.forward(x, training=True), net(x), 1e-5, "forward")
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_inference_on_more_threads_than_before(cut_for_threads, threads):
+    x, _ = table(200, 300)
+    net = fo.Network(300, [L.Dense(1500, activation="relu"), L.Dense(700), L.Dense(1)], seed=0)
+    cut_for_threads(1)
+    alone = net(x)
+    cut_for_threads(threads)
+    np.testing.assert_array_equal(net(x), alone)
+    cut_for_threads(8)
+    np.testing.assert_array_equal(net(x), alone)
+
+
+def test_a_short_last_batch_before_a_long_first_one(cut_for_threads):
+    """What gathers the next batch beside a step has memory for a whole one."""
+    x, y = table(643, 1000)
+    left = []
+    for threads in (1, 2):
+        cut_for_threads(threads)
+        net = fo.Network(1000, [L.Dense(600, activation="relu"), L.Dense(600), L.Dense(1)], seed=0)
+        trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=1e-4))
+        for _ in range(4):
+            trainer.fit(x, y, batch_size=640)
+        left.append(weights(net))
+    same(left[1], left[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}], ids=str)
+def test_frozen_layers_are_not_updated(cut_for_threads, threads, options):
+    """Neither by decay, nor where threads share an update that needs all gradients."""
+    cut_for_threads(threads)
+    x, y = table(256, 20)
+    net = fo.Network(20, [L.Dense(64, activation="relu", trainable=False), L.BatchNorm(trainable=False), L.Dense(1)], seed=0)
+    for name in ("0.bias", "1.gamma", "1.beta"):
+        net.parameters[name][...] = 1.0
+    before = weights(net)
+    trainer = fo.Trainer(net, "mse", fo.optimizers.AdamW(weight_decay=0.1, decay_all=True), **options)
+    trainer.fit(x, y, epochs=3)
+    for name, value in weights(net).items():
+        assert np.array_equal(value, before[name]) == (not name.startswith("2.")), name
+    net.forward(x, training=True)
+    net.backward(x[:, :1])
+    for name, value in net.gradients.items():
+        assert value.any() == name.startswith("2."), name
+
+
+def test_pieces_of_a_long_gradient(cut_for_threads):
+    """A step that takes long is cut so that it can be interrupted; its gradients are those of all rows."""
+    cut_for_threads(1)
+    x, y = table(1500, 2048)
+    net = fo.Network(2048, [L.Dense(2048, activation="relu"), L.Dense(1)], seed=0)
+    first, second = net.parameters["0.weight"].copy(), net.parameters["1.weight"].copy()
+    trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=0.0))
+    trainer.step(x, y)
+    hidden = np.maximum(x @ first, 0)
+    outer = 2 * (hidden @ second - y) / np.float32(len(x))
+    expected = x.T @ (outer * second.T * (hidden > 0))
+    close(net.gradients["0.weight"], expected, 1e-3, "weight gradient", floor=float(np.abs(expected).mean()))
+
+
+def test_averages_are_of_statistics_too():
+    """Batch normalization is evaluated at the average of its statistics; before the first update there is no average."""
+    x, y = table(96, 6)
+    trainer = fo.Trainer(fo.Network(6, [L.BatchNorm(), L.Dense(1)], seed=0), "mse", "adam", ema=0.9)
+    net = trainer.network
+    untrained = net(x)
+    with trainer.evaluation_weights():
+        np.testing.assert_array_equal(net(x), untrained)
+    averages = {}
+    for step in range(6):
+        rows = slice(16 * step, 16 * step + 16)
+        trainer.step(3 * x[rows] + 5, y[rows])
+        for name, value in {**net.parameters, **net.buffers}.items():
+            now = value.astype(np.float64)
+            averages[name] = now if step == 0 else averages[name] + 0.1 * (now - averages[name])
+    trained = {name: value.copy() for name, value in {**net.parameters, **net.buffers}.items()}
+    with trainer.evaluation_weights():
+        for name, value in {**net.parameters, **net.buffers}.items():
+            close(value, averages[name], 1e-5, name, floor=1e-3)
+    same({**net.parameters, **net.buffers}, trained)
+
+
+def test_penalties_of_epochs_that_end_in_several_calls():
+    """Each is written where its epoch is, whichever call ends it."""
+    x, y = table(64, 6)
+    order = np.tile(np.arange(64, dtype=np.int32), 3)
+    found = []
+    for stops in ((12,), (5, 12), (4, 8, 12)):
+        net = fo.Network(6, [L.Dense(4, activation="relu"), L.Dense(1)], seed=0)
+        trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=0.05), l2=0.1)
+        losses, scales, penalties = np.zeros(12), np.zeros(12), np.full(3, -1.0)
+        first = 0
+        for stop in stops:
+            trainer._native.run_steps(x, y, None, order, 16, np.full(12, 0.05), losses, scales, first, stop, 64, penalties)
+            first = stop
+        found.append(penalties)
+    assert (found[0] > 0).all()
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_a_rate_too_large_for_the_dtype():
+    x, y = table(8, 6)
+    trainer = fo.Trainer(fo.Network(6, [L.Dense(1)], seed=0), "mse", "sgd")
+    before = trainer.state_dict()
+    refuses("rate", trainer._native.step, x, y, None, 1e39, errors=ValueError, match="learning_rate must be a finite number")
+    same(trainer.state_dict(), before)
+
+
+def test_outputs_that_overlap_reversed_rows():
+    rows = np.zeros((11, 3), np.float32)
+    net = fo.Network(3, [L.Dense(3)], seed=0)
+    refuses("overlap", net._native.infer, rows[10:0:-1], rows[:10], errors=ValueError)
+    net._native.infer(rows[10:5:-1], rows[:5])
+
+
+def test_gradients_that_overlap_what_is_written():
+    """Also where a short gradient lies between the start of a long one and the parameter inside of it."""
+    rule = core.Optimizer_float32("sgd", {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "decay_all": False})
+    shared = np.zeros(100, np.float32)
+
+    def parts(*sizes):
+        return [np.zeros(size, np.float32) for size in sizes]
+
+    wrong = ([*parts(60, 10), shared[40:50]], [shared[:60], shared[:10], *parts(10)])
+    refuses("inside", rule.step, *wrong, [], np.empty(0), 1, 0.1, errors=ValueError)
+    rule.step([*parts(60, 10), shared[70:80]], [shared[:60], shared[:10], *parts(10)], [], np.empty(0), 1, 0.1)
+
+
+def test_arrays_without_bytes():
+    """Of a dtype whose elements have none: refused, not divided by."""
+    x, _ = table(3, 4)
+    trainer = fo.Trainer(fo.Network(4, [L.Dense(3)]), "softmax_cross_entropy")
+    empty = np.empty(3, "V0")
+    refuses("labels", trainer.fit, x, empty, errors=TypeError, match="real numbers")
+    refuses("rows", trainer.fit, np.empty((3, 4), "V0"), np.zeros(3, int), errors=TypeError, match="real numbers")
+    refuses("weights", trainer.fit, x, np.zeros(3, int), sample_weight=empty, errors=TypeError)
+    refuses("inference", trainer.network, np.empty((3, 4), "V0"), errors=TypeError, match="real numbers")
