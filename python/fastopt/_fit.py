@@ -359,6 +359,8 @@ class ArrayEpochs(Epochs):
             self._lap("snapshot")
             if finite:
                 self._record(self._rows(count, rates), time.perf_counter() - start, history)
+            else:
+                snapshot.restore()
         except BaseException:  # Ctrl-C, or what another signal handler raised, comes when the native steps are done
             if not snapshot.finite():
                 snapshot.restore()
@@ -368,7 +370,6 @@ class ArrayEpochs(Epochs):
         finally:
             trainer._under_way = None
         if not finite:
-            snapshot.restore()
             self._joins = False
         elif self.bar is not None:
             self.bar.epoch(trainer.epoch - 1)

@@ -72,7 +72,8 @@ def record(trainer: Trainer) -> tuple[int, History]:
     known = trainer.history
     history = History([dict(row) for row in known.rows], list(known.seconds))
     history.message = known.message
-    ended, seconds = ([], 0.0) if trainer._under_way is None else trainer._under_way()
+    under_way = trainer._under_way
+    ended, seconds = ([], 0.0) if under_way is None else under_way()
     for row in ended:
         history.append(row, seconds / len(ended))
     return trainer.epoch + len(ended), history
