@@ -383,8 +383,11 @@ def test_epochs_of_a_copy_belong_to_its_weights(how, watched, tmp_path):
     watch = [lambda trainer, row: begun.set()] if watched else []
 
     def train():
-        while not done.is_set():
-            trainer.fit(x, y, epochs=20 if watched else 2000, batch_size=32, callbacks=watch)
+        try:
+            while not done.is_set():
+                trainer.fit(x, y, epochs=20 if watched else 2000, batch_size=32, callbacks=watch)
+                begun.set()
+        finally:
             begun.set()
 
     def copy():
