@@ -401,3 +401,41 @@ def test_results_over_rows_that_go_down_or_stand_still():
         memory = np.zeros(rows.size, np.float64)
         x, out = memory.view(dtype)[: rows.size].reshape(rows.shape), memory.view(np.float32)[: rows.size].reshape(rows.shape)
         refuses(str(dtype), net, x, out=out, errors=ValueError, match="shares memory")
+
+
+def test_a_rate_too_large_for_the_dtype(trainer):
+    before = state(trainer)
+    refuses(
+        "rate", trainer._native.step, X.astype(np.float32), Y.astype(np.int32), None, 1e39, match="learning_rate must be a finite number"
+    )
+    for name, value in state(trainer).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_outputs_that_overlap_reversed_rows():
+    rows = np.zeros((11, 3), np.float32)
+    net = fo.Network(3, [fo.layers.Dense(3)], seed=0)
+    refuses("overlap", net._native.infer, rows[10:0:-1], rows[:10], errors=ValueError)
+    net._native.infer(rows[10:5:-1], rows[:5])
+
+
+def test_gradients_that_overlap_what_is_written():
+    """Also where a short gradient lies between the start of a long one and the parameter inside of it."""
+    rule = core.Optimizer_float32("sgd", {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "decay_all": False})
+    shared = np.zeros(100, np.float32)
+
+    def parts(*sizes):
+        return [np.zeros(size, np.float32) for size in sizes]
+
+    wrong = ([*parts(60, 10), shared[40:50]], [shared[:60], shared[:10], *parts(10)])
+    refuses("inside", rule.step, *wrong, [], np.empty(0), 1, 0.1, errors=ValueError)
+    rule.step([*parts(60, 10), shared[70:80]], [shared[:60], shared[:10], *parts(10)], [], np.empty(0), 1, 0.1)
+
+
+def test_arrays_without_bytes(trainer):
+    """Of a dtype whose elements have none: refused, not divided by."""
+    nothing = np.empty(6, "V0")
+    refuses("labels", trainer.fit, X, nothing, errors=TypeError, match="real numbers")
+    refuses("rows", trainer.fit, np.empty((6, 4), "V0"), Y, errors=TypeError, match="real numbers")
+    refuses("weights", trainer.fit, X, Y, sample_weight=nothing, errors=TypeError)
+    refuses("inference", trainer.network, np.empty((6, 4), "V0"), errors=TypeError, match="real numbers")

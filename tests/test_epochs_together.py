@@ -213,3 +213,23 @@ def test_what_is_looked_at_between_epochs_is_there(runs):
         runs.clear()
         plain(trainer, epochs=5, **options)
         assert runs == [STEPS] * 5, name
+
+
+def test_penalties_of_epochs_that_end_in_several_calls():
+    """Each is written where its epoch is, whichever call ends it."""
+    x = np.random.default_rng(171).standard_normal((64, 6)).astype(np.float32)
+    y = x[:, :1] * x[:, 1:2]
+    order = np.tile(np.arange(64, dtype=np.int32), 3)
+    found = []
+    for stops in ((12,), (5, 12), (4, 8, 12)):
+        net = fo.Network(6, [fo.layers.Dense(4, activation="relu"), fo.layers.Dense(1)], seed=0)
+        trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=0.05), l2=0.1)
+        losses, scales, penalties = np.zeros(12), np.zeros(12), np.full(3, -1.0)
+        first = 0
+        for stop in stops:
+            trainer._native.run_steps(x, y, None, order, 16, np.full(12, 0.05), losses, scales, first, stop, 64, penalties)
+            first = stop
+        found.append(penalties)
+    assert (found[0] > 0).all()
+    assert_array_equal(found[1], found[0])
+    assert_array_equal(found[2], found[0])

@@ -4,7 +4,6 @@ import fastopt as fo
 import numpy as np
 import pytest
 from helpers import close, refuses
-from native import core
 
 L = fo.layers
 
@@ -170,61 +169,3 @@ def test_averages_are_of_statistics_too():
         for name, value in {**net.parameters, **net.buffers}.items():
             close(value, averages[name], 1e-5, name, floor=1e-3)
     same({**net.parameters, **net.buffers}, trained)
-
-
-def test_penalties_of_epochs_that_end_in_several_calls():
-    """Each is written where its epoch is, whichever call ends it."""
-    x, y = table(64, 6)
-    order = np.tile(np.arange(64, dtype=np.int32), 3)
-    found = []
-    for stops in ((12,), (5, 12), (4, 8, 12)):
-        net = fo.Network(6, [L.Dense(4, activation="relu"), L.Dense(1)], seed=0)
-        trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=0.05), l2=0.1)
-        losses, scales, penalties = np.zeros(12), np.zeros(12), np.full(3, -1.0)
-        first = 0
-        for stop in stops:
-            trainer._native.run_steps(x, y, None, order, 16, np.full(12, 0.05), losses, scales, first, stop, 64, penalties)
-            first = stop
-        found.append(penalties)
-    assert (found[0] > 0).all()
-    np.testing.assert_array_equal(found[1], found[0])
-    np.testing.assert_array_equal(found[2], found[0])
-
-
-def test_a_rate_too_large_for_the_dtype():
-    x, y = table(8, 6)
-    trainer = fo.Trainer(fo.Network(6, [L.Dense(1)], seed=0), "mse", "sgd")
-    before = trainer.state_dict()
-    refuses("rate", trainer._native.step, x, y, None, 1e39, errors=ValueError, match="learning_rate must be a finite number")
-    same(trainer.state_dict(), before)
-
-
-def test_outputs_that_overlap_reversed_rows():
-    rows = np.zeros((11, 3), np.float32)
-    net = fo.Network(3, [L.Dense(3)], seed=0)
-    refuses("overlap", net._native.infer, rows[10:0:-1], rows[:10], errors=ValueError)
-    net._native.infer(rows[10:5:-1], rows[:5])
-
-
-def test_gradients_that_overlap_what_is_written():
-    """Also where a short gradient lies between the start of a long one and the parameter inside of it."""
-    rule = core.Optimizer_float32("sgd", {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "decay_all": False})
-    shared = np.zeros(100, np.float32)
-
-    def parts(*sizes):
-        return [np.zeros(size, np.float32) for size in sizes]
-
-    wrong = ([*parts(60, 10), shared[40:50]], [shared[:60], shared[:10], *parts(10)])
-    refuses("inside", rule.step, *wrong, [], np.empty(0), 1, 0.1, errors=ValueError)
-    rule.step([*parts(60, 10), shared[70:80]], [shared[:60], shared[:10], *parts(10)], [], np.empty(0), 1, 0.1)
-
-
-def test_arrays_without_bytes():
-    """Of a dtype whose elements have none: refused, not divided by."""
-    x, _ = table(3, 4)
-    trainer = fo.Trainer(fo.Network(4, [L.Dense(3)]), "softmax_cross_entropy")
-    empty = np.empty(3, "V0")
-    refuses("labels", trainer.fit, x, empty, errors=TypeError, match="real numbers")
-    refuses("rows", trainer.fit, np.empty((3, 4), "V0"), np.zeros(3, int), errors=TypeError, match="real numbers")
-    refuses("weights", trainer.fit, x, np.zeros(3, int), sample_weight=empty, errors=TypeError)
-    refuses("inference", trainer.network, np.empty((3, 4), "V0"), errors=TypeError, match="real numbers")
