@@ -1,7 +1,7 @@
 """Steps in which memory runs out: run by test_out_of_memory.py in a child that preloads failing_new.cpp.
 
 Every request of a run of steps fails once. What the run leaves behind must be the state between two steps, and training on from it must
-give the bits of a trainer to which nothing has happened. Prints one JSON object, kind -> failed requests.
+give the bits of a trainer to which nothing has happened. Prints one JSON object, kind -> failed requests and steps in halves.
 """
 
 import ctypes
@@ -47,7 +47,7 @@ def run(trainer, x, y):
 
 
 def failures(kind, options, x, y):
-    """How many requests there were to fail."""
+    """How many requests there were to fail, and how many steps two threads shared by units in the run in which none did."""
     for request in range(MOST):
         trainer, twin = made(kind, options), made(kind, options)
         faulthandler.dump_traceback_later(HANG, exit=True)
@@ -56,11 +56,11 @@ def failures(kind, options, x, y):
         failed = ours.failures()
         if failed == 0:
             faulthandler.cancel_dump_traceback_later()
-            return request
+            return request, trainer._native.steps_in_halves
         where = f"{kind}, {options}, request {request}"
         ended = int(np.isfinite(losses).sum())
         assert raised, where
-        assert trainer.steps * options.get("accumulate", 1) == trainer.network.training_step == ended, where
+        assert trainer.steps == trainer.network.training_step == ended, where
         twin.load_state_dict(trainer.state_dict())
         after, _ = run(trainer, x, y)
         expected, _ = run(twin, x, y)

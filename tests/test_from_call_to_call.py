@@ -17,10 +17,10 @@ def weights(net):
     return {name: value.copy() for name, value in net.parameters.items()}
 
 
-def same(found, expected, what=""):
+def same(found, expected):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=f"{name} {what}")
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def test_weights_of_the_rows_before():
