@@ -72,6 +72,62 @@ class WeightDecay : public RuleBase {
     bool decay_all_;
 };
 
+// Where a pass reads and writes.
+template <class T>
+struct At {
+    T* w;
+    const T* g;
+    T* slot[max_slots];
+};
+
+// What is done to whole lines of `count` elements. Only this loop is compiled for every rule.
+template <class T>
+struct Pass {
+    void (*lines)(const void* element, const At<T>& at, Index count);
+    const void* element;
+    int slots;
+};
+
+// `count` elements from `first` on, in a line of their own; zeros behind them.
+template <class T>
+void part_of_line(const Pass<T>& pass, const At<T>& at, Index first, Index count) {
+    alignas(cache_line) T memory[max_slots + 2][simd::Vec<T>::lanes];
+    At<T> line{memory[0], memory[1], {}};
+    simd::store(line.w, simd::load_partial(at.w + first, count));
+    simd::store(memory[1], simd::load_partial(at.g + first, count));
+    for (int s = 0; s < pass.slots; ++s) {
+        line.slot[s] = memory[s + 2];
+        simd::store(line.slot[s], simd::load_partial(at.slot[s] + first, count));
+    }
+    pass.lines(pass.element, line, simd::Vec<T>::lanes);
+    simd::store_partial(at.w + first, simd::load(line.w), count);
+    for (int s = 0; s < pass.slots; ++s) {
+        simd::store_partial(at.slot[s] + first, simd::load(line.slot[s]), count);
+    }
+}
+
+template <class T>
+[[gnu::noinline]] void run(const Pass<T>& pass, const Segment<T>& segment, double work) {
+    constexpr Index lanes = simd::Vec<T>::lanes;
+    const auto each = [&](Index begin, Index end) {
+        At<T> at{segment.w + begin, segment.g + begin, {}};
+        for (int s = 0; s < pass.slots; ++s) {
+            at.slot[s] = segment.slots[s] + begin;
+        }
+        const Index whole = (end - begin) / lanes * lanes;
+        pass.lines(pass.element, at, whole);
+        if (const Index rest = end - begin - whole; rest > 0) {
+            part_of_line(pass, at, whole, rest);
+        }
+    };
+    if (segment.part_count == 0) {
+        parallel_for(segment.size, lanes, work, each);
+    }
+    for (Index p = 0; p < segment.part_count; ++p) {
+        each(segment.parts[p].begin, segment.parts[p].end);
+    }
+}
+
 template <class T, class Rule>
 class ElementwiseOptimizer final : public Optimizer<T> {
    public:
@@ -108,11 +164,11 @@ class ElementwiseOptimizer final : public Optimizer<T> {
                 const Vec<T> decay = simd::set1(static_cast<T>(factor));
                 const auto decayed = [=](const Vec<T>& w, const Vec<T>& g)
                                          FASTOPT_INLINE_LAMBDA { return simd::fma(decay, w, transform(w, g)); };
-                run(segment, work, Element<decltype(decayed), Constants>{decayed, constants});
+                run_lines(segment, work, Element<decltype(decayed), Constants>{decayed, constants});
                 return;
             }
         }
-        run(segment, work, Element<Transform, Constants>{transform, constants});
+        run_lines(segment, work, Element<Transform, Constants>{transform, constants});
     }
 
     // What is done to each Vec: the gradient that the rule sees, and the rule.
@@ -123,41 +179,20 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     };
 
     template <class F>
-    static void run(const Segment<T>& segment, double work, const F& element) {
-        constexpr Index lanes = simd::Vec<T>::lanes;
-        const auto each = [&](Index begin, Index end) {
-            At at{segment.w + begin, segment.g + begin, {}};
-            for (int s = 0; s < slots; ++s) {
-                at.slot[s] = segment.slots[s] + begin;
-            }
-            const Index whole = (end - begin) / lanes * lanes;
-            lines(element, at, whole);
-            if (const Index rest = end - begin - whole; rest > 0) {
-                part_of_line(element, at, whole, rest);
-            }
-        };
-        if (segment.part_count == 0) {
-            parallel_for(segment.size, lanes, work, each);
-        }
-        for (Index p = 0; p < segment.part_count; ++p) {
-            each(segment.parts[p].begin, segment.parts[p].end);
-        }
+    static void run_lines(const Segment<T>& segment, double work, const F& element) {
+        run(Pass<T>{lines<F>, &element, slots}, segment, work);
     }
 
     static constexpr int slots = Rule::slots;
-    struct At {
-        T* w;
-        const T* g;
-        T* slot[slots + 1];
-    };
+    static_assert(slots <= max_slots);
 
-    static FASTOPT_INLINE void load_slots(const At& at, Index i, simd::Vec<T>* state) {
+    static FASTOPT_INLINE void load_slots(const At<T>& at, Index i, simd::Vec<T>* state) {
 #pragma GCC unroll 4
         for (int s = 0; s < slots; ++s) {
             state[s] = simd::load(at.slot[s] + i);
         }
     }
-    static FASTOPT_INLINE void store_slots(const At& at, Index i, const simd::Vec<T>* state) {
+    static FASTOPT_INLINE void store_slots(const At<T>& at, Index i, const simd::Vec<T>* state) {
 #pragma GCC unroll 4
         for (int s = 0; s < slots; ++s) {
             simd::store(at.slot[s] + i, state[s]);
@@ -174,7 +209,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     // So many lines whose roots are taken together, `Products` of them from multiply-adds. Where that is all, what the rest needs would not
     // fit the registers and is read again.
     template <int Products, class F>
-    static FASTOPT_INLINE void lines_together(const F& element, const At& own, Index i) {
+    static FASTOPT_INLINE void lines_together(const F& element, const At<T>& own, Index i) {
         using simd::Vec;
         constexpr int count = simd::root_group;
         Vec<T> value[count];
@@ -205,7 +240,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     }
 
     template <int Products, class F>
-    static FASTOPT_INLINE Index groups_of_lines(const F& element, const At& own, Index count) {
+    static FASTOPT_INLINE Index groups_of_lines(const F& element, const At<T>& own, Index count) {
         constexpr Index step = simd::root_group * simd::Vec<T>::lanes;
         Index i = 0;
         for (; i + step <= count; i += step) {
@@ -215,10 +250,10 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     }
 
     template <class F>
-    [[gnu::noinline]] static void lines(const F& shared, const At& at, Index count) {
+    static void lines(const void* shared, const At<T>& at, Index count) {
         using simd::Vec;
-        const F element = shared;  // copies of its own: no store below can change them, so they stay in registers
-        const At own = at;
+        const F element = *static_cast<const F*>(shared);  // copies of its own: no store below can change them, so they stay in registers
+        const At<T> own = at;
         Index i = 0;
         if constexpr (Rule::takes_root && std::is_same_v<T, float> && simd::takes_roots_from_products) {
             const int products = simd::roots_from_products();
@@ -239,24 +274,6 @@ class ElementwiseOptimizer final : public Optimizer<T> {
             }
             simd::store(own.w + i, value);
             store_slots(own, i, state);
-        }
-    }
-
-    // `count` elements from `first` on, in a line of their own; zeros behind them.
-    template <class F>
-    static void part_of_line(const F& element, const At& at, Index first, Index count) {
-        alignas(cache_line) T memory[slots + 2][simd::Vec<T>::lanes];
-        At line{memory[0], memory[1], {}};
-        simd::store(line.w, simd::load_partial(at.w + first, count));
-        simd::store(memory[1], simd::load_partial(at.g + first, count));
-        for (int s = 0; s < slots; ++s) {
-            line.slot[s] = memory[s + 2];
-            simd::store(line.slot[s], simd::load_partial(at.slot[s] + first, count));
-        }
-        lines(element, line, simd::Vec<T>::lanes);
-        simd::store_partial(at.w + first, simd::load(line.w), count);
-        for (int s = 0; s < slots; ++s) {
-            simd::store_partial(at.slot[s] + first, simd::load(line.slot[s]), count);
         }
     }
 
