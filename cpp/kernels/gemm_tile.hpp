@@ -186,43 +186,39 @@ EIGEN_ALWAYS_INLINE void start_tile(const TileArgs<T>& args, simd::Vec<T> (&sum)
     }
 }
 
+// Each case changes the accumulators where they are, so that one sequence of stores serves all.
 template <class T, int Rows, int Vecs>
-EIGEN_ALWAYS_INLINE void finish_tile(const TileArgs<T>& args, const simd::Vec<T> (&sum)[Rows][Vecs]) {
+EIGEN_ALWAYS_INLINE void finish_tile(const TileArgs<T>& args, simd::Vec<T> (&sum)[Rows][Vecs]) {
     using simd::Vec;
     constexpr int lanes = Vec<T>::lanes;
-    const auto finish = [&](auto&& last) FASTOPT_INLINE_LAMBDA {
-        RowAfterRow<T> rows_of_c(args.c, args.ldc);
-        RowAfterRow<const T> rows_of_slope(args.slope, args.lds);
+    const auto change = [&](auto&& change_one) FASTOPT_INLINE_LAMBDA {
+        RowAfterRow<const T> rows(args.slope, args.lds);
 #pragma GCC unroll 14
         for (int i = 0; i < Rows; ++i) {
-            T* const c = rows_of_c.at(i);
-            const T* const slope = rows_of_slope.at(i);
+            const T* const slope = rows.at(i);
 #pragma GCC unroll 8
             for (int j = 0; j < Vecs; ++j) {
-                simd::store(c + j * lanes, last(sum[i][j], slope + j * lanes));
+                sum[i][j] = change_one(sum[i][j], slope + j * lanes);
             }
         }
     };
-    if (__builtin_expect(args.end > TileEnd::relu_slope, 0)) {  // apart: five cases make a jump table
-        if (args.end == TileEnd::relu_of_sum) {
-            finish([](const Vec<T>& v, const T* at) FASTOPT_INLINE_LAMBDA { return simd::relu(v + simd::load(at)); });
-        } else {
-            finish([](const Vec<T>& v, const T* at) FASTOPT_INLINE_LAMBDA { return v + simd::load(at); });
-        }
-        return;
+    if (__builtin_expect(args.end >= TileEnd::sum, 0)) {
+        change([](const Vec<T>& v, const T* at) FASTOPT_INLINE_LAMBDA { return v + simd::load(at); });
     }
-    switch (args.end) {
-        default:
-        case TileEnd::store:
-            finish([](const Vec<T>& v, const T*) FASTOPT_INLINE_LAMBDA { return v; });
-            break;
-        case TileEnd::relu:
-            finish([](const Vec<T>& v, const T*) FASTOPT_INLINE_LAMBDA { return simd::relu(v); });
-            break;
-        case TileEnd::relu_slope:
-            finish([](const Vec<T>& v, const T* at)
-                       FASTOPT_INLINE_LAMBDA { return simd::keep(simd::less(simd::zero<T>(), simd::load(at)), v); });
-            break;
+    if (args.end == TileEnd::relu || args.end == TileEnd::relu_of_sum) {
+        change([](const Vec<T>& v, const T*) FASTOPT_INLINE_LAMBDA { return simd::relu(v); });
+    } else if (args.end == TileEnd::relu_slope) {
+        change([](const Vec<T>& v, const T* at)
+                   FASTOPT_INLINE_LAMBDA { return simd::keep(simd::less(simd::zero<T>(), simd::load(at)), v); });
+    }
+    RowAfterRow<T> rows(args.c, args.ldc);
+#pragma GCC unroll 14
+    for (int i = 0; i < Rows; ++i) {
+        T* const c = rows.at(i);
+#pragma GCC unroll 8
+        for (int j = 0; j < Vecs; ++j) {
+            simd::store(c + j * lanes, sum[i][j]);
+        }
     }
 }
 
