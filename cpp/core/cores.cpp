@@ -16,18 +16,18 @@ namespace fastopt {
 
 namespace {
 
-constexpr double unlimited = std::numeric_limits<double>::infinity();
+constexpr double no_quota = std::numeric_limits<double>::infinity();
 const char* const groups_of_process = "/proc/self/cgroup";
 const char* const mount = "/sys/fs/cgroup";
 
-double cores_of(double quota, double period) { return quota > 0 && period > 0 ? quota / period : unlimited; }
+double cores_of(double quota, double period) { return quota > 0 && period > 0 ? quota / period : no_quota; }
 
 // What one group allows; a file that is not there limits nothing.
 double limit_of_v2(const std::string& group) {
     std::ifstream file(group + "/cpu.max");
     std::string quota;
     double period = 0;
-    return file >> quota >> period && quota != "max" ? cores_of(std::strtod(quota.c_str(), nullptr), period) : unlimited;
+    return file >> quota >> period && quota != "max" ? cores_of(std::strtod(quota.c_str(), nullptr), period) : no_quota;
 }
 
 double limit_of_v1(const std::string& group) {
@@ -35,7 +35,7 @@ double limit_of_v1(const std::string& group) {
     std::ifstream period_file(group + "/cpu.cfs_period_us");
     double quota = 0;
     double period = 0;
-    return quota_file >> quota && period_file >> period ? cores_of(quota, period) : unlimited;
+    return quota_file >> quota && period_file >> period ? cores_of(quota, period) : no_quota;
 }
 
 // A group and all above it up to the mount limit what is in it. In a container the mount may be the group itself, whose path is not found
@@ -75,7 +75,7 @@ int affinity_cores() {
 }
 
 int quota_cores(const std::string& root) {
-    double least = unlimited;
+    double least = no_quota;
     // Lines of number:controllers:path; the one of version 2 names no controller.
     std::ifstream groups(root + groups_of_process);
     for (std::string line; std::getline(groups, line);) {
@@ -94,7 +94,7 @@ int quota_cores(const std::string& root) {
             least = std::min(least, least_limit(root + mount + "/" + controllers, path, limit_of_v1));
         }
     }
-    return least < unlimited ? std::max(1, static_cast<int>(std::ceil(std::min(least, 1e6)))) : 0;
+    return least < no_quota ? std::max(1, static_cast<int>(std::ceil(std::min(least, 1e6)))) : 0;
 }
 
 }  // namespace fastopt
