@@ -72,9 +72,9 @@ class WeightDecay : public RuleBase {
     bool decay_all_;
 };
 
-// Where a pass reads and writes.
+// Where a pass reads and writes, from its first element on.
 template <class T>
-struct At {
+struct Places {
     T* w;
     const T* g;
     T* slot[max_slots];
@@ -82,17 +82,17 @@ struct At {
 
 // What is done to whole lines of `count` elements. Only this loop is compiled for every rule.
 template <class T>
-struct Pass {
-    void (*lines)(const void* element, const At<T>& at, Index count);
+struct LinePass {
+    void (*lines)(const void* element, const Places<T>& at, Index count);
     const void* element;
     int slots;
 };
 
 // `count` elements from `first` on, in a line of their own; zeros behind them.
 template <class T>
-void part_of_line(const Pass<T>& pass, const At<T>& at, Index first, Index count) {
+void part_of_line(const LinePass<T>& pass, const Places<T>& at, Index first, Index count) {
     alignas(cache_line) T memory[max_slots + 2][simd::Vec<T>::lanes];
-    At<T> line{memory[0], memory[1], {}};
+    Places<T> line{memory[0], memory[1], {}};
     simd::store(line.w, simd::load_partial(at.w + first, count));
     simd::store(memory[1], simd::load_partial(at.g + first, count));
     for (int s = 0; s < pass.slots; ++s) {
@@ -106,11 +106,12 @@ void part_of_line(const Pass<T>& pass, const At<T>& at, Index first, Index count
     }
 }
 
+// Over all of a segment, by as many threads as pay, or over its parts.
 template <class T>
-[[gnu::noinline]] void run(const Pass<T>& pass, const Segment<T>& segment, double work) {
+[[gnu::noinline]] void run_pass(const LinePass<T>& pass, const Segment<T>& segment, double work) {
     constexpr Index lanes = simd::Vec<T>::lanes;
     const auto each = [&](Index begin, Index end) {
-        At<T> at{segment.w + begin, segment.g + begin, {}};
+        Places<T> at{segment.w + begin, segment.g + begin, {}};
         for (int s = 0; s < pass.slots; ++s) {
             at.slot[s] = segment.slots[s] + begin;
         }
@@ -180,19 +181,19 @@ class ElementwiseOptimizer final : public Optimizer<T> {
 
     template <class F>
     static void run_lines(const Segment<T>& segment, double work, const F& element) {
-        run(Pass<T>{lines<F>, &element, slots}, segment, work);
+        run_pass(LinePass<T>{lines<F>, &element, slots}, segment, work);
     }
 
     static constexpr int slots = Rule::slots;
     static_assert(slots <= max_slots);
 
-    static FASTOPT_INLINE void load_slots(const At<T>& at, Index i, simd::Vec<T>* state) {
+    static FASTOPT_INLINE void load_slots(const Places<T>& at, Index i, simd::Vec<T>* state) {
 #pragma GCC unroll 4
         for (int s = 0; s < slots; ++s) {
             state[s] = simd::load(at.slot[s] + i);
         }
     }
-    static FASTOPT_INLINE void store_slots(const At<T>& at, Index i, const simd::Vec<T>* state) {
+    static FASTOPT_INLINE void store_slots(const Places<T>& at, Index i, const simd::Vec<T>* state) {
 #pragma GCC unroll 4
         for (int s = 0; s < slots; ++s) {
             simd::store(at.slot[s] + i, state[s]);
@@ -209,7 +210,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     // So many lines whose roots are taken together, `Products` of them from multiply-adds. Where that is all, what the rest needs would not
     // fit the registers and is read again.
     template <int Products, class F>
-    static FASTOPT_INLINE void lines_together(const F& element, const At<T>& own, Index i) {
+    static FASTOPT_INLINE void lines_together(const F& element, const Places<T>& own, Index i) {
         using simd::Vec;
         constexpr int count = simd::root_group;
         Vec<T> value[count];
@@ -240,7 +241,7 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     }
 
     template <int Products, class F>
-    static FASTOPT_INLINE Index groups_of_lines(const F& element, const At<T>& own, Index count) {
+    static FASTOPT_INLINE Index groups_of_lines(const F& element, const Places<T>& own, Index count) {
         constexpr Index step = simd::root_group * simd::Vec<T>::lanes;
         Index i = 0;
         for (; i + step <= count; i += step) {
@@ -250,10 +251,10 @@ class ElementwiseOptimizer final : public Optimizer<T> {
     }
 
     template <class F>
-    static void lines(const void* shared, const At<T>& at, Index count) {
+    static void lines(const void* shared, const Places<T>& at, Index count) {
         using simd::Vec;
         const F element = *static_cast<const F*>(shared);  // copies of its own: no store below can change them, so they stay in registers
-        const At<T> own = at;
+        const Places<T> own = at;
         Index i = 0;
         if constexpr (Rule::takes_root && std::is_same_v<T, float> && simd::takes_roots_from_products) {
             const int products = simd::roots_from_products();
