@@ -14,7 +14,7 @@ from sklearn import datasets
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -165,6 +165,96 @@ def test_the_penalty_is_that_of_scikit_learn():
     options = {"standardize": False, "scale_target": False, "dtype": "float64", "solver": "newton_cg", "random_state": 0}
     model = MLPRegressor((), alpha=30.0, **options).fit(x, y)
     np.testing.assert_allclose(model.predict(x), Ridge(alpha=30.0).fit(x, y).predict(x), rtol=1e-8)
+    several = np.stack([y, y[::-1], x[:, 0]], axis=1)
+    np.testing.assert_allclose(model.fit(x, several).predict(x), Ridge(alpha=30.0).fit(x, several).predict(x), rtol=1e-7, atol=1e-8)
+
+
+LOGISTIC = {"solver": "lbfgs", "max_iter": 500, "tol": 0.0, "standardize": False, "dtype": "float64", "random_state": 0}
+
+
+def test_the_penalty_of_several_labels_is_that_of_one_model_each():
+    x, rng = small(200)
+    labels = (x @ rng.standard_normal((3, 4)) + rng.standard_normal((200, 4)) > 0).astype(int)
+    found = MLPClassifier((), alpha=3.0, **LOGISTIC).fit(x, labels).predict_proba(x)
+    for j in range(4):
+        alone = LogisticRegression(C=1 / 3.0, tol=1e-10, max_iter=1000).fit(x, labels[:, j])
+        np.testing.assert_allclose(found[:, j], alone.predict_proba(x)[:, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("class_weight", [{0: 10.0, 1: 1.0}, {1: 3.0}, "balanced"])
+def test_weights_of_classes_are_factors_on_those_of_rows(class_weight):
+    x, rng = small(200)
+    y = (x[:, 0] + rng.standard_normal(200) > 0.8).astype(int)
+    weights = np.where(rng.random(200) < 0.3, 0.0, rng.uniform(0.5, 2.0, 200))
+    model = MLPClassifier((), loss="bce", alpha=30.0, class_weight=class_weight, **LOGISTIC)
+    for given in (None, weights):
+        oracle = LogisticRegression(C=1 / 30.0, tol=1e-10, max_iter=1000)
+        rows = np.ones(200) if given is None else given
+        if class_weight == "balanced":
+            sums = np.bincount(y, weights=rows)
+            factors = rows.sum() / (2 * sums)
+        else:
+            factors = np.array([class_weight.get(0, 1.0), class_weight[1]])
+        oracle.fit(x, y, sample_weight=rows * factors[y])
+        np.testing.assert_allclose(model.fit(x, y, sample_weight=given).predict_proba(x), oracle.predict_proba(x), atol=1e-5)
+        if class_weight == "balanced" and given is not None:
+            kept = given > 0
+            np.testing.assert_allclose(
+                clone(model).fit(x[kept], y[kept], sample_weight=given[kept]).predict_proba(x), model.predict_proba(x), atol=1e-7
+            )
+
+
+def test_rows_of_weight_0_are_not_there_whatever_they_hold():
+    x, _ = small()
+    y, weights = x[:, 0] + 5, np.ones(80)
+    weights[:5] = 0.0
+    far, strange = x.copy(), y.copy()
+    far[:5], strange[:5] = 1e15, 1e20
+    options = {"hidden_layer_sizes": (4,), "solver": "lbfgs", "max_iter": 3, "random_state": 0, "dtype": "float64"}
+    a = MLPRegressor(**options).fit(far, strange, sample_weight=weights)
+    b = MLPRegressor(**options).fit(x[5:], y[5:])
+    np.testing.assert_allclose(a.predict(x[5:]), b.predict(x[5:]), rtol=1e-9)
+
+
+def test_wrong_options_are_called_as_the_estimator_calls_them():
+    x, _ = small()
+    y = x[:, 0] > 0
+    for options, match in [
+        ({"alpha": -1.0}, "alpha must be at least 0"), ({"alpha": "a"}, "alpha must be a number"),
+        ({"max_iter": 0}, "max_iter must be at least 1"), ({"max_iter": None}, "max_iter must be an integer"),
+        ({"tol": -1.0}, "tol must be at least 0"), ({"n_iter_no_change": 0}, "n_iter_no_change must be at least 1"),
+        ({"early_stopping": True, "validation_fraction": None}, "validation_fraction must be a number"),
+        ({"class_weight": 3}, "class_weight must be"), ({"class_weight": "even"}, "class_weight must be"),
+        ({"class_weight": {0: -1.0, 1: 1.0}}, "class_weight.0. must be at least 0"), ({"class_weight": {2: 1.0}}, "has the key 2"),
+    ]:  # fmt: skip
+        refuses(str(options), MLPClassifier((4,), **options).fit, x, y, errors=(TypeError, ValueError), match=match)
+    model = MLPClassifier((4,), max_iter=2)
+    refuses("negative", model.fit, x, y, -np.ones(80), errors=ValueError, match="sample_weight must not be negative")
+    refuses("NaN", model.fit, x, y, np.full(80, np.nan), errors=ValueError, match="sample_weight must be finite")
+    refuses("zeros", model.fit, x, y, np.zeros(80), errors=ValueError, match="sample_weight must not be all zero")
+    refuses("large", model.fit, x * 1e20, y, np.ones(80), errors=ValueError, match="column 0 are too large")
+    refuses("large y", MLPRegressor().fit, x, x[:, 0] * 1e160, errors=ValueError, match="scale_target")
+    several = np.stack([y, ~y], axis=1).astype(int)
+    refuses("labels", model.partial_fit, x, several, [0, 1, 2], errors=ValueError, match="are their columns")
+    balanced = MLPClassifier((4,), class_weight="balanced")
+    refuses("a part", balanced.partial_fit, x, y, [False, True], errors=ValueError, match="needs all rows")
+    refuses("several", balanced.fit, x, several, errors=ValueError, match="needs one label a row")
+
+
+def test_a_model_that_goes_on_keeps_its_loss_and_counts_what_has_ended():
+    x, _ = small()
+    y = x[:, 0] > 0
+    model = MLPClassifier((4,), loss="hinge", max_iter=3, warm_start=True, random_state=0).fit(x, y)
+    model.set_params(loss="bce")
+    assert not hasattr(model, "predict_proba")
+    model.fit(x, y)
+    assert isinstance(model.trainer_.loss, fo.losses.Hinge)
+    assert not hasattr(model, "predict_proba")
+    fresh = MLPRegressor((4,), solver="sgd", learning_rate_init=1e-3, max_iter=5, warm_start=True, scale_target=False, standardize=False)
+    fresh.fit(x, x[:, 0])
+    with pytest.raises(fo.NonFiniteLossError):
+        fresh.fit(x * 1e4, x[:, 0] * 1e8)
+    assert fresh.n_iter_ == len(fresh.loss_curve_) == fresh.trainer_.epoch >= 5
 
 
 def test_a_fit_that_fails_leaves_the_model_before(wine):

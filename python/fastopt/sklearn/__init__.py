@@ -2,7 +2,7 @@
 
 Options that scikit-learn's own multi-layer perceptrons have are called and mean the same; what is trained is a
 `fastopt.Trainer`, left in `trainer_`. Labels may be of any kind. Features are standardized by the network itself, with the weights of
-the samples.
+the samples, unless `early_stopping` holds some of them out.
 """
 
 from fastopt.errors import missing_package

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 import fastopt as fo
+from fastopt import _specs
 from fastopt.sklearn._estimator import READABLE, Estimator, Spec, weights
 
 Array = NDArray[Any]
@@ -20,7 +21,8 @@ ONE_OUTPUT = ("sigmoid", "sign")  # links of losses with one output for two clas
 
 
 def _has_probabilities(estimator: MLPClassifier) -> bool:
-    return estimator._loss(False).link in ("softmax", "sigmoid")
+    loss = estimator._trained_loss() if hasattr(estimator, "trainer_") else estimator._loss(False)
+    return loss.link in ("softmax", "sigmoid")
 
 
 class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
@@ -35,7 +37,8 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     solver : str, Optimizer or Solver
         A name or a spec; solvers ("lbfgs", "newton_cg") work on the full batch.
     alpha : float
-        Weight decay: a batch of n rows adds `alpha / (2 n) sum W^2` to the loss.
+        Weight decay: a batch of n rows adds `alpha / (2 n) sum W^2` to the loss, which sums over several labels; n is that of the first
+        call when `warm_start` or `partial_fit` go on with others.
     batch_size : int, "auto" or None
         Rows of a step; "auto" is 200 or all there are, None is all.
     learning_rate_init : float or schedule, optional
@@ -51,13 +54,13 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     verbose : bool
         Draw a progress bar.
     warm_start : bool
-        Let `fit` go on from where it ended.
+        Let `fit` go on from where it ended, with the network, loss, solver and penalties of the first call.
     early_stopping, validation_fraction : bool, float
         Hold out this share of the rows, watch the loss there, and keep the best weights.
     loss : str or Loss, optional
         One for classes; by default the cross-entropy, of each label for several labels at once.
     class_weight : mapping or "balanced", optional
-        Factor per class on the sample weights.
+        Factor per class on the sample weights; "balanced" is (sum of all) / (classes x sum of the class), for `fit` alone.
     batch_norm, dropout, l1 : bool, float, float
         Normalization and dropout of the hidden layers, L1 penalty.
     standardize : bool
@@ -163,6 +166,10 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             raise ValueError(f"loss {found.name!r} is not one of {'several labels at once' if several else 'classes'}")
         return found
 
+    def _trained_loss(self) -> fo.losses.Loss:
+        """That of the trainer, whatever `loss` has become since."""
+        return cast(fo.losses.Loss, self.trainer_.loss)
+
     def _data(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None, *, reset: bool) -> tuple[Array, Array]:
         """Features, and targets as the loss reads them; `reset`: the classes are those that are seen, or given."""
         table, labels = validate_data(self, X, y, dtype=READABLE, multi_output=True, reset=reset)
@@ -172,12 +179,16 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             labels = column_or_1d(labels, warn=True)
         if reset:
             self.classes_ = np.arange(labels.shape[1]) if several else np.unique(labels if classes is None else classes)
+            if several and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+                raise ValueError(
+                    f"classes of several labels at once are their columns, {self.classes_.tolist()}; got {np.unique(classes).tolist()}"
+                )
             self._several = several
             if not several and len(self.classes_) < 2:
                 raise ValueError(f"a classifier needs at least two classes; got one class: {self.classes_.tolist()}")
         if several != self._several or (several and labels.shape[1] != len(self.classes_)):
             raise ValueError(f"y must be {'several labels' if self._several else 'one label'} a row, as before; got shape {labels.shape}")
-        loss = self._loss(several)
+        loss = self._loss(several) if reset else self._trained_loss()
         if several:
             return table, labels.astype(self.dtype)
         codes = np.searchsorted(self.classes_, labels)
@@ -189,21 +200,43 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return table, codes.astype(np.int32 if loss.link not in ONE_OUTPUT else self.dtype)
 
     def _train_on(self, X: Array, target: Array, sample_weight: ArrayLike | None, epochs: int, *, first: bool, part: bool = False) -> None:
-        weight = weights(sample_weight, X)
+        weight = self._with_classes(weights(sample_weight, X), target, part)
         if first:
             loss = self._loss(self._several)
             one = loss.link in ONE_OUTPUT and not self._several
-            self._prepare(X, 1 if one else len(self.classes_), loss, weight, part=part)
-        self._train(X, target, weight, epochs, class_weight=self._weights_of_classes())
+            targets = len(self.classes_) if self._several else 1
+            self._prepare(X, 1 if one else len(self.classes_), loss, weight, part=part, targets=targets)
+        self._train(X, target, weight, epochs)
 
-    def _weights_of_classes(self) -> Any:
-        """By code instead of by label."""
-        if self.class_weight is None or isinstance(self.class_weight, str):
-            return self.class_weight
-        codes = {label: code for code, label in enumerate(self.classes_.tolist())}
-        if unknown := [key for key in self.class_weight if key not in codes]:
-            raise ValueError(f"class_weight has the key {unknown[0]!r}; the classes are {self.classes_.tolist()}")
-        return {codes[key]: weight for key, weight in self.class_weight.items()}
+    def _with_classes(self, weight: Array | None, target: Array, part: bool) -> Array | None:
+        """Times the weights of the classes."""
+        given = self.class_weight
+        if given is None:
+            return weight
+        if self._several:
+            raise ValueError("class_weight needs one label a row; y has several")
+        if isinstance(given, Mapping):
+            codes = {label: code for code, label in enumerate(self.classes_.tolist())}
+            if unknown := [key for key in given if key not in codes]:
+                raise ValueError(f"class_weight has the key {unknown[0]!r}; the classes are {self.classes_.tolist()}")
+            factors = np.ones(len(codes))
+            for key, factor in given.items():
+                factors[codes[key]] = _specs.check_number(
+                    f"class_weight[{key!r}]", factor, low=0.0, high=np.inf, low_open=False, high_open=True
+                )
+        elif isinstance(given, str) and given == "balanced":
+            if part:
+                raise ValueError("class_weight='balanced' needs all rows, and partial_fit sees a part; give a mapping of class to weight")
+            sums = np.bincount(target.astype(np.int64), weights=weight, minlength=len(self.classes_))
+            factors = np.divide(sums.sum(), np.count_nonzero(sums) * sums, out=np.zeros(len(sums)), where=sums > 0)
+        else:
+            raise (ValueError if isinstance(given, str) else TypeError)(
+                f"class_weight must be 'balanced' or a mapping of class to weight; got {given!r}"
+            )
+        found: Array = factors[target.astype(np.int64)] * (1.0 if weight is None else weight)
+        if not found.any():
+            raise ValueError("class_weight: the weights of all rows are 0")
+        return found
 
     def predict(self, X: ArrayLike) -> Array:
         """Labels `(n,)`, or 0 and 1 `(n, labels)`."""

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import fastopt as fo
+from fastopt import _specs, _validate
 
 Array = NDArray[Any]
 Spec = str | fo.optimizers.Optimizer | fo.solvers.Solver
@@ -24,14 +25,10 @@ NAMES = {"logistic": "sigmoid"}  # scikit-learn's names of activations that are 
 
 
 def weights(sample_weight: ArrayLike | None, X: Array) -> Array | None:
-    """One per row, which the trainer looks at more closely."""
+    """One per row, none below 0 and not all of them 0."""
     if sample_weight is None:
         return None
-    found = np.asarray(sample_weight, dtype=np.float64)
-    if found.shape != (len(X),):
-        raise ValueError(f"sample_weight must have shape ({len(X)},); got {found.shape}")
-    if not found.any():
-        raise ValueError("sample_weight must contain at least one non-zero number")
+    found: Array = _validate.sample_weight(sample_weight, len(X), np.dtype(np.float64))
     return found
 
 
@@ -71,8 +68,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         table: Array = validate_data(self, X, dtype=READABLE, reset=reset)
         return table
 
-    def _prepare(self, X: Array, outputs: int, loss: fo.losses.Loss, sample_weight: Array | None, *, part: bool) -> None:
+    def _prepare(self, X: Array, outputs: int, loss: fo.losses.Loss, sample_weight: Array | None, *, part: bool, targets: int = 1) -> None:
         """A new trainer; the statistics of a Standardize layer are those of these rows, which may be a part of all."""
+        alpha = _specs.check_number("alpha", self.alpha, low=0.0, high=np.inf, low_open=False, high_open=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         sizes = self.hidden_layer_sizes
         if hasattr(sizes, "__next__"):
@@ -84,17 +82,17 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         )  # fmt: skip
         rows = self._batch(len(X)) * (1.0 if sample_weight is None else float(np.mean(sample_weight)))
         half = 1.0 if isinstance(loss, fo.losses.MeanSquaredError) else 0.5  # scikit-learn's squared error has a half, and its penalty
-        l2 = half * self.alpha / rows
+        l2 = half * alpha / (rows * targets)  # its losses sum over several targets, and ours are means
         self.trainer_ = fo.Trainer(network, loss, self._method(), l1=self.l1, l2=l2, seed=seed)
         if self.standardize and (part or (sample_weight is not None and not self.early_stopping)):
             mean, variance = moments(X, sample_weight)
+            limit = np.finfo(network.dtype).max
+            for j in np.flatnonzero(~((variance <= limit) & (np.abs(mean) <= limit))).tolist():
+                raise ValueError(f"X: the values of column {j} are too large (mean {mean[j]:g}, variance {variance[j]:g})")
             if part:
                 variance[variance == 0.0] = 1.0  # what is constant here may not stay so
             for name, value in (("mean", mean), ("variance", variance), ("count", len(X))):
                 network.buffers[f"0.{name}"][...] = value
-        self.loss_curve_: list[float] = []
-        self.validation_loss_curve_: list[float] | None = [] if self.early_stopping else None
-        self.n_iter_ = 0
 
     def _full_batch(self) -> bool:
         return isinstance(self.solver, fo.solvers.Solver) or (isinstance(self.solver, str) and self.solver in fo.solvers.table())
@@ -120,22 +118,33 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         found: fo.optimizers.Optimizer = rule(learning_rate=self.learning_rate_init)
         return found
 
-    def _train(self, X: Array, target: Array, sample_weight: Array | None, epochs: int, *, class_weight: Any = None) -> None:
-        held_out = self.validation_fraction if self.early_stopping else None
+    def _train(self, X: Array, target: Array, sample_weight: Array | None, epochs: int) -> None:
+        count, held_out = _validate.positive_int(epochs, "max_iter"), None
+        if self.early_stopping:
+            held_out = _specs.check_number(
+                "validation_fraction", self.validation_fraction, low=0.0, high=1.0, low_open=True, high_open=True
+            )
         stopping = fo.callbacks.EarlyStopping(
-            patience=self.n_iter_no_change, min_delta=self.tol, monitor="val_loss" if self.early_stopping else "loss",
-            restore_best=self.early_stopping,
+            patience=_validate.positive_int(self.n_iter_no_change, "n_iter_no_change"),
+            min_delta=_specs.check_number("tol", self.tol, low=0.0, high=np.inf, low_open=False, high_open=True),
+            monitor="val_loss" if self.early_stopping else "loss", restore_best=self.early_stopping,
         )  # fmt: skip
-        history = self.trainer_.fit(
-            X, target, epochs=epochs, batch_size=None if self._full_batch() else self._batch(len(X)), validation=held_out,
-            sample_weight=sample_weight, class_weight=class_weight, shuffle=self.shuffle, callbacks=[stopping] if epochs > 1 else [],
+        self.trainer_.fit(
+            X, target, epochs=count, batch_size=None if self._full_batch() else self._batch(len(X)),
+            validation=held_out, sample_weight=sample_weight, shuffle=self.shuffle, callbacks=[stopping] if count > 1 else [],
             progress=bool(self.verbose),
         )  # fmt: skip
-        self.loss_curve_ += [row["loss"] for row in history.rows]
-        if self.early_stopping:
-            self.validation_loss_curve_ = (self.validation_loss_curve_ or []) + [row["val_loss"] for row in history.rows]
-        self.n_iter_ += len(history.rows)
-        self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else float("nan")
+        self._record()
+
+    def _record(self) -> None:
+        """What the trainer has done so far."""
+        rows = self.trainer_.history.rows
+        self.loss_curve_: list[float] = [row["loss"] for row in rows]
+        self.validation_loss_curve_: list[float] | None = (
+            [row["val_loss"] for row in rows if "val_loss" in row] if self.early_stopping else None
+        )
+        self.n_iter_ = len(rows)
+        self.loss_ = self.loss_curve_[-1] if rows else float("nan")
 
     @property
     def network_(self) -> fo.Network:
@@ -152,6 +161,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
+            if hasattr(self, "trainer_"):  # one that went on keeps the epochs that have ended
+                self._record()
             raise
 
     def _refuse_early_stopping(self) -> None:
@@ -164,7 +175,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
 def moments(x: Array, sample_weight: Array | None) -> tuple[Array, Array]:
     """Weighted mean and biased variance of columns, in float64; constant columns have variance 0."""
-    shifted = x.astype(np.float64) - x[0]
-    mean = np.average(shifted, axis=0, weights=sample_weight)
-    variance = np.average((shifted - mean) ** 2, axis=0, weights=sample_weight)
-    return mean + x[0], variance
+    first = x[0 if sample_weight is None else int(np.argmax(sample_weight > 0))]  # that of a row that counts
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is told by the caller
+        shifted = x.astype(np.float64) - first
+        if sample_weight is not None:
+            shifted[sample_weight == 0] = 0.0
+        mean = np.average(shifted, axis=0, weights=sample_weight)
+        variance = np.average((shifted - mean) ** 2, axis=0, weights=sample_weight)
+    return mean + first, variance

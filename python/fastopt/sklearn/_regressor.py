@@ -127,8 +127,10 @@ warm_start, early_stopping, validation_fraction, n_iter_no_change, batch_norm, d
         self._mean, self._scale = np.zeros(columns), np.ones(columns)
         if self.scale_target and isinstance(loss, MOVES_WITH_TARGET):
             self._mean, variance = moments(target, sample_weight)
+            if not np.isfinite(variance).all():
+                raise ValueError("y: the values are too large for their variance, by which scale_target divides")
             self._scale = np.where(variance > 0, np.sqrt(variance), 1.0)
-        self._prepare(X, outputs, loss, sample_weight, part=part)
+        self._prepare(X, outputs, loss, sample_weight, part=part, targets=columns)
 
     def predict(self, X: ArrayLike) -> Array:
         """Values `(n,)` or `(n, targets)`, or `(n, quantiles)`."""
