@@ -350,3 +350,17 @@ def test_newton_ends_where_it_no_longer_moves(seed):
     assert found.status in (0, 2), found
     assert found.nhev < 100, found
     assert found.grad_norm < 1e-14 * np.linalg.norm(b), found
+
+
+def test_gradients_whose_square_is_no_number():
+    found = fo.minimize(lambda x: float(x @ x) * 1e160, np.full(2, 3.0), grad=lambda x: 2e160 * x)
+    assert found.fun < 18e160, found  # one step on; the curvature of the next is no number, and the message says so
+
+
+def test_a_hessian_that_is_none():
+    def run(returned):
+        return fo.minimize(lambda x: float(x @ x), np.ones(2), grad=lambda x: 2 * x, hess=lambda x: returned, method="newton")
+
+    refuses("complex", run, np.eye(2) * 1j, errors=TypeError, match=r"hess\(x\) must hold real numbers")
+    refuses("text", run, "a", errors=TypeError, match=r"hess\(x\) must hold real numbers")
+    refuses("flat", run, np.eye(2).ravel(), errors=ValueError, match=r"hess\(x\) must have shape \(2, 2\)")

@@ -5,7 +5,7 @@ import warnings
 import fastopt as fo
 import numpy as np
 import pytest
-from fastopt import _snapshot
+from fastopt import _objective, _snapshot
 from helpers import close, refuses
 from native import DTYPES
 from reference import solvers as twin
@@ -314,3 +314,47 @@ def test_quiet():
         warnings.simplefilter("error")
         for solver in ALL:
             fo.Trainer(small(), "mse", solver).fit(1e3 * x, 1e6 * y, epochs=30, batch_size=None)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_interrupt_leaves_a_step_that_ended(name, monkeypatch):
+    """Wherever it falls, and what goes on from there ends at the bits of an uninterrupted run."""
+    x, y, _ = data(40)
+
+    def trainer_of():
+        return fo.Trainer(small(), "mse", fo.solvers.LBFGS(history=3) if name == "lbfgs" else fo.solvers.get(name))
+
+    reference, steps = trainer_of(), 6
+    losses = reference.fit(x, y, epochs=steps, batch_size=None)["loss"]
+    interrupted = 0
+    for method in ("write", "read", "settle", "value_and_grad", "gauss_newton"):
+        original = getattr(_objective.Objective, method)
+        for late in (False, True):
+            for call in range(1, 20, 1 if method == "write" else 4):
+                trainer, calls = trainer_of(), 0
+
+                def interrupt(self, *arguments, original=original, late=late, call=call):
+                    nonlocal calls
+                    calls += 1
+                    if calls == call and not late:
+                        raise KeyboardInterrupt
+                    found = original(self, *arguments)
+                    if calls == call:
+                        raise KeyboardInterrupt
+                    return found
+
+                with monkeypatch.context() as patch:
+                    patch.setattr(_objective.Objective, method, interrupt)
+                    try:
+                        trainer.fit(x, y, epochs=steps, batch_size=None)
+                    except KeyboardInterrupt:
+                        interrupted += 1
+                where = f"{name}, {method} {call} {late}"
+                done = trainer.steps
+                assert done == trainer.epoch == len(trainer.history.rows), where
+                if done:
+                    close(trainer.evaluate(x, y)["loss"], losses[done - 1], 1e-12, where)
+                if done < steps:
+                    trainer.fit(x, y, epochs=steps - done, batch_size=None)
+                close(weights(trainer.network), weights(reference.network), 1e-9, where)
+    assert interrupted > 10

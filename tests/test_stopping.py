@@ -11,7 +11,7 @@ import fastopt as fo
 import numpy as np
 import pytest
 from children import run_python
-from fastopt import _snapshot
+from fastopt import _snapshot, _state
 from helpers import close, refuses
 
 
@@ -320,6 +320,47 @@ def test_an_interrupt_while_average_and_weights_change_places(options, tmp_path)
     assert_same_state(state(trainer), before, "swapped back")
     trainer.save(tmp_path / "trainer.safetensors")
     trainer.fit(x, y)
+
+
+def test_an_interrupt_while_a_state_is_put_back(monkeypatch):
+    """All of it is, that of the range test too."""
+    x, y = data()
+    trainer, other = trainer_of(), trainer_of()
+    trainer.fit(x, y)
+    other.fit(x, y, epochs=3)
+    kept, wanted = state(trainer), state(other)
+    original, calls = _state.arrays, 0
+
+    class Views(dict):
+        """Raises once, when some of its arrays were written."""
+
+        def items(self):
+            nonlocal calls
+            for i, item in enumerate(super().items()):
+                if i == 2 and calls == 0:
+                    calls += 1
+                    raise KeyboardInterrupt
+                yield item
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_state, "arrays", lambda trainer: Views(original(trainer)))
+        with pytest.raises(KeyboardInterrupt):
+            trainer.load_state_dict(wanted)
+    assert_same_state(state(trainer), wanted, "loaded")
+    trainer.load_state_dict(kept)
+    load, loads = fo.Trainer.load_state_dict, 0
+
+    def interrupted(self, given):
+        nonlocal loads
+        loads += 1
+        if loads == 1:
+            raise KeyboardInterrupt
+        load(self, given)
+
+    monkeypatch.setattr(fo.Trainer, "load_state_dict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fo.callbacks.LearningRateFinder(steps=10).run(trainer, x, y)
+    assert_same_state(state(trainer), kept, "found")
 
 
 def test_early_stopping_restores_the_best_weights():

@@ -217,19 +217,12 @@ def minimize(
     point = end.point
     if end.status in (SEARCH, NOT_FINITE) and problem.best is not None and not point.value <= problem.best.value:
         point = problem.best
-    norm = _norm(point.grad)
+    norm = _steps.norm_of(point.grad)
     return MinimizeResult(
         x=problem.shaped(point.x), fun=point.value, jac=problem.shaped(point.grad), grad_norm=norm, n_steps=end.n_steps,
         converged=end.status == CONVERGED, status=end.status, message=end.message, nfev=problem.fun_calls, njev=problem.grad_calls,
         nhev=problem.hess_calls, method=rule, **kept.arrays(shape),
     )  # fmt: skip
-
-
-def _norm(grad: Vector) -> float:
-    """The Euclidean norm, also where its square is no number of float64."""
-    largest = float(np.abs(grad).max(initial=0.0))
-    unit = largest if 0.0 < largest < 1e-140 or 1e140 < largest < math.inf else 1.0
-    return unit * float(np.linalg.norm(grad / unit))
 
 
 class _End(NamedTuple):
@@ -257,7 +250,7 @@ def _descend(
     steps, n_steps, small = _steps_of(rule, problem, point), 0, False
     rate = _Rate(rule)
     while True:
-        norm = _norm(point.grad)
+        norm = _steps.norm_of(point.grad)
         kept.add(point, norm)
         if n_steps > 0 and callback is not None:
             try:

@@ -105,10 +105,10 @@ class Problem:
         n = x.size
         if self._hess is not None:
             self.hess_calls += 1
-            matrix = np.asarray(self._call(self._hess, x), dtype=np.float64)
-            if matrix.size != n * n:
-                raise ValueError(f"hess(x) must have shape {(n, n)} for {n} variables; got {matrix.shape}")
-            matrix = matrix.reshape(n, n)
+            returned = _validate.numeric(self._call(self._hess, x), "hess(x)")
+            if returned.shape not in ((n, n), self.shape * 2) and not (n == 1 and returned.size == 1):
+                raise ValueError(f"hess(x) must have shape {(n, n)} for {n} variables; got {returned.shape}")
+            matrix = np.asarray(returned, dtype=np.float64).reshape(n, n)
         elif self._grad is not None:
             matrix = np.empty((n, n))
             for i, above, below, width in self._neighbours(x, FIRST_STEP):

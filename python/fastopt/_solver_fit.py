@@ -117,20 +117,24 @@ class SolverEpochs(Epochs):
             self._start()
         objective = self._objective
         assert objective is not None
-        before = objective.read()
+        native, before = self.trainer._native, objective.read()
+        done = native.t
+        self._memory.mark()
         try:
             point = next(self._steps)
+            loss = objective.data_loss
+            objective.write(point.x)
+            self._memory.keep()
+            native.t += 1
         except BaseException as error:
-            objective.write(before)  # a trial may be in the network
+            if native.t == done:  # a trial may be in the network, or, after Ctrl-C, half of a step
+                objective.write(before)
+                self._memory.go_back()
             if isinstance(error, StepFailedError):
                 self._memory.forget()  # another fit, on other data perhaps, must not begin with the damping that this one ended with
                 kinks = "; perhaps at a kink of the l1 penalty, where an optimizer goes on" if objective.has_kinks else ""
                 raise FinishedError(f"{type(self.trainer.optimizer).__name__}: {error}{kinks}") from None
             raise
-        loss = objective.data_loss
-        objective.write(point.x)
-        self._memory.keep()
-        self.trainer._native.t += 1
         if self.bar is not None:
             self.bar.update(self.rows or 0)
         return float(loss)

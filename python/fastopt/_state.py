@@ -128,8 +128,16 @@ def _restore(trainer: Trainer, state: Mapping[str, NDArray[Any]]) -> None:
         raise ValueError(f"state['counters'] must not be negative; got {counts.tolist()}")
     if not 0.0 <= scale < math.inf:
         raise ValueError(f"state['rate_scale'] must be a finite number of at least 0; got {scale}")
-    trainer._set_counters(int(counts[0]), int(counts[1]))
-    trainer.rate_scale = scale
-    for name, view in own.items():
-        if name in state:
-            view[...] = state[name]
+
+    def put() -> None:
+        trainer._set_counters(int(counts[0]), int(counts[1]))
+        trainer.rate_scale = scale
+        for name, view in own.items():
+            if name in state:
+                view[...] = state[name]
+
+    try:
+        put()
+    except BaseException:  # Ctrl-C: half of a state is none
+        put()
+        raise

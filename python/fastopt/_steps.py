@@ -155,9 +155,16 @@ def lbfgs_steps(
         yield point
 
 
+def norm_of(grad: Vector) -> float:
+    """The Euclidean norm, also where its square is no number of float64."""
+    largest = float(np.abs(grad).max(initial=0.0))
+    unit = largest if 0.0 < largest < 1e-140 or 1e140 < largest < math.inf else 1.0
+    return unit * float(np.linalg.norm(grad / unit))
+
+
 def _first_length(grad: Vector, *, fresh: bool) -> float:
     """First t along steepest descent: x moves by 1 at the start of a run (as L-BFGS-B does), by at most the gradient after a failure."""
-    norm = float(np.linalg.norm(grad))
+    norm = norm_of(grad)
     length = 1.0 / norm if norm > 0.0 else 1.0
     return length if fresh and math.isfinite(length) else min(1.0, length)
 

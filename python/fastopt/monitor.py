@@ -232,7 +232,11 @@ class LearningRateFinder:
             _prepare.adapt(trainer, train, stacklevel=3)
             self._train(trainer, train, size, rates, losses)
         finally:
-            trainer.load_state_dict(state)
+            try:
+                trainer.load_state_dict(state)
+            except BaseException:  # Ctrl-C in the middle of it
+                trainer.load_state_dict(state)
+                raise
         smoothed = _smooth(losses, self.smoothing)
         lowest = int(np.argmin(smoothed)) if len(losses) >= FEWEST else 0
         suggestion = float(rates[lowest]) / 10 if lowest > 0 else math.nan
