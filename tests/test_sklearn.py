@@ -231,7 +231,7 @@ def test_wrong_options_are_called_as_the_estimator_calls_them():
     model = MLPClassifier((4,), max_iter=2)
     refuses("negative", model.fit, x, y, -np.ones(80), errors=ValueError, match="sample_weight must not be negative")
     refuses("NaN", model.fit, x, y, np.full(80, np.nan), errors=ValueError, match="sample_weight must be finite")
-    refuses("zeros", model.fit, x, y, np.zeros(80), errors=ValueError, match="sample_weight must not be all zero")
+    refuses("zeros", model.fit, x, y, np.zeros(80), errors=ValueError, match="at least one non-zero")
     refuses("large", model.fit, x * 1e20, y, np.ones(80), errors=ValueError, match="column 0 are too large")
     refuses("large y", MLPRegressor().fit, x, x[:, 0] * 1e160, errors=ValueError, match="scale_target")
     several = np.stack([y, ~y], axis=1).astype(int)

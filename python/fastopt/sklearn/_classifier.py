@@ -13,8 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 import fastopt as fo
-from fastopt import _specs
-from fastopt.sklearn._estimator import READABLE, Estimator, Spec, weights
+from fastopt.sklearn._estimator import READABLE, Estimator, Spec, number, weights
 
 Array = NDArray[Any]
 ONE_OUTPUT = ("sigmoid", "sign")  # links of losses with one output for two classes
@@ -221,9 +220,7 @@ class MLPClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
                 raise ValueError(f"class_weight has the key {unknown[0]!r}; the classes are {self.classes_.tolist()}")
             factors = np.ones(len(codes))
             for key, factor in given.items():
-                factors[codes[key]] = _specs.check_number(
-                    f"class_weight[{key!r}]", factor, low=0.0, high=np.inf, low_open=False, high_open=True
-                )
+                factors[codes[key]] = number(f"class_weight[{key!r}]", factor)
         elif isinstance(given, str) and given == "balanced":
             if part:
                 raise ValueError("class_weight='balanced' needs all rows, and partial_fit sees a part; give a mapping of class to weight")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import fastopt as fo
-from fastopt import _specs, _validate
 
 Array = NDArray[Any]
 Spec = str | fo.optimizers.Optimizer | fo.solvers.Solver
@@ -28,8 +27,35 @@ def weights(sample_weight: ArrayLike | None, X: Array) -> Array | None:
     """One per row, none below 0 and not all of them 0."""
     if sample_weight is None:
         return None
-    found: Array = _validate.sample_weight(sample_weight, len(X), np.dtype(np.float64))
+    found = np.asarray(sample_weight, dtype=np.float64)
+    if found.shape != (len(X),):
+        raise ValueError(f"sample_weight must have shape ({len(X)},); got {found.shape}")
+    if not np.isfinite(found).all():
+        raise ValueError(f"sample_weight must be finite; got {found[~np.isfinite(found)][0]} at row {np.argmin(np.isfinite(found))}")
+    if (found < 0).any():
+        raise ValueError(f"sample_weight must not be negative; got {found.min()} at row {np.argmin(found)}")
+    if not found.any():
+        raise ValueError("sample_weight must contain at least one non-zero number")
     return found
+
+
+def number(name: str, value: Any, high: float = np.inf) -> float:
+    """At least 0 and finite, or inside (0, high)."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number; got {value!r}")
+    found = float(value)
+    if not (0.0 <= found < np.inf if high == np.inf else 0.0 < found < high):
+        raise ValueError(f"{name} must {'be at least 0 and finite' if high == np.inf else f'lie in (0, {high:g})'}; got {value!r}")
+    return found
+
+
+def count(name: str, value: Any) -> int:
+    """An integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1; got {value!r}")
+    return int(value)
 
 
 class Estimator(BaseEstimator):  # type: ignore[misc]
@@ -70,7 +96,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _prepare(self, X: Array, outputs: int, loss: fo.losses.Loss, sample_weight: Array | None, *, part: bool, targets: int = 1) -> None:
         """A new trainer; the statistics of a Standardize layer are those of these rows, which may be a part of all."""
-        alpha = _specs.check_number("alpha", self.alpha, low=0.0, high=np.inf, low_open=False, high_open=True)
+        alpha = number("alpha", self.alpha)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         sizes = self.hidden_layer_sizes
         if hasattr(sizes, "__next__"):
@@ -119,19 +145,17 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         return found
 
     def _train(self, X: Array, target: Array, sample_weight: Array | None, epochs: int) -> None:
-        count, held_out = _validate.positive_int(epochs, "max_iter"), None
+        most, held_out = count("max_iter", epochs), None
         if self.early_stopping:
-            held_out = _specs.check_number(
-                "validation_fraction", self.validation_fraction, low=0.0, high=1.0, low_open=True, high_open=True
-            )
+            held_out = number("validation_fraction", self.validation_fraction, 1.0)
         stopping = fo.callbacks.EarlyStopping(
-            patience=_validate.positive_int(self.n_iter_no_change, "n_iter_no_change"),
-            min_delta=_specs.check_number("tol", self.tol, low=0.0, high=np.inf, low_open=False, high_open=True),
+            patience=count("n_iter_no_change", self.n_iter_no_change),
+            min_delta=number("tol", self.tol),
             monitor="val_loss" if self.early_stopping else "loss", restore_best=self.early_stopping,
         )  # fmt: skip
         self.trainer_.fit(
-            X, target, epochs=count, batch_size=None if self._full_batch() else self._batch(len(X)),
-            validation=held_out, sample_weight=sample_weight, shuffle=self.shuffle, callbacks=[stopping] if count > 1 else [],
+            X, target, epochs=most, batch_size=None if self._full_batch() else self._batch(len(X)),
+            validation=held_out, sample_weight=sample_weight, shuffle=self.shuffle, callbacks=[stopping] if most > 1 else [],
             progress=bool(self.verbose),
         )  # fmt: skip
         self._record()
