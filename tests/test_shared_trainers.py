@@ -412,6 +412,7 @@ def test_epochs_of_a_copy_belong_to_its_weights(how, watched, tmp_path):
         assert [row["epoch"] for row in one.history.rows] == list(range(one.epoch))
         assert one.history.rows == trainer.history.rows[: one.epoch]
         assert one.steps // each - one.epoch in (0, 1)
+    assert len(times) > 3, "copied all at the same time"
 
 
 def test_weights_are_not_drawn_in_the_middle_of_a_step():

@@ -318,7 +318,7 @@ def test_quiet():
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_interrupt_leaves_a_step_that_ended(name, monkeypatch):
-    """Wherever it falls, and what goes on from there ends at the bits of an uninterrupted run."""
+    """Wherever it falls, and what goes on from there ends where an uninterrupted run does."""
     x, y, _ = data(40)
 
     def trainer_of():

@@ -119,7 +119,6 @@ class SolverEpochs(Epochs):
         assert objective is not None
         native, before = self.trainer._native, objective.read()
         done = native.t
-        self._memory.mark()
         try:
             point = next(self._steps)
             loss = objective.data_loss
@@ -129,7 +128,7 @@ class SolverEpochs(Epochs):
         except BaseException as error:
             if native.t == done:  # a trial may be in the network, or, after Ctrl-C, half of a step
                 objective.write(before)
-                self._memory.go_back()
+                self._memory.go_back()  # to the mark of the snapshot that begins an epoch
             if isinstance(error, StepFailedError):
                 self._memory.forget()  # another fit, on other data perhaps, must not begin with the damping that this one ended with
                 kinks = "; perhaps at a kink of the l1 penalty, where an optimizer goes on" if objective.has_kinks else ""
