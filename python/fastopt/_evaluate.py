@@ -35,6 +35,8 @@ def target_of(loss: AnyLoss, outputs: int, y: Any, dtype: np.dtype[Any], name: s
 
 def metric_table(given: Iterable[Any] | None) -> dict[str, metrics.Metric]:
     """Metrics by the name of their column; two callables of one name raise."""
+    if type(given) is tuple and not given:
+        return {}
     if isinstance(given, str) or callable(given):
         given = [given]
     elif given is not None and not isinstance(given, Iterable):

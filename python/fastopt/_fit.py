@@ -287,9 +287,14 @@ class ArrayEpochs(Epochs):
 
     def _remember(self, order: NDArray[Any]) -> None:
         """What the last step of an order was on."""
-        d, rows = self._data, order[-1, (self._steps - 1) * self._batch :][:LOOKED_AT]
-        self._last_loss = float(self._losses[len(order) - 1, -1])
-        self._last = lambda: (d.x[rows], d.y[rows], None if d.weight is None else d.weight[rows])
+        d, first = self._data, (self._steps - 1) * self._batch
+        self._last_loss = self._losses.item(len(order) - 1, self._steps - 1)
+
+        def last() -> _prepare.Batch:
+            rows = order[-1, first : first + LOOKED_AT]
+            return d.x[rows], d.y[rows], None if d.weight is None else d.weight[rows]
+
+        self._last = last
 
     def _reserve(self, epochs: int) -> None:
         self._losses, self._weights = np.zeros((epochs, self._steps)), np.zeros((epochs, self._steps))
@@ -355,10 +360,11 @@ class ArrayEpochs(Epochs):
             self._pace.saw(count * steps, time.perf_counter() - begin)
             self._lap("python")
             self._remember(order)
-            finite = done == count * steps and not self._wrong(snapshot, float(self._losses[count - 1].mean()))
+            rows = self._rows(count, rates) if done == count * steps else []
+            finite = bool(rows) and not self._wrong(snapshot, rows[-1]["loss"])
             self._lap("snapshot")
             if finite:
-                self._record(self._rows(count, rates), time.perf_counter() - start, history)
+                self._record(rows, time.perf_counter() - start, history)
             else:
                 snapshot.restore()
         except BaseException:  # Ctrl-C, or what another signal handler raised, comes when the native steps are done

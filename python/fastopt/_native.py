@@ -46,7 +46,7 @@ def prepare_target(loss: Loss, outputs: int, y: Any, dtype: np.dtype[Any], name:
     native.check_outputs(outputs)
     kind = native.target_kind(outputs)
     if kind == "either":
-        shape = np.shape(y)
+        shape = y.shape if type(y) is np.ndarray else np.shape(y)
         kind = "classes" if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1 < outputs) else "dense"
     if kind == "classes":
         return _validate.labels(y, outputs, name)

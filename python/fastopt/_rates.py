@@ -17,7 +17,7 @@ class Rates:
         self._learning_rate, self._accumulate = learning_rate, accumulate
         self._ahead: list[float] = []
         self._start = 0
-        self._block = np.empty(0)
+        self._block, self._block_of = np.empty(0), 0.0  # the last one of equal rates
         self.set_scale(1.0)
 
     def set_scale(self, scale: float) -> None:
@@ -52,8 +52,8 @@ class Rates:
     def block(self, micro_step: int, steps: int) -> NDArray[np.float64]:
         """Rates of the next micro-batches, to be read only."""
         if self.fixed is not None:
-            if len(self._block) != steps or self._block[0] != self.fixed:
-                self._block = np.full(steps, self.fixed)
+            if len(self._block) != steps or self._block_of != self.fixed:
+                self._block, self._block_of = np.full(steps, self.fixed), self.fixed
             return self._block
         from fastopt import schedules  # here and above: most trainers never need them, and they are a tenth of the import
 

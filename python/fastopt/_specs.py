@@ -53,6 +53,11 @@ def _names_options(cls: type[C]) -> type[C]:
     return cls
 
 
+@functools.cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
 class Spec:
     """A frozen description; subclasses are decorated by `spec` or `positional_spec`."""
 
@@ -68,7 +73,7 @@ class Spec:
                     object.__setattr__(self, field.name, checked)
 
     def _values(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in _names(type(self))}  # type: ignore[arg-type]
 
     def _shown(self) -> dict[str, Any]:
         """What the text says, enough to give the spec back."""

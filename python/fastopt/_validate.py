@@ -104,6 +104,8 @@ def _check_columns(x: Any, name: str) -> None:
 
 def column_names(x: Any) -> list[str] | None:
     """Of a frame whose columns are called by text; None for anything else."""
+    if type(x) is np.ndarray:
+        return None
     columns = getattr(x, "columns", None)
     names = list(columns) if isinstance(columns, Iterable) else []
     return names if names and all(isinstance(name, str) for name in names) else None
@@ -244,6 +246,9 @@ def dense_target(y: Any, columns: int, dtype: np.dtype[Any], name: str, *, low: 
     array = numeric(y, name)
     if array.ndim == 1 and columns == 1:
         array = array.reshape(-1, 1)
+    free = low == -np.inf and high == np.inf
+    if free and array.dtype == dtype and core.ready_rows(array, columns, BLOCK_BYTES, finite):
+        return array
     if array.ndim != 2 or array.shape[1] != columns:
         alternative = " or (rows,)" if columns == 1 else ""
         raise ValueError(f"{name} must have shape (rows, {columns}){alternative}; got {array.shape}")
@@ -251,7 +256,7 @@ def dense_target(y: Any, columns: int, dtype: np.dtype[Any], name: str, *, low: 
         raise ValueError(f"{name} must have at least one row; got shape {array.shape}")
     if finite:
         check_finite(array, name)
-    if low > -np.inf or high < np.inf:
+    if not free:
         smallest, largest = array.min(), array.max()
         if smallest < low or largest > high:
             wrong = smallest if smallest < low else largest
