@@ -309,3 +309,28 @@ def test_how_a_metric_takes_weights():
     assert taken == [True] * 5
     assert [m.takes_weights(each) for each in (wrapped, by_place, max, lambda t, p, **options: 0.0)] == [False] * 4
     assert m.takes_weights(functools.partial(brier, sample_weight=None)) is None
+
+
+def test_decorated_metrics_take_weights():
+    """Those of scikit-learn are wrapped by functions of (*args, **kwargs)."""
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+
+    @functools.wraps(brier)
+    def passes_on(*args, **options):
+        return brier(*args, **options)
+
+    assert m.takes_weights(passes_on)
+    rng = np.random.default_rng(5)
+    x, y, w = rng.standard_normal((40, 3)), np.arange(40) % 2, rng.random(40)
+    trainer = fo.Trainer(fo.mlp(3, [4], 2, seed=0), "cross_entropy")
+    found = trainer.evaluate(x, y, sample_weight=w, metrics=[sklearn_metrics.accuracy_score, "accuracy"])
+    assert found["accuracy_score"] == pytest.approx(found["accuracy"], rel=1e-12)
+    assert found["accuracy"] != trainer.evaluate(x, y, metrics=["accuracy"])["accuracy"]
+
+
+def test_splits_and_batches_name_a_wrong_argument():
+    x, y = np.zeros((10, 2)), np.arange(10)
+    refuses("text", fo.data.split, "abc", "abc", errors=TypeError, match="X must be an array or a frame with rows; got str")
+    refuses("no flag", fo.data.split, x, y, stratify="yes", errors=TypeError, match="stratify must be True or False")
+    refuses("no flag", fo.data.batches, x, y, shuffle="no", errors=TypeError, match="shuffle must be True or False")
+    refuses("a number", fo.data.batches, x, 4, errors=TypeError, match="y must be an array with rows; got 4")

@@ -233,3 +233,37 @@ def test_penalties_of_epochs_that_end_in_several_calls():
     assert (found[0] > 0).all()
     assert_array_equal(found[1], found[0])
     assert_array_equal(found[2], found[0])
+
+
+def test_an_epoch_that_breaks_the_weights_and_one_that_mends_them(runs):
+    """At the end of the eighth epoch the loss of its last row is infinite, and a step on the other row makes up for it."""
+    x, y = np.array([[1e-3], [1.0]], np.float32), np.zeros(2, np.float32)
+    rate = fo.schedules.piecewise((15, 16, 17), (0.0, 3e19, 0.5e6, 0.0))
+    errors = []
+    for callbacks in ((), (lambda trainer, row: None,)):
+        net = fo.Network(1, [fo.layers.Dense(1, init="constant", init_value=1.0, bias=False)])
+        trainer = fo.Trainer(net, "mse", fo.optimizers.SGD(learning_rate=rate))
+        with pytest.raises(fo.NonFiniteLossError) as caught:
+            trainer.fit(x, y, epochs=20, batch_size=1, shuffle=False, callbacks=callbacks)
+        errors.append((str(caught.value), trainer.epoch, trainer.history["loss"]))
+    assert errors[0] == errors[1]
+    assert errors[0][1] == 7
+    assert max(runs) > 2
+
+
+@pytest.mark.parametrize(("loss", "outputs"), [("poisson", 1), ("gaussian_nll", 2)])
+def test_losses_with_exponentials_are_looked_at_after_each_epoch(runs, loss, outputs):
+    x = 0.01 * data()[0]
+    fo.Trainer(fo.mlp(5, [4], outputs, seed=1), loss, fo.optimizers.SGD(learning_rate=1e-6)).fit(
+        x, x[:, 0] ** 2, epochs=5, batch_size=BATCH
+    )
+    assert runs == [STEPS] * 5
+
+
+def test_a_rate_that_the_dtype_does_not_hold():
+    rate = fo.schedules.piecewise((STEPS * 5,), (0.01, 1e39))
+    for train in (plain, one_by_one):
+        trainer = fo.Trainer(fo.mlp(5, [4], 3, seed=1), "cross_entropy", fo.optimizers.SGD(learning_rate=rate))
+        with pytest.raises(ValueError, match=r"in float32; got 1e\+39"):
+            train(trainer, epochs=8)
+        assert trainer.epoch == 5

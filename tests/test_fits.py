@@ -251,3 +251,27 @@ def test_metrics_are_summed_in_float64_over_rows_that_count():
     assert fo.metrics.mse(np.float32([1e30]), np.float32([-1e30])) == pytest.approx(4e60)
     assert fo.metrics.balanced_accuracy([0, 0, 1, 2], [0, 0, 1, 1], [1, 1, 1, 0]) == 1.0
     assert fo.metrics.r2([0.1, 0.1, 5.0], [0.1, 0.2, 5.0], [1, 1, 0]) == 0.0
+
+
+def test_weights_of_classes_are_checked_as_weights_of_rows():
+    """Of the rows that are trained on, in the dtype of the network."""
+    x, y = np.arange(10.0)[:, None], np.array([0] * 9 + [1])
+
+    def fit(what, match, dtype="float32", rows=None, validation=None, **weights):
+        trainer = fo.Trainer(fo.mlp(1, [3], 2, dtype=dtype, seed=0), "cross_entropy", seed=0)
+        refuses(
+            what, trainer.fit, x, y, validation=validation, class_weight=weights["of"], sample_weight=rows, errors=ValueError, match=match
+        )
+        assert trainer.steps == 0
+
+    fit("none trained on counts", "weights of all rows to train on are 0", validation=0.9, of={0: 0.0})
+    fit("counts as 0", "class_weight must not be all zero in float32", of={0: 1e-40, 1: 0.0})
+    fit("too large", "class_weight must be finite", of={0: 1e300})
+    fit("too large together", "sample_weight times class_weight must be finite", of={0: 1e30}, rows=np.full(10, 1e30))
+    fit("infinite sum", "class_weight must have a finite sum", dtype="float64", of={0: 1e308})
+
+
+@pytest.mark.parametrize("share", [0, 0.0, np.float32(0), np.float64(0), np.int64(0)])
+def test_a_share_of_nothing_holds_out_nothing(share):
+    history = fo.Trainer(fo.mlp(2, [3], 1, seed=0), "mse").fit(np.zeros((6, 2)), np.zeros(6), validation=share)
+    assert "val_loss" not in history

@@ -79,3 +79,15 @@ def test_refusals():
     refuses("negative", plots.convergence, run(), optimum=1e9, match="optimum")
     three = fo.minimize(fo.functions.rosenbrock, np.zeros(3), record=True)
     refuses("three variables", plots.trajectory, f, three, match="3")
+
+
+def test_a_function_that_is_finite_nowhere():
+    refuses(
+        "two variables", plots.trajectory, lambda x: np.nan, run(), bounds=((0, 1), (0, 1)), match="fun is finite nowhere in the bounds"
+    )
+
+
+def test_many_paths_have_their_legend_beside_the_picture():
+    axes = plots.trajectory(f, {f"run {i}": run() for i in range(15)})
+    axes.get_figure().draw_without_rendering()
+    assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1

@@ -345,3 +345,54 @@ def test_a_daemon_thread_at_the_end_of_the_process(call):
         """
     )
     assert out == "done"
+
+
+@forks
+def test_a_bar_in_a_child_whose_parent_draws_one():
+    """A child forked while another thread draws, and a parent whose child was killed while it drew, draw on."""
+    out = run_python("""
+        import io, os, signal, sys, threading, warnings
+        import numpy as np, fastopt as fo
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside a thread
+        x = np.ones((8, 2))
+        inside, go_on = threading.Event(), threading.Event()
+
+        class Slow(io.StringIO):
+            def write(self, text):
+                if threading.current_thread() is not threading.main_thread() and not go_on.is_set():
+                    inside.set()
+                    go_on.wait()
+                return super().write(text)
+
+        sys.stderr = Slow()
+
+        def fit():
+            fo.Trainer(fo.mlp(2, [3], 1, seed=0), "mse").fit(x, x[:, 0], progress=True)
+
+        drawing = threading.Thread(target=fit)
+        drawing.start()
+        inside.wait()
+        child = os.fork()
+        if child == 0:
+            fit()
+            os._exit(0)
+        ended = os.waitpid(child, 0)[1]
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            class Told(io.StringIO):
+                def write(self, text):
+                    os.write(write, b"x")
+                    threading.Event().wait()
+            sys.stderr = Told()
+            fit()
+        os.read(read, 1)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        go_on.set()
+        drawing.join()
+        fit()
+        print(ended)
+    """)
+    assert out == "0"

@@ -91,7 +91,7 @@ def test_refusals():
     refuses("lengths differ", s.piecewise, (1, 2), (0.1, 0.2), errors=ValueError)
     refuses("boundaries fall", s.join, (0.1, 0.2, 0.3), (5, 2), errors=ValueError)
     refuses("a callable that gives nan", s.values, lambda t: float("nan"), 0, 3, errors=ValueError)
-    for what in ("x", None, np.array([0.1, 0.2]), True):
+    for what in ("x", None, np.array([0.1, 0.2]), True, np.True_):
 
         def strange(t, what=what):
             return what
@@ -100,3 +100,42 @@ def test_refusals():
         refuses(f"within {what!r}", s.warmup(strange, 1), 3, errors=TypeError, match="at step 2; a rate must be one number")
     refuses("text", s.warmup, "a", 3, errors=TypeError, match="must be a number or a schedule")
     refuses("an overflow", s.values, s.exponential_decay(1.0, 1e10), 0, 100, errors=ValueError, match="gives inf at step 31")
+
+
+def test_rates_of_steps_to_come():
+    """That a later rate is none does not matter before its step; a function of somebody else's is asked at each step."""
+    x, y = np.zeros((8, 3)), np.zeros(8)
+
+    def trainer_of(rate):
+        return fo.Trainer(fo.mlp(3, [4], 1, dtype="float64", seed=0), "mse", fo.optimizers.SGD(learning_rate=rate))
+
+    trainer = trainer_of(fo.schedules.exponential_decay(1e-8, rate=20.0))  # infinite from step 237 on
+    assert trainer.learning_rate == 1e-8
+    trainer.fit(x, y, epochs=2, batch_size=4)
+    refuses("in the end", trainer.fit, x, y, epochs=400, batch_size=4, errors=ValueError, match="gives inf at step")
+    assert trainer.steps > 200
+    box = [0.1]
+    trainer = trainer_of(lambda t: box[0])
+    assert trainer.learning_rate == 0.1
+    box[0] = 0.0
+    assert trainer.learning_rate == 0.0
+
+
+def test_a_schedule_of_somebody_else():
+    class Own(fo.schedules.Schedule):
+        def __init__(self, rate, extra=0):
+            self.rate, self.extra = rate, extra
+
+        def rates(self, t):
+            return np.full(len(t) + self.extra, self.rate)
+
+    assert repr(Own(0.5)).startswith("Own(")
+    assert Own(0.5) == Own(0.5) != Own(0.25)
+    assert hash(Own(0.5)) == hash(Own(0.5))
+    trainer = fo.Trainer(fo.mlp(3, [4], 1, seed=0), "mse", fo.optimizers.SGD(learning_rate=Own(0.01)))
+    trainer.fit(np.zeros((8, 3)), np.zeros(8), epochs=2)
+    assert "Own" in repr(trainer)
+    refuses("too many", fo.schedules.values, Own(0.1, 1), 0, 3, errors=ValueError, match=r"Own must give one rate per step, shape \(3,\)")
+    for schedule in (fo.schedules.linear, Own):
+        refuses("a class", fo.optimizers.SGD, learning_rate=schedule, errors=TypeError, match=f"got the class {schedule.__name__}: write")
+    refuses("one number", fo.schedules.join, 0.1, (2,), errors=TypeError, match="schedules must be several")

@@ -4,6 +4,7 @@ import io
 import pickle
 import re
 import sys
+import threading
 import time
 import warnings
 from itertools import chain
@@ -470,6 +471,35 @@ def test_a_bar_that_nobody_reads_any_more_ends_nothing(last, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Pipe())
     trainer_of().fit(*data(), epochs=40, progress=True, callbacks=[lambda *_: time.sleep(0.003), Ends()])
     assert ended == [40]
+
+
+def test_a_bar_whose_drawing_fails_keeps_no_other_thread_from_drawing(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    trainer_of().fit(*data(), epochs=2, progress=True)
+    beside = threading.Thread(target=lambda: trainer_of().fit(*data(), epochs=2, progress=True), daemon=True)
+    beside.start()
+    beside.join(60)
+    assert not beside.is_alive()
+
+
+def test_an_interrupted_bar_keeps_no_other_thread_from_drawing(monkeypatch):
+    class Interrupts(io.StringIO):
+        def write(self, text):
+            if threading.current_thread() is threading.main_thread() and "%" in text:
+                raise KeyboardInterrupt
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", Interrupts())
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of().fit(*data(), epochs=2, progress=True)
+    beside = threading.Thread(target=lambda: trainer_of().fit(*data(), epochs=2, progress=True), daemon=True)
+    beside.start()
+    beside.join(60)
+    assert not beside.is_alive()
 
 
 def test_predictions_follow_the_link():

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
@@ -29,8 +30,9 @@ TrainOptions options_from(const py::object& mapping) {
 
 template <class T>
 void check_rate(double learning_rate) {
-    check(std::isfinite(static_cast<T>(learning_rate)) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ",
-          learning_rate);
+    check(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ", learning_rate);
+    check(std::isfinite(static_cast<T>(learning_rate)), "learning_rate must be a finite number of at least 0 in ",
+          std::is_same_v<T, float> ? "float32" : "float64", "; got ", learning_rate);
 }
 
 template <class T>
@@ -140,7 +142,7 @@ class Batches {
 template <class T, class I>
 Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows, Index batch_size, const py::object& rates,
                 const py::object& losses, const py::object& weights, Index first_step, Index stop, Index epoch_rows,
-                const py::object& penalties) {
+                const py::object& penalties, double most) {
     const Flat<double> all_rates = input_flat<double>(rates, "rates");
     const Index steps = all_rates.size;
     check(batch_size >= 1, "batch_size must be at least 1; got ", batch_size);
@@ -185,20 +187,21 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
         if (penalty_out != nullptr && batches.ends_epoch(first_step + s)) {
             penalty_out[batches.epoch_of(first_step + s)] = self.penalty();
         }
-        return std::isfinite(loss.value);
+        return std::isfinite(loss.value) && loss.value <= most;
     });
 }
 
 template <class T>
 Index run_steps_in_order(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, const py::object& order,
                          Index batch_size, const py::object& rates, const py::object& losses, const py::object& weights, Index first,
-                         Index stop, Index epoch_rows, const py::object& penalties) {
+                         Index stop, Index epoch_rows, const py::object& penalties, double most) {
     const Data<T> data = data_from(self, x, y, weight, false);
     if (py::isinstance<py::array_t<std::int32_t>>(order)) {
         return run_steps(self, data, input_flat<std::int32_t>(order, "order"), batch_size, rates, losses, weights, first, stop, epoch_rows,
-                         penalties);
+                         penalties, most);
     }
-    return run_steps(self, data, input_flat<Index>(order, "order"), batch_size, rates, losses, weights, first, stop, epoch_rows, penalties);
+    return run_steps(self, data, input_flat<Index>(order, "order"), batch_size, rates, losses, weights, first, stop, epoch_rows, penalties,
+                     most);
 }
 
 template <class T>
@@ -260,7 +263,7 @@ void bind_train_step_of(py::module_& m) {
         .def("step", &step<T>)
         .def("run_steps", &run_steps_in_order<T>, py::arg("x"), py::arg("y"), py::arg("weight").none(true), py::arg("order"),
              py::arg("batch_size"), py::arg("rates"), py::arg("losses"), py::arg("weights"), py::arg("first") = 0, py::arg("stop") = -1,
-             py::arg("epoch_rows") = -1, py::arg("penalties") = py::none())
+             py::arg("epoch_rows") = -1, py::arg("penalties") = py::none(), py::arg("most") = std::numeric_limits<double>::infinity())
         .def("flush",
              [](Step& self, double learning_rate) {
                  check_rate<T>(learning_rate);

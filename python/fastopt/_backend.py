@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 ISAS = ("v4", "v3", "neon")
-MOST_THREADS = 4096  # that the core takes from the environment
+MOST_THREADS = 4096
 
 
 def built() -> list[str]:
@@ -88,12 +88,12 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.
+        From 1 to 4096.
 
     Raises
     ------
     TypeError, ValueError
-        When n is not an int or is smaller than 1.
+        When n is not an int or is none of these.
 
     Examples
     --------
@@ -108,8 +108,8 @@ def set_num_threads(n: int) -> None:
         raise TypeError(f"n must be an integer; got {n!r}")
     if n.__index__() < 1:
         raise ValueError(f"n must be at least 1; got {n!r}")
-    if n.__index__() >= 2**31:
-        raise ValueError(f"n must be below 2**31; got {n!r}")
+    if n.__index__() > MOST_THREADS:
+        raise ValueError(f"n must be at most {MOST_THREADS}; got {n!r}")
     core.set_num_threads(n.__index__())
 
 

@@ -29,6 +29,7 @@ MOST_ROWS = 1 << 20  # and their order is in memory
 PROBE_ROWS = 256
 ASSUMED_FLOPS = 2e10  # before the first measurement
 STEEP = ("exp", "gaussian")  # links under which modest outputs may already overflow
+SUSPECT = 1e-10  # of the largest number: where a loss of one batch is larger, that of another may be infinite
 LOOKED_AT = 1024  # rows at most, when an epoch may have ended badly
 GROWN, JUMPED, RISEN = 8.0, 10.0, 3.0  # weights, a loss over its epoch's mean, and this over the one before: it may have ended badly
 
@@ -283,7 +284,9 @@ class ArrayEpochs(Epochs):
         self._pace = trainer._pace
         self._native = isinstance(trainer.loss, Loss)
         looks_between = self._callbacks or self._validation or self._training or trainer._options["accumulate"] > 1
+        looks_between = looks_between or getattr(trainer.loss, "link", "") in STEEP  # at each end of an epoch, see `_wrong`
         self._joins = self._native and not looks_between and trainer._rates.known_ahead
+        self._largest = _validate.LARGEST[trainer.network.dtype]
 
     def _remember(self, order: NDArray[Any]) -> None:
         """What the last step of an order was on."""
@@ -346,7 +349,7 @@ class ArrayEpochs(Epochs):
         except (ValueError, ArithmeticError, Warning):
             rates = np.full(1, np.nan)
         fixed = trainer._rates.fixed  # of all steps, when it is a number
-        if not (np.isfinite(rates).all() if fixed is None else math.isfinite(fixed)):
+        if not (bool((rates <= self._largest).all()) if fixed is None else fixed <= self._largest):
             self._joins = False  # the epoch whose rates fail will say so
             return
         try:
@@ -401,9 +404,10 @@ class ArrayEpochs(Epochs):
         d, epochs = self._data, len(order)
         penalties = None if self._penalties is None or epochs == 1 else self._penalties[:epochs]
         losses, weights = self._losses[:epochs], self._weights[:epochs]
+        most = math.inf if epochs == 1 else SUSPECT * self._largest  # alone, an epoch that breaks the weights is seen when it ends
         with self.trainer._turn:
             return self.trainer._native.run_steps(
-                d.x, d.y, d.weight, order, self._batch, rates, losses, weights, first, stop, d.count, penalties
+                d.x, d.y, d.weight, order, self._batch, rates, losses, weights, first, stop, d.count, penalties, most
             )
 
     def _python_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:

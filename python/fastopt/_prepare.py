@@ -58,9 +58,11 @@ def refuse_weights(loss: Any) -> None:
 def validation_set(trainer: Trainer, train: ArrayData | None, validation: Any, table: dict[str, Metric]) -> Evaluator | None:
     """The evaluator of the validation data; a share of the rows is taken out of `train`."""
     net, loss = trainer.network, trainer.loss
-    if validation is None or (isinstance(validation, float | int) and validation == 0):
+    if validation is None:
         return None
-    if isinstance(validation, float | int | np.floating) and not isinstance(validation, bool):
+    if isinstance(validation, float | int | np.floating | np.integer) and not isinstance(validation, bool):
+        if validation == 0:
+            return None
         if train is None:
             raise ValueError("validation must be (X, y) when the training data is an iterable of batches; got a share")
         share = _specs.check_number("validation", validation, low=0.0, high=1.0, low_open=False, high_open=True)
@@ -121,11 +123,16 @@ def class_weights(trainer: Trainer, train: ArrayData, class_weight: Any) -> None
     else:
         raise TypeError(f"class_weight must be 'balanced' or a mapping of class to weight; got {type(class_weight).__name__}")
     factors = np.ones(len(flat), dtype=trainer.network.dtype)
-    for key, w in table.items():
-        factors[flat == key] = w
-    train.weight = factors if train.weight is None else train.weight * factors
-    if not train.weight.any():
-        raise ValueError("class_weight: the weights of all rows are 0")
+    with np.errstate(over="ignore", under="ignore"):  # what is left of them is checked
+        for key, w in table.items():
+            factors[flat == key] = w
+        weight = factors if train.weight is None else train.weight * factors
+    counting = weight if train.rows is None else weight[train.rows]
+    if not counting.any():
+        raise ValueError("class_weight: the weights of all rows to train on are 0")
+    name = "class_weight" if train.weight is None else "sample_weight times class_weight"
+    _validate.sample_weight(counting, len(counting), trainer.network.dtype, name)
+    train.weight = weight
 
 
 def _classes_of_one_output(loss: Any, y: Array) -> set[float]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,22 +25,51 @@ def wanted(progress: bool | None) -> bool:
         return False
 
 
+@functools.cache
+def _bars() -> Any:
+    """tqdm under a lock of this process alone.
+
+    Its own lock is one for all processes: a forked child that ends while it draws keeps it, and one whose parent drew in another thread
+    waits for that thread, which it does not have.
+    """
+    from tqdm import tqdm
+
+    class Bars(tqdm):  # type: ignore[misc]
+        monitor_interval = 0  # no thread: what it looks after does not happen with `miniters`
+        _lock = threading.RLock()
+
+    def renew() -> None:
+        Bars._lock = threading.RLock()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
+    return Bars
+
+
 class Bar:
     """Epoch, loss, validation metrics and samples per second."""
 
     def __init__(self, first_epoch: int, epochs: int, rows: int | None) -> None:
         try:
-            from tqdm import tqdm
+            bars = self._bars = _bars()
         except ImportError:
             raise missing_package("tqdm", "examples", "The progress bar") from None
         self._last_epoch, self._drawn = first_epoch + epochs, 0.0
         total = None if rows is None else epochs * rows
-        options = {"total": total, "unit": " samples", "unit_scale": True, "leave": True, "mininterval": 0.1, "dynamic_ncols": True}
-        self._silent: Any = tqdm(disable=True)
+        options = {
+            "total": total,
+            "unit": " samples",
+            "unit_scale": True,
+            "leave": True,
+            "mininterval": 0.1,
+            "miniters": 1,
+            "dynamic_ncols": True,
+        }
+        self._silent: Any = bars(disable=True)
         self._bar = self._silent
 
         def begin() -> None:
-            self._bar = tqdm(**options, disable=sys.stderr is None)
+            self._bar = bars(**options, disable=sys.stderr is None)
 
         self._guarded(begin)
         self.epoch(first_epoch)
@@ -46,8 +79,18 @@ class Bar:
         try:
             draw()
         except (OSError, ValueError):
+            self._let_go()
             self._bar.disable = True  # or it would try again when it is deleted
             self._bar = self._silent
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Of the lock, which tqdm keeps when an exception ends its drawing."""
+        with contextlib.suppress(RuntimeError):  # it is not this thread's, or no more
+            while True:
+                self._bars._lock.release()
 
     def epoch(self, number: int) -> None:
         """Begin an epoch, counted from 0."""

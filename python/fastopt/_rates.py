@@ -44,9 +44,13 @@ class Rates:
         if not 0 <= ahead < len(self._ahead):
             from fastopt import schedules
 
-            count = AHEAD if self.known_ahead else 1
-            rates = schedules.values(self._learning_rate, update, count) * self.scale
-            self._ahead, self._start, ahead = [float(rate) for rate in rates], update, 0
+            if not self.known_ahead:
+                return float(schedules.values(self._learning_rate, update, 1)[0]) * self.scale
+            try:
+                rates = schedules.values(self._learning_rate, update, AHEAD)
+            except (ValueError, ArithmeticError):  # of a later step, perhaps of one that never comes
+                rates = schedules.values(self._learning_rate, update, 1)
+            self._ahead, self._start, ahead = (rates * self.scale).tolist(), update, 0
         return self._ahead[ahead]
 
     def block(self, micro_step: int, steps: int) -> NDArray[np.float64]:

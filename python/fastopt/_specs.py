@@ -54,8 +54,9 @@ def _names_options(cls: type[C]) -> type[C]:
 
 
 @functools.cache
-def _names(cls: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cls))
+def _names(cls: type) -> tuple[str, ...] | None:
+    """Of the fields; a class of somebody's own need not be a dataclass."""
+    return tuple(field.name for field in dataclasses.fields(cls)) if "__dataclass_fields__" in vars(cls) else None
 
 
 class Spec:
@@ -73,7 +74,8 @@ class Spec:
                     object.__setattr__(self, field.name, checked)
 
     def _values(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _names(type(self))}  # type: ignore[arg-type]
+        names = _names(type(self))  # type: ignore[arg-type]
+        return dict(vars(self)) if names is None else {name: getattr(self, name) for name in names}
 
     def _shown(self) -> dict[str, Any]:
         """What the text says, enough to give the spec back."""
@@ -259,6 +261,8 @@ def learning_rate(default: float) -> Any:
 
 def check_rate(name: str, value: Any) -> Any:
     """A rate of at least 0, or a callable of the step number."""
+    if isinstance(value, type) and issubclass(value, Spec):
+        raise TypeError(f"{name} must be a number or a schedule; got the class {value.__name__}: write {value.__name__}(...)")
     if callable(value) and not isinstance(value, Method):
         return value
     if isinstance(value, bool | str) or not hasattr(value, "__float__"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt import _state, layers, losses, optimizers, schedules, solvers
+from fastopt import _specs, _state, layers, losses, optimizers, schedules, solvers
 from fastopt.errors import missing_package
 from fastopt.history import History
 from fastopt.losses import Loss
@@ -118,6 +118,8 @@ def load(path: str | os.PathLike[str], *, learning_rate: Callable[[int], float] 
         from safetensors import SafetensorError, safe_open
     except ImportError:
         raise missing_package("safetensors", "examples", "Loading a trainer") from None
+    if learning_rate is not None:
+        _specs.check_rate("learning_rate", learning_rate)
     if not Path(path).is_file():
         if Path(path).exists():
             raise ValueError(f"{os.fspath(path)} is a {'folder' if Path(path).is_dir() else 'device or pipe'}; a trainer is in a file")

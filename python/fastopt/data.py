@@ -35,7 +35,7 @@ def split(X: Any, y: Any, *, validation: float = 0.1, test: float = 0.1, stratif
     validation, test : float
         Shares of the rows, in [0, 1), together below 1; 0 gives an empty part.
     stratify : bool
-        Keep the shares of the classes when y holds class labels (integers, bools, text).
+        Keep the shares of the classes when y holds class labels (integers, also as floats, bools, text).
     seed : int
         Of the random choice, from 0 to 2**63 - 1.
 
@@ -58,7 +58,7 @@ def split(X: Any, y: Any, *, validation: float = 0.1, test: float = 0.1, stratif
     (80, 10, 5)
     """
     for name, given in (("X", X), ("y", y)):
-        if not hasattr(given, "__len__"):
+        if not hasattr(given, "__len__") or isinstance(given, str):
             raise TypeError(f"{name} must be an array or a frame with rows; got {type(given).__name__}")
     n = len(X)
     if len(y) != n:
@@ -71,7 +71,7 @@ def split(X: Any, y: Any, *, validation: float = 0.1, test: float = 0.1, stratif
     tested, checked_on = round(n * test), round(n * validation)
     if tested + checked_on >= n:
         raise ValueError(f"validation and test must leave rows to train on; got {validation} and {test} of {n} rows")
-    classes = class_codes(np.asarray(y)) if stratify else None
+    classes = class_codes(np.asarray(y)) if _specs.check_flag("stratify", stratify) else None
     rest, held_out = hold_out(n, tested, classes, seed)
     inner = None if classes is None else classes[rest]
     keep, checked = hold_out(len(rest), checked_on, inner, seed)
@@ -130,8 +130,11 @@ def batches(
     _validate.refuse_mask(X, "X")
     _validate.refuse_mask(y, "y")
     a, b = np.asarray(X), np.asarray(y)
+    for name, given in (("X", a), ("y", b)):
+        if given.ndim == 0:
+            raise TypeError(f"{name} must be an array with rows; got {given.item()!r}")
     _validate.same_rows(a, b, "X", "y")
     size = _validate.positive_int(batch_size, "batch_size")
     seed, epoch = _specs.check_seed(seed), _specs.check_seed(epoch, "epoch")
-    order = core.permutation(len(a), seed, epoch) if shuffle else np.arange(len(a))
+    order = core.permutation(len(a), seed, epoch) if _specs.check_flag("shuffle", shuffle) else np.arange(len(a))
     return ((a[rows], b[rows]) for rows in (order[start : start + size] for start in range(0, len(a), size)))

@@ -93,9 +93,12 @@ def takes_weights(metric: Metric) -> bool | None:
     if isinstance(metric, functools.partial) and "sample_weight" in metric.keywords:
         return None
     try:
-        found = inspect.signature(metric, follow_wrapped=False).parameters.get("sample_weight")
+        parameters = inspect.signature(metric, follow_wrapped=False).parameters
+        if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):  # a decorator that passes on what it is given
+            parameters = inspect.signature(metric).parameters
     except (TypeError, ValueError):  # some that are written in C
         return False
+    found = parameters.get("sample_weight")
     return found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
 
 

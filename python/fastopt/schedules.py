@@ -7,7 +7,7 @@ stochastic gradient descent hold (sum of rates infinite, sum of squared rates fi
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from itertools import pairwise
 from typing import Any, ClassVar, TypeAlias
@@ -60,6 +60,8 @@ def values(schedule: ScheduleLike, t0: int, n: int) -> Floats:
     if isinstance(schedule, Schedule):
         with np.errstate(over="ignore", invalid="ignore"):  # a rate that is no number is told below, with its step
             rates = schedule.values(t0, n)
+        if rates.shape != (n,):
+            raise ValueError(f"learning_rate: {type(schedule).__name__} must give one rate per step, shape ({n},); got {rates.shape}")
     elif callable(schedule):
         rates = np.array([_rate(schedule, t) for t in range(t0, t0 + n)], dtype=np.float64)
     else:
@@ -85,7 +87,7 @@ def _rate(schedule: Callable[[int], Any], t: int) -> float:
     """What somebody else's schedule gives, as a number."""
     rate = schedule(t)
     try:
-        if not isinstance(rate, str | bool):
+        if not isinstance(rate, str | bool | np.bool_):
             return float(rate)
     except (TypeError, ValueError):
         pass
@@ -105,6 +107,8 @@ def _schedule_field(name: str, value: Any) -> Any:
 
 
 def _schedule_fields(name: str, value: Any) -> tuple[ScheduleLike, ...]:
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be several schedules or numbers; got {value!r}")
     return tuple(_schedule_field(f"{name}[{i}]", schedule) for i, schedule in enumerate(value))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import fastopt as fo
 from fastopt import plots
 from fastopt.errors import missing_package
+from fastopt.examples import _arguments
 
 Runs = dict[str, fo.MinimizeResult]
 
@@ -75,8 +76,8 @@ def _runs(f: fo.functions.Function, start: Any, methods: dict[str, Any], steps: 
 def main() -> None:
     """Draw six panels into descent.png and print where each run ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--picture", default="descent.png")
-    parser.add_argument("--gif", default="", help="also write the saddle as an animation")
+    parser.add_argument("--picture", type=_arguments.picture, default="descent.png")
+    parser.add_argument("--gif", type=_arguments.picture, default="", help="also write the saddle as an animation")
     args = parser.parse_args()
     try:
         from matplotlib.figure import Figure

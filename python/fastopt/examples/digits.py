@@ -8,15 +8,15 @@ import time
 
 import fastopt as fo
 from fastopt import plots
-from fastopt.examples import _data
+from fastopt.examples import _arguments, _data
 
 
 def main() -> None:
     """Train, print the test accuracy, write digits.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", default="digits.png", help="file of the learning curves")
+    parser.add_argument("--epochs", type=_arguments.count, default=40)
+    parser.add_argument("--seed", type=_arguments.seed, default=0)
+    parser.add_argument("--picture", type=_arguments.picture, default="digits.png", help="file of the learning curves")
     args = parser.parse_args()
 
     images, labels = _data.digits()

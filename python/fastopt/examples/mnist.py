@@ -16,7 +16,7 @@ import numpy as np
 
 import fastopt as fo
 from fastopt import layers
-from fastopt.examples import _data
+from fastopt.examples import _arguments, _data
 
 EPOCHS = {"plain": 15, "best": 40}
 BATCH = {"plain": 128, "best": 64}
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help=", ".join(f"{each} for {name}" for name, each in EPOCHS.items()))
     parser.add_argument("--batch-size", type=int, help=", ".join(f"{each} for {name}" for name, each in BATCH.items()))
     parser.add_argument("--test-images", type=int, default=2000, help="so many at the end of the file are the test set")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=_arguments.seed, nargs="+", default=[0])
     args = parser.parse_args()
 
     if any(given is not None and given < 1 for given in (args.epochs, args.batch_size)):

@@ -10,7 +10,7 @@ import time
 
 import fastopt as fo
 from fastopt import plots
-from fastopt.examples import _data
+from fastopt.examples import _arguments, _data
 
 # Learning rates: those of 1e-4, 3e-4, ..., 3 with the lowest validation loss after 30 epochs, mean of three seeds.
 RUNS: dict[str, fo.optimizers.Optimizer] = {
@@ -36,9 +36,9 @@ RUNS: dict[str, fo.optimizers.Optimizer] = {
 def main() -> None:
     """Train with each, print a table, write optimizers.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", default="optimizers.png")
+    parser.add_argument("--epochs", type=_arguments.count, default=30)
+    parser.add_argument("--seed", type=_arguments.seed, default=0)
+    parser.add_argument("--picture", type=_arguments.picture, default="optimizers.png")
     args = parser.parse_args()
 
     images, labels = _data.digits()

@@ -16,7 +16,7 @@ import numpy as np
 import fastopt as fo
 from fastopt import plots
 from fastopt.errors import missing_package
-from fastopt.examples import _data
+from fastopt.examples import _arguments, _data
 
 # name: options of the network, of the trainer, and whether the fit stops early
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
@@ -35,9 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200, help="digits to train on")
     parser.add_argument("--noise", type=float, default=0.2, help="share of training labels that are random")
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--picture", default="regularization.png")
+    parser.add_argument("--epochs", type=_arguments.count, default=100)
+    parser.add_argument("--seeds", type=_arguments.seed, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--picture", type=_arguments.picture, default="regularization.png")
     args = parser.parse_args()
 
     images, labels = _data.digits()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import fastopt as fo
 from fastopt import plots
+from fastopt.examples import _arguments
 
 Array = NDArray[np.float64]
 
@@ -56,8 +57,8 @@ def main() -> None:
     """Train by each method, print the errors, write surrogate.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1000, help="points to train on; a fifth of them more to test")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each method")
-    parser.add_argument("--picture", default="surrogate.png")
+    parser.add_argument("--seconds", type=_arguments.seconds, default=4.0, help="for each method")
+    parser.add_argument("--picture", type=_arguments.picture, default="surrogate.png")
     args = parser.parse_args()
     if args.rows < 5:
         parser.error(f"--rows must be at least 5, so that there is one to test; got {args.rows}")

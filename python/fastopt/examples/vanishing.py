@@ -10,7 +10,7 @@ import argparse
 import fastopt as fo
 from fastopt import plots
 from fastopt.errors import missing_package
-from fastopt.examples import _data
+from fastopt.examples import _arguments, _data
 
 RUNS = {
     "sigmoid": {"activation": "sigmoid"},
@@ -23,10 +23,10 @@ RUNS = {
 def main() -> None:
     """Train each network, print what the monitor says, write vanishing.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", default="vanishing.png")
+    parser.add_argument("--layers", type=_arguments.count, default=20)
+    parser.add_argument("--epochs", type=_arguments.count, default=30)
+    parser.add_argument("--seed", type=_arguments.seed, default=0)
+    parser.add_argument("--picture", type=_arguments.picture, default="vanishing.png")
     args = parser.parse_args()
     try:
         from matplotlib.figure import Figure

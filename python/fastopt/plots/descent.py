@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastopt import MinimizeResult
 from fastopt.history import History
-from fastopt.plots._axes import count_along, finish, new_axes
+from fastopt.plots._axes import count_along, finish, new_axes, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +24,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8c564b", "#e377c2")
 DIVERGED = 1e3  # what rose by this much above its start is not followed further up
+WITHIN = 12  # runs whose legend has room inside the picture
 GRID, LINE = 161, 401  # evaluations along each side of a contour picture, and along a curve
 
 
@@ -36,9 +37,9 @@ class _Path(NamedTuple):
 
     def show(self, step: int) -> None:
         """Up to one step."""
-        shown = self.points[: step + 1]
-        self.line.set_data(shown[:, 0], shown[:, 1])
-        self.end.set_data(shown[-1:, 0], shown[-1:, 1])
+        until = self.points[: step + 1]
+        self.line.set_data(until[:, 0], until[:, 1])
+        self.end.set_data(until[-1:, 0], until[-1:, 1])
 
 
 def trajectory(
@@ -190,14 +191,14 @@ def convergence(
         if len(seconds) != len(values) and against == "seconds":
             raise ValueError(f"{label or 'the run'} has {len(values)} values but the seconds of {len(seconds)}")
         height = np.asarray(values, dtype=np.float64) - (optimum or 0.0)
-        shown = height > 0.0
-        if not shown.any():
+        drawn = height > 0.0
+        if not drawn.any():
             raise ValueError(f"{label or 'the run'} has no positive value to draw on a logarithmic axis; give the optimum")
-        x = (seconds if against == "seconds" else steps)[shown]
+        x = (seconds if against == "seconds" else steps)[drawn]
         colour = COLOURS[i % len(COLOURS)]
-        highest, lowest = max(highest, DIVERGED * height[shown][[0, -1]].min(), height[shown][0]), min(lowest, height[shown].min())
-        axes.plot(x, height[shown], _style(i), color=colour, linewidth=1.8, label=label or None)
-        axes.plot(x[-1:], height[shown][-1:], "o", color=colour, markersize=5)
+        highest, lowest = max(highest, DIVERGED * height[drawn][[0, -1]].min(), height[drawn][0]), min(lowest, height[drawn].min())
+        axes.plot(x, height[drawn], _style(i), color=colour, linewidth=1.8, label=shown(label) or None)
+        axes.plot(x[-1:], height[drawn][-1:], "o", color=colour, markersize=5)
     axes.set_yscale("log")
     if ax is None and axes.get_ylim()[1] > highest:
         # A run that diverged would leave the others a line at the bottom.
@@ -243,7 +244,9 @@ def _draw(
     paths = [_path(axes, i, label, path) for i, (label, path) in enumerate(points.items())]
     axes.set(xlim=box[0], ylim=limits, xlabel="$x$", ylabel="$f(x)$" if len(box) == 1 else "$y$", title=title)
     axes.spines[["top", "right"]].set_visible(False)
-    if any(points):
+    if ax is None and len(points) > WITHIN:
+        finish(axes, fontsize="small", beside=True).grid(False)
+    elif any(points):
         axes.legend(fontsize="small", framealpha=0.9, edgecolor="none")
     return axes, paths
 
@@ -264,7 +267,7 @@ def _path(axes: Axes, i: int, label: str, points: Array) -> _Path:
     colour, style, marker = COLOURS[i % len(COLOURS)], _style(i), 4.0 if len(points) <= 60 else 2.0
     (line,) = axes.plot(
         points[:, 0], points[:, 1], "o" + style, color=colour, linewidth=1.7, markersize=marker, markeredgewidth=0,
-        zorder=3 + 0.1 * i, label=label,
+        zorder=3 + 0.1 * i, label=shown(label),
     )  # fmt: skip
     (end,) = axes.plot(points[-1:, 0], points[-1:, 1], "o", color=colour, markersize=7.5, markeredgecolor="white", zorder=5)
     axes.plot(points[:1, 0], points[:1, 1], "o", color="white", markersize=7, markeredgecolor="black", markeredgewidth=1.3, zorder=5.5)
@@ -291,6 +294,8 @@ def _contours(axes: Axes, fun: Callable[[Any], float], box: Array, levels: int) 
     x, y = (np.linspace(low, high, GRID) for low, high in box)
     z = np.array([[float(fun(np.array([a, b]))) for a in x] for b in y])
     z[~np.isfinite(z)] = np.nan
+    if np.isnan(z).all():
+        raise ValueError(f"fun is finite nowhere in the bounds {box.tolist()}")
     height = z - min([float(np.nanmin(z)), *(minimum.value for minimum in getattr(fun, "minima", ()))])
     top = float(np.nanmax(height)) or 1.0
     spaced = np.geomspace(max(float(np.nanquantile(height, 0.002)), 1e-4 * top), top, max(2, levels))
@@ -313,6 +318,8 @@ def _curve(axes: Axes, value: Callable[[float], float], ends: Array) -> Array:
     """Draw the function; the limits of the picture come back."""
     x = np.linspace(ends[0], ends[1], LINE)
     y = np.array([value(float(a)) for a in x])
+    if np.isnan(y).all():
+        raise ValueError(f"fun is finite nowhere in the bounds {ends.tolist()}")
     axes.plot(x, y, color="0.45", linewidth=1.6, zorder=2)
     low, high = float(np.nanmin(y)), float(np.nanmax(y))
     return np.array([low - 0.08 * (high - low), high + 0.03 * (high - low)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastopt import metrics
 from fastopt.history import History
-from fastopt.plots._axes import count_along, finish, new_axes
+from fastopt.plots._axes import count_along, dot_lone_points, finish, new_axes, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,17 +86,19 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
         With `epoch` the label of the points, of which axes may hold several.
     """
     if not monitor.gradient_norms:
-        raise ValueError("the monitor has seen no epoch")
+        raise ValueError("no layer's weights were trained" if monitor.epochs else "the monitor has seen no epoch")
     axes = new_axes(ax)
     names = list(monitor.gradient_norms)
+    positive = any(norm > 0.0 for norms in monitor.gradient_norms.values() for norm in norms)
     if epoch is not None:
         if not -len(monitor.epochs) <= epoch < len(monitor.epochs):
             raise ValueError(f"the monitor has seen {len(monitor.epochs)} epochs; got epoch={epoch}")
         norms = [monitor.gradient_norms[name][epoch] for name in names]
-        axes.plot(range(1, len(names) + 1), norms, "o-", linewidth=1.5, markersize=4, label=title)
+        places = [list(monitor.update_norms).index(name) + 1 for name in names]  # of all dense layers, also those that are frozen
+        axes.plot(places, norms, "o-", linewidth=1.5, markersize=4, label=title)
         count_along(axes, "dense layer, counted from the input")
         axes.set_ylabel("norm of the gradient of its weights")
-        axes.set_yscale("log")
+        axes.set_yscale("log" if positive else "linear")
         return finish(axes)
     from matplotlib import colormaps
 
@@ -104,7 +106,7 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
     for name, colour in zip(names, colours, strict=True):
         norms = monitor.gradient_norms[name]
         axes.plot(np.array(monitor.epochs) + 1, norms, color=colour, linewidth=1.5, label=f"layer {name.split('.')[0]}")
-    axes.set_yscale("log")
+    axes.set_yscale("log" if positive else "linear")
     count_along(axes, "epoch")
     axes.set_ylabel("norm of the gradient of the weights")
     axes.set_title(title)
@@ -130,8 +132,11 @@ def learning_rate_range(found: LearningRateRange, *, ax: Axes | None = None, tit
     if math.isfinite(found.suggestion):
         axes.axvline(found.suggestion, color="tab:red", linestyle="--", linewidth=1.2, label=f"suggestion {found.suggestion:.2g}")
     axes.set_xscale("log")
-    low, high = float(np.min(found.smoothed)), float(found.smoothed[: max(10, len(found.smoothed) // 4)].max())
-    axes.set_ylim(low - 0.1 * (high - low), high + 0.6 * (high - low))
+    n = len(found.smoothed)
+    low, high = float(np.min(found.smoothed)), float(found.smoothed[: max(min(10, n // 2), n // 4, 1)].max())
+    if high > low:
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.6 * (high - low))
+    dot_lone_points(axes)
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.set_title(title)
@@ -184,7 +189,7 @@ def optimizer_comparison(
     for i, name in enumerate(order):
         run = histories[name]
         style = ("-", "--", ":")[i // 10 % 3]
-        label = f"{name}  {last(name):.3g}"
+        label = f"{shown(name)}  {last(name):.3g}"
         axes.plot(np.array(run["epoch"]) + 1, run[column], style, color=colormaps["tab10"](i % 10), linewidth=1.6, label=label)
     positive = all(value > 0 for run in histories.values() for value in run[column] if math.isfinite(value))
     if (positive and not upwards) if log is None else log:
