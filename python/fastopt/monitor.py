@@ -174,7 +174,7 @@ class LearningRateFinder:
     """Range test: train with a rate that grows geometrically from `low` to `high`, and see where the loss is smallest.
 
     What is suggested is a tenth of that rate: far enough from where training diverges. If that is a tenth of `high`, try higher ones. The
-    trainer is left exactly as it was.
+    trainer is left exactly as it was, but for `network.gradients`.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from fastopt._backend import core
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from fastopt.network import Network
 
 __all__ = ["Profile", "StageTime"]
+
+Cell: TypeAlias = tuple[str, int | None, int, int, float]  # phase, layer, calls, rows of all calls, seconds
+Cells: TypeAlias = list[Cell]
 
 BACKWARD = ("input_gradient", "weight_gradient")
 PER_LAYER = ("forward", *BACKWARD)
@@ -74,8 +77,9 @@ class Profile(Mapping[str, StageTime]):
 
     Between the steps of a fit: "snapshot" (a copy of the state, to go back to when a loss is not finite), "order" (shuffling),
     "evaluation" (validation, metrics), "callbacks", and "python" for all the rest, with what the caller's own code takes between two
-    calls. "clock" is the cost of measuring: it is taken off from every stage, so that all stages together make up the wall time.
-    `profile["forward"]`, `profile["weight_gradient"]` and `profile["input_gradient"]` are sums over layers.
+    calls. Steps of a solver are not taken apart and not counted: they are "python" too. "clock" is the cost of measuring: it is taken off
+    from every stage, so that all stages together make up the wall time. `profile["forward"]`, `profile["weight_gradient"]` and
+    `profile["input_gradient"]` are sums over layers.
 
     The clock's cost is that of an undisturbed reading. It also keeps the processor from overlapping two stages, so a small network runs a
     few percent slower while it is profiled, beyond what "clock" says. Weights and losses have the same bits as without a profile.
@@ -118,19 +122,20 @@ class Profile(Mapping[str, StageTime]):
     @property
     def steps(self) -> int:
         """Training steps so far: micro-batches, where gradients are accumulated."""
-        return sum(calls for phase, _, calls, _, _ in self._native.cells() if phase == "loss")
+        return _steps(self._native.cells())
 
     @property
     def seconds(self) -> float:
         """Wall time inside the context, the clock's cost included."""
-        return sum(seconds for *_, seconds in self._native.cells())
+        return _seconds(self._native.cells())
 
     @property
     def rows(self) -> list[StageTime]:
         """Every stage that was met, in the order of a step: `pandas.DataFrame(profile.rows)`."""
-        steps, total, laps, clock = self.steps, self.seconds, 0, 0.0
+        cells = self._native.cells()  # once: another thread may be training
+        steps, total, laps, clock = _steps(cells), _seconds(cells), 0, 0.0
         rows = []
-        for phase, layer, calls, batch_rows, seconds in sorted(self._native.cells(), key=_order_in_step):
+        for phase, layer, calls, batch_rows, seconds in sorted(cells, key=_order_in_step):
             cost = min(seconds, calls * self.clock_seconds)
             laps, clock = laps + calls, clock + cost
             flops = 2 * batch_rows * self._weight_size[layer] if layer is not None else 0
@@ -174,7 +179,15 @@ class Profile(Mapping[str, StageTime]):
         return "\n".join([head, *table])
 
 
-def _order_in_step(cell: tuple[str, int | None, int, int, float]) -> tuple[int, int, int]:
+def _steps(cells: Cells) -> int:
+    return sum(calls for phase, _, calls, _, _ in cells if phase == "loss")
+
+
+def _seconds(cells: Cells) -> float:
+    return sum(seconds for *_, seconds in cells)
+
+
+def _order_in_step(cell: Cell) -> tuple[int, int, int]:
     """Forward from the first layer to the last, backward from the last to the first, the rest as the core lists it."""
     phase, layer, *_ = cell
     if phase in BEFORE_BACKWARD:
