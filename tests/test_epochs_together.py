@@ -4,6 +4,7 @@ import fastopt as fo
 import numpy as np
 import pytest
 from fastopt import _fit
+from native import core
 from numpy.testing import assert_array_equal
 
 ROWS, BATCH = 50, 16
@@ -267,3 +268,30 @@ def test_a_rate_that_the_dtype_does_not_hold():
         with pytest.raises(ValueError, match=r"in float32; got 1e\+39"):
             train(trainer, epochs=8)
         assert trainer.epoch == 5
+
+
+def test_a_loss_near_the_largest_number_on_two_threads(runs, monkeypatch):
+    """They have begun later steps when it is seen; the epochs are then run one by one, to the same end."""
+    monkeypatch.setattr(_fit, "SUSPECT", 1e-12)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((320, 30)).astype(np.float32), np.zeros((320, 2), np.float32)
+    y[5] = 1e15
+    before = fo.get_num_threads()
+    fo.set_num_threads(2)
+    core.set_work_per_thread(1)
+    try:
+        for together, callbacks in ((True, ()), (False, (lambda trainer, row: None,))):
+            trainer = fo.Trainer(fo.mlp(30, [64, 64], 2, seed=1), "mse", fo.optimizers.SGD(learning_rate=1e-38))
+            history = trainer.fit(x, y, epochs=12, batch_size=32, callbacks=callbacks)
+            assert max(runs) == (110 if together else 10)
+            runs.clear()
+            assert trainer._native.steps_in_halves > 0
+            assert len(history.rows) == 12
+            assert max(history["loss"]) > 1e26
+            if together:
+                expected, first = history.rows, trainer
+        assert history.rows == expected
+        same_state(first, trainer)
+    finally:
+        core.set_work_per_thread(0)
+        fo.set_num_threads(before)

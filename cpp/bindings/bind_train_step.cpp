@@ -169,7 +169,7 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     const HasErrand meanwhile(self.errand());
     Batches::Walk walk(batches, first_step);
     Range now = walk.next();
-    return run(self, rate.size, batch_size, [&](Index s) {
+    const Index done = run(self, rate.size, batch_size, [&](Index s) {
         const Range after = s + 1 < rate.size ? walk.next() : Range{now.end, now.end};
         const Rows batch(rows.data + (now.begin - before), now.size());
         const Rows next(rows.data + (after.begin - before), after.size());
@@ -187,8 +187,10 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
         if (penalty_out != nullptr && batches.ends_epoch(first_step + s)) {
             penalty_out[batches.epoch_of(first_step + s)] = self.penalty();
         }
-        return std::isfinite(loss.value) && loss.value <= most;
+        return std::isfinite(loss.value);
     });
+    // A step that was made cannot end the run: another thread may have begun the next one.
+    return std::find_if(loss_out.data, loss_out.data + done, [most](double loss) { return loss > most; }) - loss_out.data;
 }
 
 template <class T>

@@ -310,7 +310,8 @@ class TrainStep_float32:
         `order` holds epochs of `epoch_rows` rows each (-1: all are one epoch); the last batch of each may be short.
 
         Writes each batch's data loss and total sample weight, and `penalty()` at the end of each epoch where asked to. Returns the
-        number of steps done, fewer when a loss was not finite (that step is not applied) or above `most`. Releases the GIL.
+        number of steps done, fewer when a loss was not finite (that step is not applied); of those before a loss above `most`, where
+        there is one, though all are done. Releases the GIL.
         """
     def flush(self, learning_rate: float) -> bool:
         """Update with the micro-batches that wait for more to come (`accumulate`); False when none do."""
