@@ -35,7 +35,7 @@ def target_of(loss: AnyLoss, outputs: int, y: Any, dtype: np.dtype[Any], name: s
 
 def metric_table(given: Iterable[Any] | None) -> dict[str, metrics.Metric]:
     """Metrics by the name of their column; two callables of one name raise."""
-    if type(given) is tuple and not given:
+    if type(given) is tuple and not given:  # as most calls have it
         return {}
     if isinstance(given, str) or callable(given):
         given = [given]

@@ -79,6 +79,7 @@ class Epochs:
         self._penalty = bool(options["l1"] or options["l2"]) or any(
             getattr(layer, "l1", 0.0) or getattr(layer, "l2", 0.0) for layer in trainer.network.layers
         )
+        self._steep = getattr(trainer.loss, "link", "") in STEEP
         self.bar: _progress.Bar | None = None
         self._lap = trainer.network._native.lap  # tells a profile, when there is one, what has ended
         self.rate = trainer.learning_rate
@@ -183,7 +184,7 @@ class Epochs:
         before = self.trainer.history.rows[-1]["loss"] if self.trainer.history.rows else math.inf
         rises = self._last_loss > JUMPED * abs(mean) or mean > RISEN * abs(before)
         modest = snapshot.finite(self.trainer._modest_weight) and not rises
-        if modest and getattr(self.trainer.loss, "link", "") not in STEEP:
+        if modest and not self._steep:
             return ""
         if not snapshot.finite():
             return "a weight is not finite"
@@ -283,8 +284,7 @@ class ArrayEpochs(Epochs):
             trainer._pace = Pace(trainer, batch_size)
         self._pace = trainer._pace
         self._native = isinstance(trainer.loss, Loss)
-        looks_between = self._callbacks or self._validation or self._training or trainer._options["accumulate"] > 1
-        looks_between = looks_between or getattr(trainer.loss, "link", "") in STEEP  # at each end of an epoch, see `_wrong`
+        looks_between = self._callbacks or self._validation or self._training or self._steep or trainer._options["accumulate"] > 1
         self._joins = self._native and not looks_between and trainer._rates.known_ahead
         self._largest = _validate.LARGEST[trainer.network.dtype]
 

@@ -35,7 +35,7 @@ def finish(ax: Axes, *, fontsize: str = "medium", ncols: int = 1, beside: bool =
     ax.spines[["top", "right"]].set_visible(False)
     entries = len(ax.get_legend_handles_labels()[0])
     if entries:
-        legend = ax.legend(frameon=False, fontsize=fontsize, ncols=max(ncols, -(-entries // IN_COLUMN)) if beside else ncols, title=title)
+        legend = ax.legend(frameon=False, fontsize=fontsize, ncols=-(-entries // IN_COLUMN) if beside else ncols, title=title)
         if beside:
             legend.set_loc("center left")
             legend.set_bbox_to_anchor((1.0, 0.5), transform=ax.transAxes)

@@ -127,7 +127,7 @@ def animation(
     from matplotlib.animation import PillowWriter
 
     figure: Any = axes.get_figure()
-    figure.set_size_inches(5.6, 4.2)
+    figure.set_size_inches(0.875 * figure.get_size_inches())
     longest = max(len(each.points) for each in paths) - 1
     steps = sorted({round(float(step)) for step in np.linspace(0, longest, max(2, frames))})
     writer = PillowWriter(fps=fps)

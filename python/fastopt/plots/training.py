@@ -111,7 +111,7 @@ def gradient_norms(monitor: GradientMonitor, *, ax: Axes | None = None, title: s
     axes.set_ylabel("norm of the gradient of the weights")
     axes.set_title(title)
     many = ax is None and len(names) > 6
-    return finish(axes, fontsize="small", ncols=1 + len(names) // (18 if many else 8), beside=many)
+    return finish(axes, fontsize="small", ncols=1 + len(names) // 8, beside=many)
 
 
 def learning_rate_range(found: LearningRateRange, *, ax: Axes | None = None, title: str = "") -> Axes:
