@@ -410,6 +410,14 @@ def test_a_rate_too_large_for_the_dtype(trainer):
     )
     for name, value in state(trainer).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
+    sgd, w = fo.optimizers.SGD(learning_rate=1e39), np.ones(5, np.float32)
+    of_w = sgd.init(w)
+    refuses("alone", sgd.step, w, np.ones_like(w), of_w, match="at least 0 in float32")
+    assert of_w.step == 0
+    assert w.tolist() == [1] * 5
+    wide = np.ones(5)
+    sgd.step(wide, np.ones(5), sgd.init(wide))
+    assert wide.tolist() == [-1e39] * 5
 
 
 def test_outputs_that_overlap_reversed_rows():

@@ -3,9 +3,11 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cmath>
 #include <string>
 #include <type_traits>
 
+#include "core/check.hpp"
 #include "core/config.hpp"
 #include "core/profile.hpp"
 
@@ -49,6 +51,14 @@ Phase phase_from(const std::string& name);
 template <class T>
 std::string class_name(const char* kind) {
     return std::string(kind) + (std::is_same_v<T, float> ? "_float32" : "_float64");
+}
+
+// A rate that is finite in float64 may not be one in float32.
+template <class T>
+void check_rate(double learning_rate) {
+    check(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ", learning_rate);
+    check(std::isfinite(static_cast<T>(learning_rate)), "learning_rate must be a finite number of at least 0 in ",
+          std::is_same_v<T, float> ? "float32" : "float64", "; got ", learning_rate);
 }
 
 }  // namespace fastopt

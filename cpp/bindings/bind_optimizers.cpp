@@ -2,7 +2,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "bindings/arrays.hpp"
 #include "bindings/bind.hpp"
@@ -126,8 +125,7 @@ void bind_optimizers_of(py::module_& m) {
              [](const Bound& self, const py::object& parameters, const py::object& gradients, const py::object& slots,
                 const py::object& scalars, Index t, double learning_rate) {
                  check(t >= 1, "t counts from 1; got ", t);
-                 check(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ",
-                       learning_rate);
+                 check_rate<T>(learning_rate);
                  Call<T> call(*self.held, parameters, gradients, slots, scalars);
                  const Release release;
                  call.run(*self.held, t, learning_rate);

@@ -29,13 +29,6 @@ TrainOptions options_from(const py::object& mapping) {
 }
 
 template <class T>
-void check_rate(double learning_rate) {
-    check(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate must be a finite number of at least 0; got ", learning_rate);
-    check(std::isfinite(static_cast<T>(learning_rate)), "learning_rate must be a finite number of at least 0 in ",
-          std::is_same_v<T, float> ? "float32" : "float64", "; got ", learning_rate);
-}
-
-template <class T>
 Data<T> data_from(const TrainStep<T>& trainer, const py::object& x, const py::object& y, const py::object& weight, bool check_labels) {
     check(trainer.loss() != nullptr, "this trainer has a loss written in Python");
     const Network<T>& net = trainer.network();
