@@ -91,6 +91,8 @@ class Network {
     Index half_units() const { return half_units_; }
     Index first_of_halves() const { return first_of_halves_; }  // a stage; standardization of the inputs may be before it
     bool in_halves(Index rows) const;
+    // Whether threads may go ways of their own through a training step: by rows, or by halves.
+    bool trains_apart() const;
     void forward_rows(Range rows, int thread);
     void backward_rows(Range rows, int thread);
     // Stages are taken from the last one back; false for one without anything to train.
@@ -164,7 +166,7 @@ class Network {
     T* scratch_of(int thread) const { return scratch_.data() + thread * thread_scratch_; }
     double work(Index rows, int products) const;
     int threads_by_rows(Index rows, double work) const;
-    bool weights_in_cache() const;
+    Index weight_bytes() const;
     void infer_piece(const Source& source, Range piece, Matrix<T> out);
     void plan_inference(Index rows, int threads);
     void infer_block(const Source& source, Index first, Index rows, Matrix<T> out, PaddedMatrix<T>* memory, T* temporary);

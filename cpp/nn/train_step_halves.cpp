@@ -20,7 +20,8 @@ constexpr Index last_updated = 1;
 
 template <class T>
 bool TrainStep<T>::may_take_halves(Index rows) const {
-    return network_->in_halves(rows) && updates_at_once() && !has_averages() && get_num_threads() == Halves<T>::threads;
+    return network_->in_halves(rows) && network_->trains_apart() && updates_at_once() && !has_averages() &&
+           get_num_threads() == Halves<T>::threads;
 }
 
 template <class T>
