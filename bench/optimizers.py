@@ -3,7 +3,6 @@
 The bytes are those the rule cannot avoid: read weight, gradient and its slots, write weight and slots; a rule that needs the norm of the
 whole gradient first (adagrad_norm) reads the gradient twice. A rule that takes a square root and a quotient from the divider of the cores
 for every parameter is bound by it too: the rate of such pairs in registers, measured in the same rounds, times the bytes of a parameter.
-AdaGrad and RMSProp take only the root from it; their quotient is made of multiply-adds.
 """
 
 import gc
@@ -27,9 +26,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "rmsprop_centered": ("rmsprop", {"momentum": 0.9, "centered": True}),
 }
 # Rules that do not take both from the divider for every parameter.
-WITHOUT_DIVIDER = (
-    "adagrad", "adagrad_norm", "adamax", "lion", "rmsprop", "rmsprop_centered", "rprop", "sgd", "sgd_nesterov",
-)  # fmt: skip
+WITHOUT_DIVIDER = ("adagrad_norm", "adamax", "lion", "rprop", "sgd", "sgd_nesterov")
 
 
 @dataclass

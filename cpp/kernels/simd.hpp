@@ -482,28 +482,6 @@ FASTOPT_INLINE Vec<T> squarable(const Vec<T>& value) {
         return ei::pmax(ei::pmin(value.p[i], ei::pset1<Packet>(most)), ei::pset1<Packet>(-most));
     });
 }
-// n / (sqrt(square) + eps) with a bounded square, for the update rules. The divider takes 10 cycles for 16 float roots and 6 for 16
-// quotients; in float the quotient is built from multiply-adds instead, which run beside the roots: an inverse within 5.1 % out of the
-// bits of the denominator, three times as many digits by 1 + e + e^2, and one Newton step on the quotient. At most 0.8 ulp off for every
-// denominator of 1e-37 to 1e19, the same bits on every instruction set.
-template <class T>
-FASTOPT_INLINE Vec<T> over_root(const Vec<T>& n, const Vec<T>& square, const Vec<T>& eps) {
-    if constexpr (std::is_same_v<T, float>) {
-        using Packet = typename Vec<T>::Packet;
-        using Bits = typename ei::unpacket_traits<Packet>::integer_packet;
-        const Vec<T> minus_d = -eps - sqrt(square);
-        // 0x7EF311C3 - bits(d); the sign bit of -d wraps around.
-        const Vec<T> first = map<T>([&](int i) FASTOPT_INLINE_LAMBDA {
-            return ei::preinterpret<Packet>(ei::psub(ei::pset1<Bits>(static_cast<int>(0xFEF311C3u)), ei::preinterpret<Bits>(minus_d.p[i])));
-        });
-        const Vec<T> e = fma(minus_d, first, set1(T(1)));
-        const Vec<T> inverse = fma(fma(e, e, e), first, first);
-        const Vec<T> quotient = n * inverse;
-        return fma(fma(minus_d, quotient, n), inverse, quotient);
-    } else {
-        return n / (sqrt(square) + eps);
-    }
-}
 
 // 0 where v is negative, else v, NaN and -0 too: of two zeros, and beside a NaN, x86 returns the second operand of a maximum. (With AVX2
 // a comparison: a maximum there makes GCC move the sums of a full tile about in its loop. Where denormals count as 0, only the maximum

@@ -27,11 +27,16 @@ class AdaGrad : public WeightDecay<true> {
     Constants<T> constants(const StepInfo&, double learning_rate, bool) const {
         return {simd::set1(static_cast<T>(learning_rate)), simd::set1(static_cast<T>(eps_))};
     }
+    static constexpr bool takes_root = true;
     template <class T>
-    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
-        using namespace simd;
-        s[0] = bounded(fma(g, g, s[0]));
-        w = w - over_root(c.rate * g, s[0], c.eps);
+    static FASTOPT_INLINE simd::Vec<T> advance(const Constants<T>&, const simd::Vec<T>& g, simd::Vec<T>* s) {
+        s[0] = simd::bounded(fma(g, g, s[0]));
+        return s[0];
+    }
+    template <class T>
+    static FASTOPT_INLINE void finish(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, const simd::Vec<T>*,
+                                      const simd::Vec<T>& root) {
+        w = w - (c.rate * g) / (root + c.eps);
     }
 
    private:

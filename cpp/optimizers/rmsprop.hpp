@@ -52,23 +52,30 @@ class RMSProp : public WeightDecay<true> {
         return {MovingAverage<T>(rho_), simd::set1(static_cast<T>(learning_rate)), simd::set1(static_cast<T>(eps_)),
                 simd::set1(static_cast<T>(momentum_))};
     }
+    static constexpr bool takes_root = !Momentum;  // the velocity is a slot that needs the root first
     template <class T>
-    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
+    static FASTOPT_INLINE simd::Vec<T> advance(const Constants<T>& c, const simd::Vec<T>& g, simd::Vec<T>* s) {
         using namespace simd;
         s[0] = c.average(s[0], g * g);
-        Vec<T> square = s[0];
         if constexpr (Centered) {
             s[1] = c.average(s[1], g);
             // Rounding may leave a variance just below 0.
-            square = max(fma(-s[1], s[1], square), zero<T>());
+            return max(fma(-s[1], s[1], s[0]), zero<T>());
         }
-        if constexpr (Momentum) {
-            Vec<T>& velocity = s[slots - 1];
-            velocity = fma(c.momentum, velocity, over_root(g, square, c.eps));
-            w = fma(-c.rate, velocity, w);
-        } else {
-            w = w - over_root(c.rate * g, square, c.eps);
-        }
+        return s[0];
+    }
+    template <class T>
+    static FASTOPT_INLINE void finish(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, const simd::Vec<T>*,
+                                      const simd::Vec<T>& root) {
+        w = w - (c.rate * g) / (root + c.eps);
+    }
+    template <class T>
+    static FASTOPT_INLINE void apply(const Constants<T>& c, simd::Vec<T>& w, const simd::Vec<T>& g, simd::Vec<T>* s) {
+        using namespace simd;
+        const Vec<T> root = sqrt(advance(c, g, s));
+        Vec<T>& velocity = s[slots - 1];
+        velocity = fma(c.momentum, velocity, g / (root + c.eps));
+        w = fma(-c.rate, velocity, w);
     }
 
    private:
