@@ -47,7 +47,8 @@ class Trainer:
         def epoch(parameters: Any, state: Any, x: jax.Array, y: jax.Array, order: jax.Array) -> tuple[Any, Any, jax.Array]:
             def step(carry: Any, rows: jax.Array) -> tuple[Any, jax.Array]:
                 parameters, state = carry
-                value, gradients = jax.value_and_grad(loss)(parameters, x[rows], y[rows])
+                batch = (x, y) if workload.whole else (x[rows], y[rows])
+                value, gradients = jax.value_and_grad(loss)(parameters, *batch)
                 updates, state = adam.update(gradients, state)
                 return (optax.apply_updates(parameters, updates), state), value
 

@@ -63,6 +63,9 @@ class Trainer:
         self.row_value = np.empty((rows, 1), dtype=np.float32)
         self.row_numbers = np.arange(rows)
         self.ones = np.ones(rows, dtype=np.float32)
+        self.whole = workload.whole
+        if self.whole:
+            self.h[0], self.target = x, y
 
     def gather(self, rows: NDArray[np.int64]) -> None:
         # mode="clip" writes into `out` directly; the default goes through a buffer.
@@ -107,7 +110,8 @@ class Trainer:
                 self.delta[index] *= self.sign[index]
 
     def step(self, rows: NDArray[np.int64]) -> float:
-        self.gather(rows)
+        if not self.whole:
+            self.gather(rows)
         self.forward()
         value = self.loss()
         self.backward()

@@ -29,12 +29,14 @@ def make_model(weights: Weights) -> torch.nn.Sequential:
 class Trainer:
     def __init__(self, workload: Workload, weights: Weights, x: Array, y: NDArray[np.float32] | NDArray[np.int64]) -> None:
         self.x, self.y, self.batch = torch.from_numpy(x), torch.from_numpy(y), workload.batch
+        self.whole = workload.whole
         self.model = make_model(weights)
         self.loss = functional.cross_entropy if workload.classes else functional.mse_loss
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
 
     def step(self, rows: torch.Tensor) -> torch.Tensor:
-        loss = self.loss(self.model(self.x[rows]), self.y[rows])
+        x, y = (self.x, self.y) if self.whole else (self.x[rows], self.y[rows])
+        loss = self.loss(self.model(x), y)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -19,6 +19,7 @@ SECTIONS = (
     "optimizers",
     "batchnorm",
     "training",
+    "full_batch",
     "bf16",
     "profile",
     "sweep",

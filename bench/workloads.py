@@ -28,6 +28,11 @@ class Workload:
         return self.batch * self.steps
 
     @property
+    def whole(self) -> bool:
+        """One step on all rows, which nobody needs to gather."""
+        return self.steps == 1
+
+    @property
     def title(self) -> str:
         return f"{self.name} {'-'.join(map(str, self.sizes))} batch {self.batch}"
 

@@ -170,6 +170,13 @@ def networks(dtype):
     train("train large", net, entropy, opt.AdaGradNorm(), 500, 10, 399, epochs=1, clip_norm=1.0)
     net = fo.mlp(16, [48], 4, dtype=dtype, dropout=0.1, seed=10)
     train("train accumulated", net, entropy, opt.RMSProp(), 300, 4, 16, accumulate=3)
+    for units, outputs in (([64, 40], 3), ([100], 1), ([17, 130], 10)):
+        net = fo.mlp(30, units, outputs, activation="gelu", dropout=0.1, dtype=dtype, seed=17)
+        trainer = fo.Trainer(net, "mse", "adam", l2=1e-3)
+        x, y, weight = batch_for("mse", outputs, 9001, 30, np.random.default_rng(17), dtype=dtype)
+        history = trainer.fit(x, y, epochs=2, batch_size=None, sample_weight=weight)
+        assert trainer._native.steps_in_blocks == 2
+        record_training(f"train in blocks {units} {outputs}", trainer, history, x[:50])
 
 
 def shared_by_units(dtype):

@@ -211,6 +211,7 @@ void bind_train_step_of(py::module_& m) {
              py::arg("network"), py::arg("loss").none(true), py::arg("optimizer"), py::arg("options"))
         .def_property("t", &Step::t, &Step::set_t)
         .def_property_readonly("micro_steps", &Step::micro_steps)
+        .def_property_readonly("steps_in_blocks", &Step::steps_in_blocks)
         .def_property_readonly("steps_in_halves", &Step::steps_in_halves)
         .def_property_readonly("steps_meeting_once", &Step::steps_meeting_once)
         .def_property_readonly("steps_with_one_output", &Step::steps_with_one_output)

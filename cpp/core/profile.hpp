@@ -42,7 +42,8 @@ class Profile {
     struct Cell {
         Clock::duration time{0};
         Index calls = 0;
-        Index rows = 0;  // sum over the calls
+        Index rows = 0;   // sum over the calls
+        Index whole = 0;  // the last one that it was a part of
     };
 
     explicit Profile(Index layers) : layers_(layers), cells_(static_cast<std::size_t>(phase_count * layers)), last_(Clock::now()) {}
@@ -55,10 +56,19 @@ class Profile {
         const Clock::time_point now = Clock::now();
         Cell& cell = cells_[index(phase, layer)];
         cell.time += now - last_;
-        ++cell.calls;
-        cell.rows += rows;
+        if (rows_of_whole_ == 0 || cell.whole != whole_) {
+            ++cell.calls;
+            cell.rows += rows_of_whole_ == 0 ? rows : rows_of_whole_;
+            cell.whole = whole_;
+        }
         last_ = now;
     }
+    // Laps up to the second one are of parts of so many rows: all of a phase count as one.
+    void begin_parts(Index rows) {
+        rows_of_whole_ = rows;
+        ++whole_;
+    }
+    void end_parts() { rows_of_whole_ = 0; }
 
     // What a lap costs on this machine, in seconds: each lap's time contains it once.
     static double lap_seconds();
@@ -69,6 +79,8 @@ class Profile {
     Index layers_;
     std::vector<Cell> cells_;
     Clock::time_point last_;
+    Index rows_of_whole_ = 0;  // 0: laps are of no parts
+    Index whole_ = 0;
 };
 
 inline void lap(Profile* profile, Phase phase, Index layer = 0, Index rows = 0) {

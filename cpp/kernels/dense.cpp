@@ -25,6 +25,12 @@ Product<T> product_of(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index 
     return product;
 }
 
+// Elements of a weight gradient of a narrow layer that is added to another.
+template <class T>
+Index narrow_sum(Index inputs, Index units) {
+    return round_up(inputs * units, line_elements<T>);
+}
+
 }  // namespace
 
 template <class T>
@@ -32,7 +38,7 @@ Index dense_scratch(Index rows, Index inputs, Index units, int threads) {
     const Index sum = is_thin(units) ? rows * line_elements<T> : 0;  // of dense_forward_onto
     return sum + std::max({product_scratch<T>(rows, units, inputs, threads), product_scratch<T>(inputs, units, rows, threads),
                            product_scratch<T>(rows, inputs, units, threads),
-                           is_narrow<T>(units) ? thin_scratch<T>(rows, inputs, units, threads) : 0});
+                           is_narrow<T>(units) ? narrow_sum<T>(inputs, units) + thin_scratch<T>(rows, inputs, units, threads) : 0});
 }
 
 template <class T>
@@ -130,6 +136,20 @@ void dense_backward(In<T> x, In<T> grad_a, In<T> weight, Out<T> grad_x, Activati
 }
 
 template <class T>
+void dense_add_weight_gradient(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch) {
+    const Index inputs = x.cols;
+    const Index units = grad_a.cols;
+    if (!is_narrow<T>(units)) {
+        dense_accumulate<T>(transposed(x), operand(grad_a), grad_weight, inputs, x.rows, scratch);
+        return;
+    }
+    narrow_backward_weight<T>(x, grad_a, {scratch, inputs, units, units}, scratch + narrow_sum<T>(inputs, units), nullptr);
+    for (Index i = 0; i < inputs * units; ++i) {
+        grad_weight.data[i] += scratch[i];
+    }
+}
+
+template <class T>
 void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch, Precision precision) {
     Product<T> product = product_of<T>(a, b, c, rows, c.cols, inner);
     product.accumulate = true;
@@ -167,6 +187,7 @@ void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
     template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision, Tape*);   \
     template void dense_backward<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, Matrix<T>, T*, \
                                     Tape*);                                                                                               \
+    template void dense_add_weight_gradient<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*);                                            \
     template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*, Precision);                      \
     template void outer_rows<T>(ConstMatrix<T>, ConstMatrix<T>, bool, Matrix<T>);
 FASTOPT_INSTANTIATE(float)

@@ -37,6 +37,10 @@ template <class T>
 void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, T* scratch,
                           Precision precision = Precision::full, Tape* tape = nullptr);
 
+// grad_weight += x^T grad_a.
+template <class T>
+void dense_add_weight_gradient(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch);
+
 // c (rows, c.cols) += a b, where `inner` is what the sums run over; any of the products of a dense layer.
 template <class T>
 void dense_accumulate(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index rows, Index inner, T* scratch,

@@ -54,14 +54,16 @@ class BatchTargets {
         return target;
     }
     // `rows` of the batch that consists of those in `order` (null: of the first ones).
-    void gather_rows(const Data<T>& data, const Index* order, Range rows) {
+    void gather_rows(const Data<T>& data, const Index* order, Range rows) { gather_rows(data, order, rows, rows.begin); }
+    // To other rows, from `first` on.
+    void gather_rows(const Data<T>& data, const Index* order, Range rows, Index first) {
         if (data.labels == nullptr) {
-            const Index* first = order == nullptr ? nullptr : order + rows.begin;
-            gather<T>(data.y, first, rows.begin, view(rows.end).row_range(rows.begin, rows.size()));
+            gather<T>(data.y, order == nullptr ? nullptr : order + rows.begin, rows.begin,
+                      view(first + rows.size()).row_range(first, rows.size()));
             return;
         }
         for (Index i = rows.begin; i < rows.end; ++i) {
-            classes_.data()[i] = data.labels[order == nullptr ? i : order[i]];
+            classes_.data()[first + i - rows.begin] = data.labels[order == nullptr ? i : order[i]];
         }
     }
 

@@ -238,8 +238,7 @@ class DenseLayer final : public Layer<T> {
     }
 
     void add_gradients(ConstMatrix<T> x, ConstMatrix<T> grad, T* gradients, T* scratch) const {
-        const Matrix<T> to{gradients + weight_at_, this->inputs_, units_, units_, false};
-        dense_accumulate<T>(transposed(x), operand(grad), to, this->inputs_, x.rows, scratch);
+        dense_add_weight_gradient<T>(x, grad, {gradients + weight_at_, this->inputs_, units_, units_, false}, scratch);
     }
     void add_bias_gradient(ConstMatrix<T> grad, T* gradients) const {
         if (has_bias_) {

@@ -32,7 +32,8 @@ struct Pass {
     std::uint64_t step = 0;  // training forwards so far, from 1: keys random masks
     Precision precision = Precision::full;
     Profile* profile = nullptr;    // null: off
-    Index first = 0;               // row of the batch at which the rows of a training pass begin
+    Index first = 0;               // where the rows of a training pass begin, in what is kept of them,
+    Index row = 0;                 // and in the batch: elsewhere when it goes through in blocks
     bool in_halves = false;        // sums over two halves of the inputs apart, where a layer has such (nn/halves.hpp)
     Tape* tape = nullptr;          // where a layer that repeats keeps its calls, or nowhere
     Interlude* between = nullptr;  // of a long step, by the thread that leads it; null: of others

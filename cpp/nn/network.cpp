@@ -16,8 +16,8 @@ namespace {
 
 // Rows of one block of inference: activations stay in cache, memory stays constant.
 constexpr Index inference_rows = 512;
-// Threads take rows of their own through all layers when all weights stay in a core's cache, in inference also when each has so many rows;
-// else they share every product.
+// Threads take rows of their own through all layers when all weights stay in a core's cache, as a large batch does block by block, in
+// inference also when each has so many rows; else they share every product.
 constexpr Index cached_bytes = Index{1} << 20;
 constexpr Index rows_of_a_thread = 256;
 // In training they go through by rows, or by halves of the units, with weights of up to so many bytes, of which each step brings a part
@@ -78,9 +78,12 @@ void Network<T>::build(const std::vector<LayerSpec>& specs) {
     }
     outputs_ = width;
     elements_of_row_ = inputs_;
+    Index trained = padded_ld<T>(inputs_);
     for (const Stage& stage : stages_) {
         elements_of_row_ += stage.layer->outputs();
+        trained += 2 * padded_ld<T>(stage.layer->outputs());
     }
+    trained_bytes_of_row_ = trained * static_cast<Index>(sizeof(T));
     plan_halves();
     rows_alone_ = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->rows_alone(); });
     repeats_ = std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.layer->repeats(); });
@@ -272,9 +275,10 @@ ConstMatrix<T> Network<T>::below(std::size_t stage, int thread) const {
 }
 
 template <class T>
-Pass Network<T>::pass_of(int thread, Index first) const {
+Pass Network<T>::pass_of(int thread, Index first, Index row) const {
     Pass pass = pass_;
     pass.first = first;
+    pass.row = row;
     pass.profile = thread == 0 ? pass_.profile : nullptr;
     return pass;
 }
@@ -285,12 +289,12 @@ void Network<T>::forward_rows(Range rows, int thread) {
         tapes_.forward().play();
         return;
     }
-    forward_layers(rows, thread);
+    forward_layers(rows, rows.begin, thread);
 }
 
 template <class T>
-void Network<T>::forward_layers(Range rows, int thread) {
-    Pass pass = pass_of(thread, rows.begin);
+void Network<T>::forward_layers(Range rows, Index row, int thread) {
+    Pass pass = pass_of(thread, rows.begin, row);
     pass.tape = tapes_.forward_to_keep();
     for (std::size_t s = 0; s < stages_.size(); ++s) {
         Layer<T>& layer = *stages_[s].layer;
@@ -333,6 +337,13 @@ void Network<T>::set_between(void (*function)()) {
             throw;
         }
     };
+}
+
+template <class T>
+void Network<T>::look() const {
+    if (between_.look) {
+        between_.look();
+    }
 }
 
 template <class T>
@@ -475,14 +486,20 @@ template <class T>
 void Network<T>::reserve_apart(Index rows, int threads) {
     thread_scratch_ = scratch_elements(rows, 1);
     scratch_.reserve(threads * thread_scratch_);
-    for (std::size_t s = 0; s + 1 < stages_.size(); ++s) {
-        stages_[s].gradient.reserve(capacity_, stages_[s].layer->outputs());
-    }
+    reserve_gradients();
     if (own_inputs()) {
         more_inputs_.resize(std::max(more_inputs_.size(), static_cast<std::size_t>(threads - 1)));
         for (PaddedMatrix<T>& more : more_inputs_) {
             more.reserve(capacity_, inputs_);
         }
+    }
+}
+
+// Of the output of each layer one of its own.
+template <class T>
+void Network<T>::reserve_gradients() {
+    for (std::size_t s = 0; s + 1 < stages_.size(); ++s) {
+        stages_[s].gradient.reserve(capacity_, stages_[s].layer->outputs());
     }
 }
 
@@ -497,7 +514,7 @@ Matrix<T> Network<T>::gradient_of(std::size_t stage) const {
 
 template <class T>
 void Network<T>::backward_rows(Range rows, int thread) {
-    const Pass pass = pass_of(thread, rows.begin);
+    const Pass pass = pass_of(thread, rows.begin, rows.begin);
     const std::size_t lowest = lowest_trainable();
     if (lowest == stages_.size()) {
         return;
@@ -527,11 +544,56 @@ bool Network<T>::weight_gradient(Index stage, Part part) {
     if (!layer.trainable()) {
         return false;
     }
-    const Pass pass = pass_of(part.thread, 0);
+    const Pass pass = pass_of(part.thread, 0, 0);
     layer.backward_weight(pass, below(s, part.thread), gradient_of(s), part, scratch_of(part.thread));
     // A thread without a part of the weight took no time for its product.
     lap(pass.profile, Phase::weight_gradient, layer.number(), layer.weight_part(part).empty() ? 0 : trained_rows_);
     return true;
+}
+
+// The rule holds for all instruction sets: the sums are others.
+template <class T>
+bool Network<T>::in_blocks(Index rows) const {
+    const bool large = rows > RowBlocks::fewest_bytes / trained_bytes_of_row_;
+    return large && rows_alone_ && precision_ == Precision::full && weight_bytes() <= cached_bytes && !in_halves(rows);
+}
+
+template <class T>
+double Network<T>::work_in_blocks(Index rows) const {
+    return training_work(rows) + 2 * work_of_element * static_cast<double>(rows * elements_of_row_);
+}
+
+template <class T>
+void Network<T>::begin_blocks(const RowBlocks& blocks, int threads) {
+    begin(threads * blocks.block, true);
+    pass_.in_halves = false;
+    pass_.between = nullptr;  // not by these threads
+    apart_for_ = {};          // memory for each of them is another
+    thread_scratch_ = scratch_elements(blocks.block, 1);
+    scratch_.reserve(threads * thread_scratch_);
+    reserve_gradients();
+}
+
+template <class T>
+void Network<T>::end_blocks(bool made) {
+    for (Stage& stage : stages_) {
+        stage.view = {};
+    }
+    if (made) {
+        trained_rows_ = 0;
+    }
+}
+
+template <class T>
+void Network<T>::add_weight_gradients(Range place, T* gradients, int thread) {
+    for (std::size_t s = stages_.size(); s-- > 0;) {
+        Layer<T>& layer = *stages_[s].layer;
+        if (layer.trainable()) {
+            const auto mine = [&](const auto& m) { return m.row_range(place.begin, place.size()); };
+            layer.affine_backward(mine(below(s)), mine(gradient_of(s)), gradients, {}, scratch_of(thread));
+            lap(thread == 0 ? profile_.get() : nullptr, Phase::weight_gradient, layer.number());
+        }
+    }
 }
 
 template <class T>

@@ -11,6 +11,7 @@
 #include "core/sole_use.hpp"
 #include "core/threads.hpp"
 #include "nn/layer.hpp"
+#include "nn/row_blocks.hpp"
 #include "nn/step_tapes.hpp"
 
 namespace fastopt {
@@ -93,6 +94,21 @@ class Network {
     bool in_halves(Index rows) const;
     // Whether threads may go ways of their own through a training step: by rows, or by halves.
     bool trains_apart() const;
+    // Whether so many rows go through in blocks (nn/row_blocks.hpp), by threads with places for one block each behind one another.
+    bool in_blocks(Index rows) const;
+    RowBlocks blocks_of(Index rows) const { return {rows, trained_bytes_of_row_}; }
+    // What so many rows take, in the unit of threads_for.
+    double work_in_blocks(Index rows) const;
+    // A training forward that is one by its count; `forward_block`, `backward_rows` and `add_weight_gradients` for each block are the step,
+    // and `end_blocks` is its end, whether it was made or not. Nothing of it is left but gradients.
+    void begin_blocks(const RowBlocks& blocks, int threads);
+    void end_blocks(bool made);
+    // `row` of the batch is the first one of the block.
+    void forward_block(Range place, Index row, int thread) { forward_layers(place, row, thread); }
+    // To the flat buffer `gradients`.
+    void add_weight_gradients(Range place, T* gradients, int thread);
+    // Between parts of a long step; what it throws ends the step.
+    void look() const;
     void forward_rows(Range rows, int thread);
     void backward_rows(Range rows, int thread);
     // Stages are taken from the last one back; false for one without anything to train.
@@ -153,14 +169,15 @@ class Network {
     StepTapes::Place place(Index rows) const { return {rows, input_.view(rows).data, scratch_.data()}; }
     bool own_inputs() const;
     void reserve_apart(Index rows, int threads);
+    void reserve_gradients();
     ConstMatrix<T> below(std::size_t stage, int thread = 0) const;
     Slope<T> slope_of(std::size_t stage, const Pass& pass, Index rows, int thread = 0) const;
     std::size_t lowest_trainable() const;
     void after_layer();
-    [[gnu::noinline]] void forward_layers(Range rows, int thread);
+    [[gnu::noinline]] void forward_layers(Range rows, Index row, int thread);
     [[gnu::noinline]] ConstMatrix<T> backward_layers(bool want_input_gradient);
     Matrix<T> gradient_of(std::size_t stage) const;
-    Pass pass_of(int thread, Index first) const;
+    Pass pass_of(int thread, Index first, Index row) const;
     Index scratch_elements(Index rows, int threads) const;
     T* scratch(Index rows);
     T* scratch_of(int thread) const { return scratch_.data() + thread * thread_scratch_; }
@@ -186,8 +203,9 @@ class Network {
     Buffer<T> parameters_;
     Buffer<T> gradients_;
     Buffer<T> buffers_;
-    Buffer<T> buffers_before_;   // the last training forward
-    Index elements_of_row_ = 0;  // its inputs and the outputs of all stages
+    Buffer<T> buffers_before_;        // the last training forward
+    Index elements_of_row_ = 0;       // its inputs and the outputs of all stages
+    Index trained_bytes_of_row_ = 0;  // in memory, with the gradients of the outputs
     std::uint64_t seed_ = 0;
 
     Index capacity_ = 0;

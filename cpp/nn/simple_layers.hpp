@@ -52,7 +52,7 @@ class DropoutLayer final : public Layer<T> {
     bool transparent(const Pass& pass) const override { return !pass.training || rate_ == 0; }
     void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T*) override {
         const Stream stream{pass.seed, pass.step, static_cast<std::uint32_t>(this->number_)};
-        dropout_forward<T>(x, rate_, stream, pass.first, mask(pass, x.rows), y);
+        dropout_forward<T>(x, rate_, stream, pass.row, mask(pass, x.rows), y);
     }
     bool rows_alone() const override { return true; }
     void backward_input(const Pass& pass, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T*) override {

@@ -223,7 +223,11 @@ LossValue TrainStep<T>::step_of(const Data<T>& data, const Rows& rows, double le
         return step_in_halves(alike(data, order, rows.count, next), learning_rate, ahead);
     }
     let_halves_end();
-    const Batch batch = prepare(data, order_of(rows, behind), rows.count, next);
+    if (network_->in_blocks(rows.count)) {
+        bring_home();
+        return step_in_blocks(data, order_of(rows, behind), rows.count, learning_rate);
+    }
+    const Batch batch = prepare(data, order_of(rows, behind), rows.count, rows.count, next);
     const int threads = network_->begin_step(rows.count);
     if (takes_halves(rows.count)) {
         return step_in_halves(batch, learning_rate, ahead);
@@ -258,7 +262,7 @@ LossValue TrainStep<T>::step_shared(const Batch& batch, double learning_rate) {
     } else {
         gather_rows(batch, all, 0);
     }
-    if (NextBatch<T>::wants(*batch.data, batch.next.count) && leads_team()) {
+    if (NextBatch<T>::wants(*batch.data, batch.next.count) && !network_->in_blocks(batch.next.count) && leads_team()) {
         next_batch_.begin(*batch.data, batch.next, std::max(network_->capacity(), batch.next.count));
     }
     loss_of_rows(batch, all, 0);
@@ -376,10 +380,10 @@ typename TrainStep<T>::Batch TrainStep<T>::alike(const Data<T>& data, const Inde
     return batch;
 }
 
-// What a step needs in memory, and what belongs to no single row.
+// What a step needs in memory, of which inputs and targets are for `held` rows at once, and what belongs to no single row.
 template <class T>
-typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const Index* order, Index rows, const Rows& next) {
-    network_->input(rows);
+typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const Index* order, Index rows, Index held, const Rows& next) {
+    network_->input(held);
     if (2 * rows > loss_scratch_.size()) {
         scaled_rows_ = -1;
         loss_scratch_.reserve(2 * rows);
@@ -390,7 +394,7 @@ typename TrainStep<T>::Batch TrainStep<T>::prepare(const Data<T>& data, const In
         network_->exchange_input(next_batch_.inputs());
         std::swap(targets_, next_batch_.targets());
     }
-    batch.target = targets_.reserve(data, rows);
+    batch.target = targets_.reserve(data, held);
     batch.weight = data.weight;
     if (data.weight != nullptr && order != nullptr) {
         weights_.resize(static_cast<std::size_t>(rows));

@@ -88,7 +88,9 @@ class TrainStep {
     void update(double learning_rate);
     double penalty();
 
-    // Steps so far in which two threads shared the first layers by units.
+    // Steps so far that went through in blocks of rows.
+    Index steps_in_blocks() const { return steps_in_blocks_; }
+    // Those in which two threads shared the first layers by units.
     Index steps_in_halves() const { return steps_in_halves_; }
     // Those in which they met once.
     Index steps_meeting_once() const { return steps_meeting_once_; }
@@ -178,13 +180,15 @@ class TrainStep {
     void plan_runs();
     const Index* order_of(const Rows& rows, Index behind);
     Batch alike(const Data<T>& data, const Index* order, Index rows, const Rows& next) const;
-    Batch prepare(const Data<T>& data, const Index* order, Index rows, const Rows& next);
+    Batch prepare(const Data<T>& data, const Index* order, Index rows, Index held, const Rows& next);
     void gather_rows(const Batch& batch, Range rows, int thread);
     void loss_of_rows(const Batch& batch, Range rows, int thread);
     LossValue loss_of_batch(const Batch& batch);
     LossValue step_of(const Data<T>& data, const Rows& rows, double learning_rate, const Rows& next, Index behind, const Ahead& ahead);
     LossValue step_shared(const Batch& batch, double learning_rate);
     LossValue step_apart(const Batch& batch, int threads, double learning_rate);
+    LossValue step_in_blocks(const Data<T>& data, const Index* order, Index rows, double learning_rate);
+    void do_block(const Batch& batch, Range rows, Range place, T* gradients, int thread);
     bool may_take_halves(Index rows) const;
     bool takes_halves(Index rows);
     bool goes_on_in_halves(const Data<T>& data, Index rows);
@@ -244,7 +248,8 @@ class TrainStep {
     Rows widened_;  // what it holds
     std::vector<T> weights_;
     Buffer<T> loss_scratch_;
-    Index scaled_rows_ = -1;  // rows whose scale it holds, when no row has a weight
+    Buffer<T> group_gradients_;  // of each group of blocks
+    Index scaled_rows_ = -1;     // rows whose scale it holds, when no row has a weight
     Meeting meeting_;
     HalfStep half_step_{};
     struct alignas(2 * cache_line) {
@@ -255,6 +260,7 @@ class TrainStep {
     // What every step writes, apart from what the other threads read (see Network).
     alignas(2 * cache_line) Index t_ = 0;
     Index steps_left_ = 0;  // of a run, after the present one
+    Index steps_in_blocks_ = 0;
     Index steps_in_halves_ = 0;
     Index steps_meeting_once_ = 0;
     std::uint32_t lost_calls_;

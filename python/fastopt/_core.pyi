@@ -264,6 +264,9 @@ class TrainStep_float32:
         """Steps of the network so far that made the calls of one before them again."""
 
     @property
+    def steps_in_blocks(self) -> int:
+        """Steps so far that went through in blocks of rows, as large batches of small networks do."""
+    @property
     def steps_in_halves(self) -> int:
         """Steps so far in which two threads shared the first two layers by units, as they may in the runs of small networks."""
     @property

@@ -307,7 +307,7 @@ class ArrayEpochs(Epochs):
         """Rows of the next epochs, one below the other."""
         n, rows = self._data.count, self._data.rows
         order: NDArray[np.integer[Any]]
-        if self._shuffle:
+        if self._shuffle and self._steps > 1:  # of a sum over all rows any order is as good, and this one reads memory in order
             order = core.permutations(n, self.trainer.seed, self.trainer.epoch, epochs)
         else:
             order = np.tile(np.arange(n, dtype=np.int32 if n < 1 << 31 else np.int64), (epochs, 1))

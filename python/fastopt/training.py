@@ -330,7 +330,7 @@ class Trainer:
         class_weight : mapping or "balanced", optional
             Factor per class on the sample weights of training, with what is said there.
         shuffle : bool
-            A new permutation per epoch, a function of seed and epoch.
+            A new permutation per epoch, a function of seed and epoch; the full batch is taken in its own order.
         metrics : iterable of str or callable
             Evaluated each epoch on the validation data, without any on the training data.
         callbacks : iterable
