@@ -68,6 +68,19 @@ template <class T>
 typename Vec<T>::Packet dots(const T* const* rows, const T* column, Index cols, bool padded) {
     constexpr int count = Vec<T>::packet_lanes;
     Vec<T> sum[count];
+    if constexpr (Vec<T>::packets > 1) {
+        if (padded && cols <= count) {  // the other packets are zeros, and sums of all of them too much for the registers of AVX2
+            const simd::Mask<T> inside = simd::first_lanes<T>(cols);
+            const Vec<T> w = simd::load(column);
+#pragma GCC unroll 16
+            for (int r = 0; r < count; ++r) {
+                const auto x = simd::ei::pand(inside.p[0], simd::ei::ploadu<typename Vec<T>::Packet>(rows[r]));
+                sum[r] = simd::zero<T>();
+                sum[r].p[0] = simd::ei::pmadd(x, w.p[0], sum[r].p[0]);
+            }
+            return simd::sum_lanes_together(sum);
+        }
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < count; ++r) {
         sum[r] = simd::zero<T>();

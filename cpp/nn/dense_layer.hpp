@@ -114,6 +114,7 @@ class DenseLayer final : public Layer<T> {
                              part_of(writes_next, rows), pass.tape);
         });
     }
+    bool infers_to_any_rows() const override { return is_thin(units_); }
     // In passes in halves the sum over so many inputs, and that over the others from the bias on, are added at the end; 0: one sum.
     void set_first_half(Index inputs) { first_half_ = inputs; }
     const Matrix<T>& weight() const { return weight_; }

@@ -108,6 +108,8 @@ class Layer {
     virtual void prepare(const Pass&) {}
     // In inference it writes nothing but y and scratch: several threads may run it on rows of their own (in training: see rows_alone).
     virtual void forward(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, T* scratch) = 0;
+    // Whether y may then be any rows, as the caller's, without padding and with no loss of time.
+    virtual bool infers_to_any_rows() const { return false; }
     // The same for a thread with rows of its own (rows_alone). It writes `writes_next`, of y's shape or empty, soon and may take its lines
     // from other cores meanwhile.
     virtual void forward_alone(const Pass& pass, ConstMatrix<T> x, Matrix<T> y, Matrix<T> writes_next, T* scratch) {

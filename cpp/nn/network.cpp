@@ -683,10 +683,15 @@ void Network<T>::infer_block(const Source& source, Index first, Index rows, Matr
     Matrix<T> x = memory[0].view(rows);
     x.cols = inputs_;
     gather<T>(source, nullptr, first, x);
+    const Matrix<T> result = out.row_range(first, rows);
     for (const Stage& stage : stages_) {
         Layer<T>& layer = *stage.layer;
         if (layer.transparent(pass)) {
             continue;
+        }
+        if (&stage == &stages_.back() && layer.infers_to_any_rows()) {
+            layer.forward(pass, x, result, temporary);
+            return;
         }
         turn = 1 - turn;
         Matrix<T> y = memory[turn].view(rows);
@@ -694,9 +699,11 @@ void Network<T>::infer_block(const Source& source, Index first, Index rows, Matr
         layer.forward(pass, x, y, temporary);
         x = y;
     }
-    for (Index i = 0; i < rows; ++i) {
-        copy_row(x.row(i), outputs_, out.row(first + i));
-    }
+    with_row_copy<T>(outputs_, [&](const auto& copy) {
+        for (Index i = 0; i < rows; ++i) {
+            copy(x.row(i), result.row(i));
+        }
+    });
 }
 
 template class Network<float>;
