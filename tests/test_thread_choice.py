@@ -126,6 +126,15 @@ def test_a_team_of_large_steps_is_compared_seldom(threads):
     assert min(core.simulate_bursts(4 * [4.2e-3], 4 * [2.1e-3], **large)[1:]) > 0.99
 
 
+def test_large_steps_that_begin_alone(threads):
+    """As a solver's do, between whose evaluations a library for linear algebra has threads of its own."""
+    threads(2)
+    solver = {"work": 2e8, "burst_seconds": 2.0, "pause": 0.0, "begins_alone": True}
+    assert core.simulate_bursts([2e-3], [6e-3], **solver)[0] < 0.05
+    assert core.simulate_bursts([4.2e-3], [2.1e-3], **solver)[0] > 0.95
+    assert core.simulate_bursts([0.06], [0.03], **solver)[0] > 0.9
+
+
 @pytest.mark.parametrize("train", [trained, trained_by_steps, trained_by_sizes])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_the_choice_does_not_change_a_bit(threads, batch_norm, train):

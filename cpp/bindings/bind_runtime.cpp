@@ -134,10 +134,11 @@ thread_local double simulated_cpu_seconds;
 // together[i] seconds in burst i, and `cold` times that in the first `cold_seconds` of it. What the other threads get of their cores, a
 // share, is noted down once a tick.
 std::vector<double> simulate_bursts(const std::vector<double>& alone, const std::vector<double>& together, double work, double cold,
-                                    double cold_seconds, double burst_seconds, double pause, double tick, double share, double least) {
+                                    double cold_seconds, double burst_seconds, double pause, double tick, double share, double least,
+                                    bool begins_alone) {
     check(alone.size() == together.size(), "a time alone and together for each burst");
     simulated_seconds = simulated_cpu_seconds = 1;
-    ThreadChoice choice({[] { return simulated_seconds; }, [] { return simulated_cpu_seconds; }});
+    ThreadChoice choice({[] { return simulated_seconds; }, [] { return simulated_cpu_seconds; }}, begins_alone);
     std::vector<double> parts;
     double got = 0;  // by the other threads
     double noted = 0;
@@ -208,7 +209,7 @@ void bind_runtime(py::module_& m) {
     bind_balance(m);
     m.def("simulate_bursts", &simulate_bursts, py::arg("alone"), py::arg("together"), py::arg("work"), py::arg("cold") = 1.0,
           py::arg("cold_seconds") = 0.0, py::arg("burst_seconds") = 0.04, py::arg("pause") = 0.3, py::arg("tick") = 0.0,
-          py::arg("share") = 1.0, py::arg("least") = ThreadChoice::surely_alone);
+          py::arg("share") = 1.0, py::arg("least") = ThreadChoice::surely_alone, py::arg("begins_alone") = false);
     m.def("permutation", [](Index n, std::uint64_t seed, std::uint64_t epoch) { return permutations(n, seed, epoch, 1).reshape({n}); });
     m.def("permutations", &permutations);
     m.def("activation_names", &activation_names);

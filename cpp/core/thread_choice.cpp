@@ -52,11 +52,11 @@ Clock Clock::of_system() {
 }
 
 void ThreadChoice::forget(double work, int threads) {
-    *this = ThreadChoice(clock_);
+    *this = ThreadChoice(clock_, begins_alone_);
     work_ = first_work_ = work;
     threads_ = threads;
     patience_ = first_patience;
-    if (work > together_first) {
+    if (work > together_first && !begins_alone_) {
         best_ = together;
         next_trial_ = never;
     }

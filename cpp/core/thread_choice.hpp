@@ -20,7 +20,8 @@ struct Clock {
 
 class ThreadChoice {
    public:
-    explicit ThreadChoice(Clock clock = Clock::of_system()) : clock_(clock) {}
+    // `begins_alone`: large steps too, because threads of another library may keep the cores busy between calls.
+    explicit ThreadChoice(Clock clock = Clock::of_system(), bool begins_alone = false) : clock_(clock), begins_alone_(begins_alone) {}
 
     // Steps of less work have no part that a team would share.
     static constexpr double surely_alone = 4e5;
@@ -80,6 +81,7 @@ class ThreadChoice {
     void end_trial(double now);
 
     Clock clock_;
+    bool begins_alone_;
     Index steps_ahead_ = 0;
     double work_ = 0;        // of the steps that the times are of,
     double first_work_ = 0;  // of the first of them

@@ -39,6 +39,7 @@ double work_of(Index rows, Index cols) { return 40.0 * static_cast<double>(rows 
 
 template <class T>
 SecondOrder<T>::SecondOrder(std::shared_ptr<Network<T>> network) : network_(std::move(network)) {
+    thread_choices_.fill(ThreadChoice(Clock::of_system(), true));
     const Index total = network_->parameter_layout().total();
     count_ = network_->parameter_layout().count();
     direction_ = Buffer<T>(total);
@@ -99,14 +100,16 @@ T* SecondOrder<T>::scratch(Index rows) {
 
 template <class T>
 template <class F>
-void SecondOrder<T>::for_blocks(Index rows, Index size, F&& f) {
+void SecondOrder<T>::for_blocks(Kind kind, double products, Index rows, Index size, F&& f) {
     start(std::min(rows, size));
-    for (Index first = 0; first < rows; first += size) {
+    const double work = products * static_cast<double>(std::min(rows, size));
+    thread_choices_[kind].run(ceil_div(rows, size), work, [&](Index number) {
         if (between_blocks_) {
             between_blocks_();
         }
-        f(Block{first, std::min(size, rows - first)});
-    }
+        f(Block{number * size, std::min(size, rows - number * size)});
+        return true;
+    });
 }
 
 template <class T>
@@ -267,7 +270,7 @@ double SecondOrder<T>::gradient(const Loss<T>& loss, const Data<T>& data, T* gra
     const double inverse = inverse_weight(data);
     double value = 0;
     clear_gradients();
-    for_blocks(data.x.rows, block_rows, [&](const Block& block) {
+    for_blocks(gradients, work_of_row(), data.x.rows, block_rows, [&](const Block& block) {
         value += loss_of(loss, data, block, inverse, forward(data.x, block), gradient != nullptr);
         if (gradient != nullptr) {
             backward(block.rows);
@@ -284,7 +287,7 @@ void SecondOrder<T>::hessian_vector(const Loss<T>& loss, const Data<T>& data, co
     const double inverse = inverse_weight(data);
     clear_gradients();
     to_flat(v, direction_.data());
-    for_blocks(data.x.rows, block_rows, [&](const Block& block) {
+    for_blocks(curvature, 2 * work_of_row(), data.x.rows, block_rows, [&](const Block& block) {
         const ConstMatrix<T> prediction = forward(data.x, block);
         loss_of(loss, data, block, inverse, prediction, true);
         const ConstMatrix<T> tangent = forward_tangent(block.rows);
@@ -333,7 +336,7 @@ void SecondOrder<T>::jacobian_rows(Index rows, const T* seed, Matrix<T> out) {
 template <class T>
 void SecondOrder<T>::jacobian(const Source& x, T* out) {
     const Index outputs = network_->outputs();
-    for_blocks(x.rows, block_rows, [&](const Block& block) {
+    for_blocks(jacobians, static_cast<double>(outputs) * work_of_row(), x.rows, block_rows, [&](const Block& block) {
         forward(x, block);
         jacobian_rows(block.rows, nullptr, {out + block.first * outputs * count_, block.rows * outputs, count_, count_, false});
     });
@@ -351,7 +354,8 @@ double SecondOrder<T>::gauss_newton(const Data<T>& data, T* matrix, T* gradient)
     scratch_.reserve(std::max(product_scratch<T>(count_, square_columns, wanted * outputs, get_num_threads()),
                               product_scratch<T>(1, count_, wanted * outputs, get_num_threads())));
     double value = 0;
-    for_blocks(data.x.rows, wanted, [&](const Block& block) {
+    const double square = static_cast<double>(count_) * static_cast<double>(count_);
+    for_blocks(squares, static_cast<double>(outputs) * (work_of_row() + square), data.x.rows, wanted, [&](const Block& block) {
         const ConstMatrix<T> prediction = forward(data.x, block);
         read_target(data, block);
         T* r = residual_.data();

@@ -6,11 +6,13 @@
 // so that memory stays constant and the bits do not depend on threads.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "core/thread_choice.hpp"
 #include "losses/loss.hpp"
 #include "nn/data.hpp"
 #include "nn/network.hpp"
@@ -62,9 +64,13 @@ class SecondOrder {
     void reserve(Index rows);
     T* scratch(Index rows);
     void start(Index rows);
-    // f(block) over all rows.
+    // What is computed of a block.
+    enum Kind { gradients, curvature, jacobians, squares };
+    static constexpr int kinds = squares + 1;
+    // f(block) over all rows; `products`: of a row, in operations.
     template <class F>
-    void for_blocks(Index rows, Index size, F&& f);
+    void for_blocks(Kind kind, double products, Index rows, Index size, F&& f);
+    double work_of_row() const { return network_->training_work(1); }
     void clear_gradients();
 
     ConstMatrix<T> forward(const Source& x, const Block& block);
@@ -107,6 +113,8 @@ class SecondOrder {
     Buffer<T> row_loss_;
     Buffer<T> residual_;
     Buffer<T> scratch_;
+    // Between calls solvers factor matrices, by threads of a library for linear algebra that stay awake for a while.
+    std::array<ThreadChoice, kinds> thread_choices_;
 };
 
 }  // namespace fastopt

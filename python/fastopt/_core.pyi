@@ -47,10 +47,11 @@ def simulate_bursts(
     tick: float = 0.0,
     share: float = 1.0,
     least: float = 4e5,
+    begins_alone: bool = False,
 ) -> list[float]:
     """For tests: the part that a team has of the time of bursts of steps. A step takes so many seconds on one thread and on a team, an
     entry a burst, and `cold` times that at the start of each. The other threads get a share of their cores, noted down once a tick.
-    Steps of less work than `least` are done alone."""
+    Steps of less work than `least` are done alone, and with `begins_alone` the first ones of large steps too."""
 
 def weighted_means(values: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:
     """sum(w v) / sum(w) of each row; 0.0 when nothing in it has weight."""
