@@ -117,7 +117,10 @@ py::object forward(Network<T>& net, const py::object& x, bool training, bool und
             }
         };
         try {
-            copy_rows<T>(net.forward(from.rows, training), out);
+            net.forward_choice().run(1, net.inference_work(from.rows), [&](Index) {
+                copy_rows<T>(net.forward(from.rows, training), out);
+                return true;
+            });
         } catch (...) {
             undo();
             throw;
@@ -145,7 +148,10 @@ py::object backward(Network<T>& net, const py::object& grad_output) {
         for (Index i = 0; i < from.rows; ++i) {
             copy_row(from.row(i), from.cols, to.row(i));
         }
-        copy_rows<T>(net.backward(true), out);
+        net.backward_choice().run(1, 2 * net.inference_work(from.rows), [&](Index) {
+            copy_rows<T>(net.backward(true), out);
+            return true;
+        });
     }
     return std::move(result);
 }

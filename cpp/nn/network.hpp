@@ -9,6 +9,7 @@
 
 #include "core/aligned.hpp"
 #include "core/sole_use.hpp"
+#include "core/thread_choice.hpp"
 #include "core/threads.hpp"
 #include "nn/layer.hpp"
 #include "nn/row_blocks.hpp"
@@ -130,6 +131,10 @@ class Network {
     // Inference in blocks of rows, each through all layers, with memory of its own; does not disturb a training forward.
     void infer(const Source& source, Matrix<T> out);
 
+    // How many threads single forwards get from outside, and single backwards.
+    ThreadChoice& forward_choice() { return forward_choice_; }
+    ThreadChoice& backward_choice() { return backward_choice_; }
+
     // Held during any call that touches workspace or parameters.
     SoleUse& mutex() { return mutex_; }
 
@@ -225,6 +230,8 @@ class Network {
     std::vector<PaddedMatrix<T>> inference_;  // two for every thread
     Buffer<T> inference_scratch_;
     InferencePlan inference_plan_;
+    ThreadChoice forward_choice_;
+    ThreadChoice backward_choice_;
     SoleUse mutex_;
     // What every step writes has lines of its own: the other threads read the rest, and would wait for it again in every step.
     alignas(2 * cache_line) Pass pass_;
