@@ -97,6 +97,8 @@ def sizes():
     for dtype in ("float32", "float64"):
         net = fo.mlp(30, [64, 40], 3, activation="gelu", standardize=True, dtype=dtype, seed=7)
         train(f"by units {dtype}", net, fo.losses.get("focal"), "adam", 3, l2=1e-4)
+        net = every_layer(30, 65, 3, dtype=dtype, seed=8, batch_norm=False)
+        train(f"in blocks {dtype}", net, fo.losses.get("focal"), "adam", 3, rows=5017, batch=2500, clip_norm=1.0)
     train("one row", every_layer(1, 1, 1, seed=5), fo.losses.get("mse"), "adam", 1, rows=3, batch=1)
 
 

@@ -12,7 +12,8 @@ import fastopt as fo
 import numpy as np
 from native import core
 
-STEPS, BATCH = 6, 32
+STEPS = 6
+BATCHES = {"apart": 32, "halves": 32, "shared": 32, "blocks": 2500}
 MOST = 1000  # requests of one run
 HANG = 60  # seconds
 
@@ -28,6 +29,7 @@ def layers_of(kind):
         "apart": [dense(24, activation="gelu"), dense(24, activation="relu"), dense(24), dense(1)],
         "halves": [dense(64, activation="relu"), dense(40, activation="relu"), dense(1)],
         "shared": [dense(64, activation="relu"), fo.layers.BatchNorm(), dense(1)],
+        "blocks": [dense(64, activation="gelu"), fo.layers.Dropout(0.1), dense(40, activation="relu"), dense(1)],
     }[kind]
 
 
@@ -37,17 +39,19 @@ def made(kind, options):
 
 def run(trainer, x, y):
     """Some steps; the losses of those that ended."""
-    rates, order = np.full(STEPS, 0.01), np.arange(STEPS * BATCH)
+    rates, order = np.full(STEPS, 0.01), np.arange(len(x))
     losses, weights = np.full(STEPS, np.nan), np.zeros(STEPS)
     try:
-        trainer._native.run_steps(x, y, None, order, BATCH, rates, losses, weights)
+        trainer._native.run_steps(x, y, None, order, len(x) // STEPS, rates, losses, weights)
     except MemoryError:
         return losses, True
     return losses, False
 
 
-def failures(kind, options, x, y):
+def failures(kind, options):
     """How many requests there were to fail, and how many steps two threads shared by units in the run in which none did."""
+    rng, rows = np.random.default_rng(0), STEPS * BATCHES[kind]
+    x, y = rng.standard_normal((rows, 20)).astype(np.float32), rng.standard_normal((rows, 1)).astype(np.float32)
     for request in range(MOST):
         trainer, twin = made(kind, options), made(kind, options)
         faulthandler.dump_traceback_later(HANG, exit=True)
@@ -56,6 +60,7 @@ def failures(kind, options, x, y):
         failed = ours.failures()
         if failed == 0:
             faulthandler.cancel_dump_traceback_later()
+            assert trainer._native.steps_in_blocks == (STEPS if kind == "blocks" else 0)
             return request, trainer._native.steps_in_halves
         where = f"{kind}, {options}, request {request}"
         ended = int(np.isfinite(losses).sum())
@@ -74,11 +79,8 @@ def failures(kind, options, x, y):
 
 def main():
     core.set_work_per_thread(1)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((STEPS * BATCH, 20)).astype(np.float32)
-    y = rng.standard_normal((STEPS * BATCH, 1)).astype(np.float32)
     cases = {"plain": {}, "clipped": {"clip_norm": 0.1}}
-    print(json.dumps({f"{kind}, {name}": failures(kind, cases[name], x, y) for kind in ("apart", "halves", "shared") for name in cases}))
+    print(json.dumps({f"{kind}, {name}": failures(kind, cases[name]) for kind in BATCHES for name in cases}))
 
 
 if __name__ == "__main__":
