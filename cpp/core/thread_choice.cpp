@@ -133,7 +133,7 @@ void ThreadChoice::saw_steps(Index steps, double seconds, double cpu_seconds, do
     const bool first = seconds_[best_] == 0;
     seconds_[best_] = first || from_before_ ? each : 0.75 * seconds_[best_] + 0.25 * each;
     from_before_ = false;
-    if (first && next_trial_ == never && !too_long_to_try()) {
+    if (first && (begins_alone_ || (next_trial_ == never && !too_long_to_try()))) {
         next_trial_ = now + first_doubt;
     }
 }

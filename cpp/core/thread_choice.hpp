@@ -20,7 +20,7 @@ struct Clock {
 
 class ThreadChoice {
    public:
-    // `begins_alone`: large steps too, because threads of another library may keep the cores busy between calls.
+    // `begins_alone`: large steps too, and for a while, because threads of another library may keep the cores busy between calls.
     explicit ThreadChoice(Clock clock = Clock::of_system(), bool begins_alone = false) : clock_(clock), begins_alone_(begins_alone) {}
 
     // Steps of less work have no part that a team would share.
