@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -133,9 +134,9 @@ class Batches {
 
 // Steps [first, stop) of those that `all_rows`, rates, losses and weights are of.
 template <class T, class I>
-Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows, Index batch_size, const py::object& rates,
+Index run_steps(TrainStep<T>& self, Data<T> data, const Flat<I>& all_rows, Index batch_size, const py::object& rates,
                 const py::object& losses, const py::object& weights, Index first_step, Index stop, Index epoch_rows,
-                const py::object& penalties, double most) {
+                const py::object& penalties, double most, bool look) {
     const Flat<double> all_rates = input_flat<double>(rates, "rates");
     const Index steps = all_rates.size;
     check(batch_size >= 1, "batch_size must be at least 1; got ", batch_size);
@@ -156,6 +157,10 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
     check(data.labels == nullptr || labels_below(data.labels, data.x.rows, rows, self.network().outputs()), "labels must be in 0..",
           self.network().outputs() - 1);
     std::for_each(rate.data, rate.data + rate.size, check_rate<T>);
+    std::atomic<bool> broken{false};
+    if (look) {
+        data.x.broken = &broken;
+    }
     const Release release;
     const std::lock_guard<SoleUse> lock(self.network().mutex());
     lap(self.network().profile(), Phase::python);
@@ -182,21 +187,24 @@ Index run_steps(TrainStep<T>& self, const Data<T>& data, const Flat<I>& all_rows
         }
         return std::isfinite(loss.value);
     });
-    // A step that was made cannot end the run: another thread may have begun the next one.
+    // Steps that were made cannot end the run: another thread may have begun the next one.
+    if (broken.load()) {
+        return -1;
+    }
     return std::find_if(loss_out.data, loss_out.data + done, [most](double loss) { return loss > most; }) - loss_out.data;
 }
 
 template <class T>
 Index run_steps_in_order(TrainStep<T>& self, const py::object& x, const py::object& y, const py::object& weight, const py::object& order,
                          Index batch_size, const py::object& rates, const py::object& losses, const py::object& weights, Index first,
-                         Index stop, Index epoch_rows, const py::object& penalties, double most) {
+                         Index stop, Index epoch_rows, const py::object& penalties, double most, bool look) {
     const Data<T> data = data_from(self, x, y, weight, false);
     if (py::isinstance<py::array_t<std::int32_t>>(order)) {
         return run_steps(self, data, input_flat<std::int32_t>(order, "order"), batch_size, rates, losses, weights, first, stop, epoch_rows,
-                         penalties, most);
+                         penalties, most, look);
     }
     return run_steps(self, data, input_flat<Index>(order, "order"), batch_size, rates, losses, weights, first, stop, epoch_rows, penalties,
-                     most);
+                     most, look);
 }
 
 template <class T>
@@ -259,7 +267,8 @@ void bind_train_step_of(py::module_& m) {
         .def("step", &step<T>)
         .def("run_steps", &run_steps_in_order<T>, py::arg("x"), py::arg("y"), py::arg("weight").none(true), py::arg("order"),
              py::arg("batch_size"), py::arg("rates"), py::arg("losses"), py::arg("weights"), py::arg("first") = 0, py::arg("stop") = -1,
-             py::arg("epoch_rows") = -1, py::arg("penalties") = py::none(), py::arg("most") = std::numeric_limits<double>::infinity())
+             py::arg("epoch_rows") = -1, py::arg("penalties") = py::none(), py::arg("most") = std::numeric_limits<double>::infinity(),
+             py::arg("look") = false)
         .def("flush",
              [](Step& self, double learning_rate) {
                  check_rate<T>(learning_rate);

@@ -1,10 +1,13 @@
 #include "kernels/gather.hpp"
 
 #include <algorithm>
+#include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "core/threads.hpp"
 #include "kernels/copy_row.hpp"
+#include "kernels/finite.hpp"
 #include "kernels/simd.hpp"
 
 namespace fastopt {
@@ -53,31 +56,52 @@ void ask_for_row(const S* row, Index cols) {
     }
 }
 
-// Rows [begin, end) of `out`.
-template <class T, class S>
-void gather_rows(const S* data, const Source& source, const Index* order, Index first, const Matrix<T>& out, Index begin, Index end) {
+// Rows [begin, end) of `out`, each by copy(from, to).
+template <class T, class S, class F>
+void copy_rows(const S* data, const Source& source, const Index* order, Index first, const Matrix<T>& out, Index begin, Index end,
+               const F& copy) {
     const Index cols = source.cols;
     const Index stride = source.stride;
     const Index ld = out.ld;
-    with_conversion<T, S>(cols, [=, to = out.row(begin)](const auto& copy) mutable {
-        Index i = begin;
-        if (order == nullptr) {
-            for (; i < end; ++i, to += ld) {
-                copy(data + (first + i) * stride, to);
-            }
-            return;
-        }
-        const Index row_bytes = cols * static_cast<Index>(sizeof(S));
-        if ((end - begin) * row_bytes > bytes_ahead) {  // a few small rows feel the division
-            const Index ahead = ceil_div(bytes_ahead, row_bytes);
-            for (; i + ahead < end; ++i, to += ld) {
-                ask_for_row(data + order[i + ahead] * stride, cols);
-                copy(data + order[i] * stride, to);
-            }
-        }
+    T* to = out.row(begin);
+    Index i = begin;
+    if (order == nullptr) {
         for (; i < end; ++i, to += ld) {
+            copy(data + (first + i) * stride, to);
+        }
+        return;
+    }
+    const Index row_bytes = cols * static_cast<Index>(sizeof(S));
+    if ((end - begin) * row_bytes > bytes_ahead) {  // a few small rows feel the division
+        const Index ahead = ceil_div(bytes_ahead, row_bytes);
+        for (; i + ahead < end; ++i, to += ld) {
+            ask_for_row(data + order[i + ahead] * stride, cols);
             copy(data + order[i] * stride, to);
         }
+    }
+    for (; i < end; ++i, to += ld) {
+        copy(data + order[i] * stride, to);
+    }
+}
+
+template <class T, class S>
+void gather_rows(const S* data, const Source& source, const Index* order, Index first, const Matrix<T>& out, Index begin, Index end) {
+    with_conversion<T, S>(source.cols, [=, &source, &out](const auto& copy) {
+        if constexpr (std::is_floating_point_v<S>) {
+            if (source.broken != nullptr) {  // while a row is in L1
+                constexpr S most = sizeof(T) < sizeof(S) ? static_cast<S>(std::numeric_limits<T>::max()) : std::numeric_limits<S>::max();
+                bool broken = false;
+                copy_rows<T>(data, source, order, first, out, begin, end, [&](const S* from, T* to) {
+                    copy(from, to);
+                    broken |= any_beyond(from, source.cols, most);
+                });
+                if (broken) {
+                    source.broken->store(true, std::memory_order_relaxed);
+                }
+                return;
+            }
+        }
+        copy_rows<T>(data, source, order, first, out, begin, end, copy);
     });
 }
 

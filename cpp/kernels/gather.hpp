@@ -1,6 +1,8 @@
 // Rows of the caller's data, of several element types, converted and laid side by side.
 #pragma once
 
+#include <atomic>
+
 #include "core/types.hpp"
 
 namespace fastopt {
@@ -16,6 +18,7 @@ struct Source {
     Index rows = 0;
     Index cols = 0;
     Index stride = 0;
+    std::atomic<bool>* broken = nullptr;  // if any, set when a row that is gathered holds what is not finite as a T
 };
 
 // out(i, :) = source(order[i], :) (order null: rows first..first+out.rows).

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
-#include <type_traits>
 
 #include "core/threads.hpp"
+#include "kernels/finite.hpp"
 #include "kernels/simd.hpp"
 
 namespace fastopt {
@@ -157,19 +156,9 @@ double weighted_mean(const double* values, const double* weights, Index count) {
 
 template <class T>
 bool all_finite(const T* values, Index count, T most) {
-    using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-    constexpr Bits size = static_cast<Bits>(~Bits{0}) >> 1;  // the sign apart, numbers are ordered as their bits, NaN behind infinity
-    Bits largest;
-    std::memcpy(&largest, &most, sizeof(T));
     std::atomic<bool> finite{true};
     parallel_for(count, line_elements<T>, 4.0 * static_cast<double>(count), [&](Index begin, Index end) {
-        Bits found = 0;  // no early end: the loop is vectorised, and the answer is nearly always yes
-        for (Index i = begin; i < end; ++i) {
-            Bits bits;
-            std::memcpy(&bits, values + i, sizeof(T));
-            found |= static_cast<Bits>((bits & size) > largest);
-        }
-        if (found != 0) {
+        if (any_beyond(values + begin, end - begin, most)) {
             finite.store(false, std::memory_order_relaxed);
         }
     });

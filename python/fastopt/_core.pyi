@@ -308,6 +308,7 @@ class TrainStep_float32:
         epoch_rows: int = -1,
         penalties: NDArray[np.float64] | None = None,
         most: float = ...,
+        look: bool = False,
     ) -> int:
         """Steps `first` to `stop` (-1: the end) of one per entry of `rates`, over consecutive batches of `order`.
 
@@ -315,7 +316,8 @@ class TrainStep_float32:
 
         Writes each batch's data loss and total sample weight, and `penalty()` at the end of each epoch where asked to. Returns the
         number of steps done, fewer when a loss was not finite (that step is not applied); of those before a loss above `most`, where
-        there is one, though all are done. Releases the GIL.
+        there is one, though all are done. With `look`, -1 when a row of `x` that was gathered is not finite: what was learned of it must
+        be undone. Releases the GIL.
         """
     def flush(self, learning_rate: float) -> bool:
         """Update with the micro-batches that wait for more to come (`accumulate`); False when none do."""

@@ -34,6 +34,10 @@ LOOKED_AT = 1024  # rows at most, when an epoch may have ended badly
 GROWN, JUMPED, RISEN = 8.0, 10.0, 3.0  # weights, a loss over its epoch's mean, and this over the one before: it may have ended badly
 
 
+class BrokenRowsError(Exception):
+    """Raised by the native steps of an epoch that met a row of X that is not finite."""
+
+
 class FinishedError(Exception):
     """Raised by `Epochs.one_epoch` when there is nothing more to do; the text says why."""
 
@@ -52,11 +56,21 @@ class Pace:
         self._seconds = seconds
         self.steps = max(1, int(PIECE_SECONDS / seconds))
 
+    def of(self, rows: int) -> float:
+        """Seconds of an epoch, as far as known."""
+        return self._seconds * -(-rows // self.batch)
+
     def saw(self, steps: int, seconds: float) -> None:
         """Learn from a piece that was run."""
         each = seconds / steps
         self._take(0.5 * (self._seconds + each) if self.measured else max(each, 1e-7))
         self.measured = True
+
+
+def pace_of(trainer: Trainer, batch: int) -> Pace:
+    """That of the last fit, when its batches were as large."""
+    last = trainer._pace
+    return Pace(trainer, batch) if last is None or last.batch != batch else last
 
 
 class Epochs:
@@ -280,13 +294,12 @@ class ArrayEpochs(Epochs):
         self.rows, self._data, self._batch, self._shuffle = data.count, data, batch_size, shuffle
         self._steps = -(-data.count // batch_size)
         self._reserve(1)
-        if trainer._pace is None or trainer._pace.batch != batch_size:
-            trainer._pace = Pace(trainer, batch_size)
-        self._pace = trainer._pace
+        self._pace = trainer._pace = pace_of(trainer, batch_size)
         self._native = isinstance(trainer.loss, Loss)
         looks_between = self._callbacks or self._validation or self._training or self._steep or trainer._options["accumulate"] > 1
         self._joins = self._native and not looks_between and trainer._rates.known_ahead
         self._largest = _validate.LARGEST[trainer.network.dtype]
+        self._message = trainer.history.message
 
     def _remember(self, order: NDArray[Any]) -> None:
         """What the last step of an order was on."""
@@ -336,9 +349,25 @@ class ArrayEpochs(Epochs):
 
     def at_once(self, most: int) -> int:
         """As many as make a piece, when nobody looks between them: Python then costs an epoch of few rows no more than its steps."""
-        if not (self._joins and self._pace.measured):
+        if not (self._joins and self._pace.measured) or self._data.unseen:
             return 1
         return max(1, min(most, self._pace.steps // self._steps, MOST_EPOCHS, MOST_ROWS // self._data.count))
+
+    def _epoch(self, start: float, history: History, snapshot: Snapshot) -> None:
+        """One epoch; the first one may have to look at the data too."""
+        try:
+            super()._epoch(start, history, snapshot)
+        except BrokenRowsError:
+            snapshot.restore()
+            self.trainer.history.message = self._message
+        except BaseException:
+            if self._data.unseen and not snapshot.finite():
+                snapshot.restore()
+            raise
+        else:
+            self._data.unseen = False
+            return
+        self._data.refuse(self.trainer.network.dtype)
 
     def epochs(self, count: int, start: float, history: History, snapshot: Snapshot) -> None:
         """Train and record them; where one of them fails, nothing, and from then on they are run one by one, to the same end."""
@@ -406,9 +435,12 @@ class ArrayEpochs(Epochs):
         losses, weights = self._losses[:epochs], self._weights[:epochs]
         most = math.inf if epochs == 1 else SUSPECT * self._largest  # alone, an epoch that breaks the weights is seen when it ends
         with self.trainer._turn:
-            return self.trainer._native.run_steps(
-                d.x, d.y, d.weight, order, self._batch, rates, losses, weights, first, stop, d.count, penalties, most
+            count = self.trainer._native.run_steps(
+                d.x, d.y, d.weight, order, self._batch, rates, losses, weights, first, stop, d.count, penalties, most, d.unseen
             )
+        if count < 0:
+            raise BrokenRowsError
+        return count
 
     def _python_steps(self, order: NDArray[Any], rates: NDArray[np.float64], first: int, stop: int) -> int:
         d = self._data
@@ -493,7 +525,12 @@ def plan(
         check_monitors(hooks, stream.columns(table))
         stream.stream = _prepare.Stream(trainer, X)
         return stream
-    train = _prepare.arrays(trainer, X, y, sample_weight)
+    unseen = (
+        trainer._memory is None
+        and not hooks
+        and _prepare.may_look_later(trainer, X, validation, lambda n: pace_of(trainer, size or n).of(n))
+    )
+    train = _prepare.arrays(trainer, X, y, sample_weight, unseen=unseen)
     checked = _prepare.validation_set(trainer, train, validation, table)
     _prepare.class_weights(trainer, train, class_weight)
     training = None

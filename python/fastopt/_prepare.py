@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from fastopt.losses import Loss
 if TYPE_CHECKING:
     from fastopt.metrics import Metric
     from fastopt.training import Trainer
+
+LOOK_LATER_BYTES = 1 << 20  # of X: reading less is no saving,
+LOOK_LATER_ROW_BYTES = 512  # nor is it where rows are so short that looking at each takes as long,
+LOOK_LATER_SECONDS = 1.0  # and an error should not come later
 
 Array = NDArray[Any]
 Batch = tuple[Array, Array, Array | None]
@@ -29,24 +33,49 @@ class ArrayData:
     y: Array
     weight: Array | None
     rows: NDArray[np.int64] | None
+    unseen: bool = False  # whether x is finite is found out while the first epoch copies its rows
 
     @property
     def count(self) -> int:
         """Rows to train on."""
         return len(self.x) if self.rows is None else len(self.rows)
 
+    def refuse(self, dtype: np.dtype[Any]) -> NoReturn:
+        """Raise for a row that the first epoch has met."""
+        _validate.check_finite(self.x, "X", dtype)
+        raise ValueError("X must be finite; a row was not, and has changed since it was trained on")
 
-def arrays(trainer: Trainer, X: Any, y: Any, sample_weight: Any) -> ArrayData:
-    """Check the arrays of a fit."""
+
+def arrays(trainer: Trainer, X: Any, y: Any, sample_weight: Any, *, unseen: bool = False) -> ArrayData:
+    """Check the arrays of a fit; with `unseen`, not yet whether X is finite."""
     net, loss = trainer.network, trainer.loss
-    x = _validate.features(X, net.inputs, net.dtype, "X")
+    x = _validate.features(X, net.inputs, net.dtype, "X", finite=not unseen)
     target = _evaluate.target_of(loss, net.outputs, y, net.dtype, "y")
     _validate.same_rows(x, target, "X", "y")
     weight = None
     if sample_weight is not None:
         refuse_weights(loss)
         weight = _validate.sample_weight(sample_weight, len(x), net.dtype)
-    return ArrayData(x, target, weight, None)
+    return ArrayData(x, target, weight, None, unseen)
+
+
+def may_look_later(trainer: Trainer, X: Any, validation: Any, epoch_seconds: Callable[[int], float]) -> bool:
+    """Whether the first epoch may look at X as it copies the rows, instead of all being read once more before it.
+
+    It must be short, and nothing else may read X before it ends: no statistics of `Standardize`, no rows held out.
+    """
+    return (
+        isinstance(X, np.ndarray)
+        and X.nbytes >= LOOK_LATER_BYTES
+        and X.ndim == 2
+        and X.shape[1] * X.itemsize >= LOOK_LATER_ROW_BYTES
+        and X.dtype in _validate.NATIVE_FLOATS
+        and _validate.readable(X)
+        and isinstance(trainer.loss, Loss)
+        and (validation is None or isinstance(validation, tuple | list))
+        and trainer.network._native.adapted()
+        and epoch_seconds(len(X)) <= LOOK_LATER_SECONDS
+    )
 
 
 def refuse_weights(loss: Any) -> None:

@@ -346,9 +346,10 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            For a wrong argument; nothing is changed then. What only shows on the way (a batch of an iterable that does not fit, an iterator
-            that is used up, a schedule that gives a negative rate) breaks the fit off there, as Ctrl-C does: the steps done stay, history
-            and epoch counter have the epochs that ended, and the trainer is usable.
+            For a wrong argument; nothing is changed then, even where the first epoch is what finds a number in X that is not finite (it
+            looks at long rows as it copies them, if it takes a second at most). What only shows on the way (a batch of an iterable that
+            does not fit, an iterator that is used up, a schedule that gives a negative rate) breaks the fit off there, as Ctrl-C does: the
+            steps done stay, history and epoch counter have the epochs that ended, and the trainer is usable.
         NonFiniteLossError
             When the loss stops being finite; weights and optimizer are those of the last finite epoch then.
         """
