@@ -1,11 +1,9 @@
 #include "nn/network.hpp"
 
 #include <algorithm>
-#include <atomic>
 
 #include "core/meeting.hpp"
 #include "core/threads.hpp"
-#include "kernels/copy_row.hpp"
 #include "kernels/take_lines.hpp"
 #include "nn/dense_layer.hpp"
 #include "nn/simple_layers.hpp"
@@ -14,16 +12,11 @@ namespace fastopt {
 
 namespace {
 
-// Rows of one block of inference: activations stay in cache, memory stays constant.
-constexpr Index inference_rows = 512;
-// Threads take rows of their own through all layers when all weights stay in a core's cache, as a large batch does block by block, in
-// inference also when each has so many rows; else they share every product.
-constexpr Index cached_bytes = Index{1} << 20;
-constexpr Index rows_of_a_thread = 256;
-// In training they go through by rows, or by halves of the units, with weights of up to so many bytes, of which each step brings a part
-// from the other core. On a Zen 3 shared products of more were 1.0 to 1.2 times as fast. (The instruction set stands for the processor.)
+// Threads go through a training step by rows, or by halves of the units, with weights of up to so many bytes, of which each step brings a
+// part from the other core. On a Zen 3 shared products of more were 1.0 to 1.2 times as fast. (The instruction set stands for the
+// processor.)
 #if defined(__AVX512F__)
-constexpr Index bytes_in_training = cached_bytes;
+constexpr Index bytes_in_training = Index{1} << 20;
 #else
 constexpr Index bytes_in_training = Index{1} << 18;
 #endif
@@ -33,9 +26,6 @@ constexpr Index parameters_a_sum = 40;  // of the second layer, which crosses be
 constexpr Index input_bytes_in_halves = Index{1} << 17;
 // Work of a training step that lasts so long, some 10 ms, that a user's interrupt is looked for in between.
 constexpr double long_work = 2e9;
-// The same of inference: work of a piece, 20 to 40 ms, and rows of one, at least, or weights would be packed too often.
-constexpr double piece_work = 4e9;
-constexpr Index fewest_of_piece = 512;
 
 }  // namespace
 
@@ -476,25 +466,6 @@ int Network<T>::begin_step(Index rows) {
     return threads;
 }
 
-template <class T>
-bool Network<T>::own_inputs() const {
-    constexpr Index small_bytes = Index{1} << 15;
-    return apart_ && trained_rows_ * padded_ld<T>(inputs_) * static_cast<Index>(sizeof(T)) <= small_bytes;
-}
-
-template <class T>
-void Network<T>::reserve_apart(Index rows, int threads) {
-    thread_scratch_ = scratch_elements(rows, 1);
-    scratch_.reserve(threads * thread_scratch_);
-    reserve_gradients();
-    if (own_inputs()) {
-        more_inputs_.resize(std::max(more_inputs_.size(), static_cast<std::size_t>(threads - 1)));
-        for (PaddedMatrix<T>& more : more_inputs_) {
-            more.reserve(capacity_, inputs_);
-        }
-    }
-}
-
 // Of the output of each layer one of its own.
 template <class T>
 void Network<T>::reserve_gradients() {
@@ -513,90 +484,6 @@ Matrix<T> Network<T>::gradient_of(std::size_t stage) const {
 }
 
 template <class T>
-void Network<T>::backward_rows(Range rows, int thread) {
-    const Pass pass = pass_of(thread, rows.begin, rows.begin);
-    const std::size_t lowest = lowest_trainable();
-    if (lowest == stages_.size()) {
-        return;
-    }
-    std::size_t s = stages_.size() - 1;
-    Matrix<T> grad = gradient_of(s).row_range(rows.begin, rows.size());
-    const Slope<T> last = slope_of(s, pass, rows.size(), thread);
-    activation_backward<T>(last.activation, last.source, grad);
-    for (; s > lowest; --s) {
-        Layer<T>& layer = *stages_[s].layer;
-        const Slope<T> slope = slope_of(s - 1, pass, rows.size(), thread);
-        if (stages_[s].transparent) {
-            activation_backward<T>(slope.activation, slope.source, grad);
-            continue;
-        }
-        const Matrix<T> grad_x = gradient_of(s - 1).row_range(rows.begin, rows.size());
-        layer.backward_input(pass, grad, grad_x, slope, scratch_of(thread));
-        lap(pass.profile, Phase::input_gradient, layer.number(), trained_rows_);
-        grad = grad_x;
-    }
-}
-
-template <class T>
-bool Network<T>::weight_gradient(Index stage, Part part) {
-    const auto s = static_cast<std::size_t>(stage);
-    Layer<T>& layer = *stages_[s].layer;
-    if (!layer.trainable()) {
-        return false;
-    }
-    const Pass pass = pass_of(part.thread, 0, 0);
-    layer.backward_weight(pass, below(s, part.thread), gradient_of(s), part, scratch_of(part.thread));
-    // A thread without a part of the weight took no time for its product.
-    lap(pass.profile, Phase::weight_gradient, layer.number(), layer.weight_part(part).empty() ? 0 : trained_rows_);
-    return true;
-}
-
-// The rule holds for all instruction sets: the sums are others.
-template <class T>
-bool Network<T>::in_blocks(Index rows) const {
-    const bool large = rows > RowBlocks::fewest_bytes / trained_bytes_of_row_;
-    return large && rows_alone_ && precision_ == Precision::full && weight_bytes() <= cached_bytes && !in_halves(rows);
-}
-
-template <class T>
-double Network<T>::work_in_blocks(Index rows) const {
-    return training_work(rows) + 2 * work_of_element * static_cast<double>(rows * elements_of_row_);
-}
-
-template <class T>
-void Network<T>::begin_blocks(const RowBlocks& blocks, int threads) {
-    begin(threads * blocks.block, true);
-    pass_.in_halves = false;
-    pass_.between = nullptr;  // not by these threads
-    apart_for_ = {};          // memory for each of them is another
-    thread_scratch_ = scratch_elements(blocks.block, 1);
-    scratch_.reserve(threads * thread_scratch_);
-    reserve_gradients();
-}
-
-template <class T>
-void Network<T>::end_blocks(bool made) {
-    for (Stage& stage : stages_) {
-        stage.view = {};
-    }
-    if (made) {
-        trained_rows_ = 0;
-    }
-}
-
-template <class T>
-void Network<T>::add_weight_gradients(Range place, T* gradients, int thread) {
-    for (std::size_t s = stages_.size(); s-- > 0;) {
-        Layer<T>& layer = *stages_[s].layer;
-        if (layer.trainable()) {
-            const auto mine = [&](const auto& m) { return m.row_range(place.begin, place.size()); };
-            layer.affine_backward(mine(below(s)), mine(gradient_of(s)), gradients, {}, scratch_of(thread));
-            lap(thread == 0 ? profile_.get() : nullptr, Phase::weight_gradient, layer.number());
-        }
-    }
-}
-
-template <class T>
 ConstMatrix<T> Network<T>::layer_output(Index layer) const {
     check(layer >= 0 && layer < static_cast<Index>(table_.size()), "layer must be in 0..", table_.size() - 1, "; got ", layer);
     for (const Stage& stage : stages_) {
@@ -606,104 +493,6 @@ ConstMatrix<T> Network<T>::layer_output(Index layer) const {
         }
     }
     return {};
-}
-
-template <class T>
-void Network<T>::plan_inference(Index rows, int threads) {
-    inference_plan_ = {};  // of no use once memory moves, should there be too little
-    InferencePlan plan;
-    plan.asked = {rows, get_num_threads()};
-    plan.threads = threads;
-    plan.block = std::min(inference_rows, round_up(ceil_div(rows, threads), row_grain));
-    plan.scratch = scratch_elements(plan.block, threads > 1 ? 1 : plan.asked.threads);
-    inference_scratch_.reserve(threads * plan.scratch);
-    inference_.resize(std::max(inference_.size(), static_cast<std::size_t>(2 * threads)));
-    Index widest = inputs_;
-    for (const Stage& stage : stages_) {
-        widest = std::max(widest, stage.layer->outputs());
-    }
-    for (int m = 0; m < 2 * threads; ++m) {
-        inference_[static_cast<std::size_t>(m)].reserve(plan.block, widest);
-    }
-    inference_plan_ = plan;
-}
-
-template <class T>
-void Network<T>::infer(const Source& source, Matrix<T> out) {
-    check(adapted(), "the Standardize layer has not seen data yet");
-    if (source.rows == 0) {
-        return;
-    }
-    Index piece = source.rows;
-    if (piece > fewest_of_piece && look_ != nullptr) {
-        const double work_of_row = inference_work(1) + work_of_element * static_cast<double>(elements_of_row_);
-        const Index worth = std::max<Index>(1, static_cast<Index>(piece_work / work_of_row));
-        piece = round_up(worth, round_up(fewest_of_piece, inference_rows * get_num_threads()));
-    }
-    for (Index first = 0; first < source.rows; first += piece) {
-        if (first > 0) {
-            look_();
-        }
-        infer_piece(source, {first, std::min(first + piece, source.rows)}, out);
-    }
-}
-
-template <class T>
-void Network<T>::infer_piece(const Source& source, Range piece, Matrix<T> out) {
-    const Pass pass{false, 0, 0, precision_};
-    for (const Stage& stage : stages_) {
-        stage.layer->prepare(pass);
-    }
-    const Index rows = piece.size();
-    int threads = threads_by_rows(rows, inference_work(rows));
-    if (threads > 1 && weight_bytes() > cached_bytes && rows < threads * rows_of_a_thread) {
-        threads = 1;  // the layers share their products
-    }
-    const InferencePlan& plan = inference_plan_;
-    if (const Shape asked{rows, get_num_threads()}; asked != plan.asked || threads != plan.threads) {
-        plan_inference(rows, threads);
-    }
-    const Index blocks = ceil_div(rows, plan.block);
-    // The first blocks belong to threads, of which fewer than asked for may come. Then who is through with one takes the next: threads are
-    // not equally fast.
-    std::atomic<Index> next{threads};
-    parallel(threads, [&](int thread, int all) {
-        for (Index b = thread; b < blocks; b = b + all < threads ? b + all : next.fetch_add(1, std::memory_order_relaxed)) {
-            const Index first = piece.begin + b * plan.block;
-            infer_block(source, first, std::min(plan.block, piece.end - first), out, &inference_[static_cast<std::size_t>(2 * thread)],
-                        inference_scratch_.data() + thread * plan.scratch);
-        }
-    });
-}
-
-template <class T>
-void Network<T>::infer_block(const Source& source, Index first, Index rows, Matrix<T> out, PaddedMatrix<T>* memory, T* temporary) {
-    const Pass pass{false, 0, 0, precision_};
-    int turn = 0;
-    Matrix<T> x = memory[0].view(rows);
-    x.cols = inputs_;
-    gather<T>(source, nullptr, first, x);
-    const Matrix<T> result = out.row_range(first, rows);
-    for (const Stage& stage : stages_) {
-        Layer<T>& layer = *stage.layer;
-        if (layer.transparent(pass)) {
-            continue;
-        }
-        if (&stage == &stages_.back() && layer.infers_to_any_rows()) {
-            layer.forward(pass, x, result, temporary);
-            return;
-        }
-        turn = 1 - turn;
-        Matrix<T> y = memory[turn].view(rows);
-        y.cols = layer.outputs();
-        layer.forward(pass, x, y, temporary);
-        x = y;
-    }
-    with_row_copy<T>(outputs_, [&](const auto& copy) {
-        for (Index i = 0; i < rows; ++i) {
-            copy(x.row(i), result.row(i));
-        }
-    });
 }
 
 template class Network<float>;

@@ -139,6 +139,10 @@ class Network {
     SoleUse& mutex() { return mutex_; }
 
    private:
+    // Weights of so many bytes stay in a core's cache: then rows go through all layers at once, those of an inference by each thread, those
+    // of a large batch block by block.
+    static constexpr Index cached_bytes = Index{1} << 20;
+
     struct Stage {
         std::unique_ptr<Layer<T>> layer;
         PaddedMatrix<T> output;

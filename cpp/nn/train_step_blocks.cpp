@@ -132,5 +132,6 @@ LossValue TrainStep<T>::step_in_blocks(const Data<T>& data, const Index* order, 
     template LossValue TrainStep<T>::step_in_blocks(const Data<T>&, const Index*, Index, double);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
+#undef FASTOPT_INSTANTIATE
 
 }  // namespace fastopt

@@ -355,5 +355,6 @@ void TrainStep<T>::update_halves(const HalfStep& step, const StepInfo& info, int
     template void TrainStep<T>::update_halves(const HalfStep&, const StepInfo&, int, Profile*);
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)
+#undef FASTOPT_INSTANTIATE
 
 }  // namespace fastopt
