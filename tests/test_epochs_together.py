@@ -3,7 +3,7 @@
 import fastopt as fo
 import numpy as np
 import pytest
-from fastopt import _fit
+from fastopt import _array_epochs
 from native import core
 from numpy.testing import assert_array_equal
 
@@ -32,19 +32,19 @@ def pace(monkeypatch):
     def saw(self, steps, seconds):
         self.steps, self.measured = 10_000, True
 
-    monkeypatch.setattr(_fit.Pace, "saw", saw)
+    monkeypatch.setattr(_array_epochs.Pace, "saw", saw)
 
 
 @pytest.fixture
 def runs(monkeypatch):
     """Steps of every native run."""
-    lengths, original = [], _fit.ArrayEpochs._native_steps
+    lengths, original = [], _array_epochs.ArrayEpochs._native_steps
 
     def counted(self, order, rates, first, stop):
         lengths.append(stop - first)
         return original(self, order, rates, first, stop)
 
-    monkeypatch.setattr(_fit.ArrayEpochs, "_native_steps", counted)
+    monkeypatch.setattr(_array_epochs.ArrayEpochs, "_native_steps", counted)
     return lengths
 
 
@@ -118,7 +118,7 @@ def test_a_failure_is_that_of_its_epoch(runs, step, epochs):
 
 
 def test_epochs_that_ended_before_an_interrupt_are_recorded(monkeypatch):
-    original = _fit.ArrayEpochs._native_steps
+    original = _array_epochs.ArrayEpochs._native_steps
 
     def interrupted(self, order, rates, first, stop):
         if len(order) == 1:
@@ -126,7 +126,7 @@ def test_epochs_that_ended_before_an_interrupt_are_recorded(monkeypatch):
         original(self, order, rates, first, 5 * STEPS + 1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_fit.ArrayEpochs, "_native_steps", interrupted)
+    monkeypatch.setattr(_array_epochs.ArrayEpochs, "_native_steps", interrupted)
     trainer, single = (fo.Trainer(network(), "cross_entropy", "adam") for _ in range(2))
     with pytest.raises(KeyboardInterrupt):
         plain(trainer, epochs=30)
@@ -138,20 +138,20 @@ def test_epochs_that_ended_before_an_interrupt_are_recorded(monkeypatch):
 def test_epochs_that_ended_before_another_exception_are_recorded(monkeypatch):
     """What a signal handler raises comes when the native run is over; so does Ctrl-C while the epochs are written down."""
     trainer = fo.Trainer(network(), "cross_entropy", "adam")
-    original = _fit.ArrayEpochs._rows
+    original = _array_epochs.ArrayEpochs._rows
 
     def late(self, epochs, rates):
-        monkeypatch.setattr(_fit.ArrayEpochs, "_rows", original)
+        monkeypatch.setattr(_array_epochs.ArrayEpochs, "_rows", original)
         raise TimeoutError
 
-    monkeypatch.setattr(_fit.ArrayEpochs, "_rows", late)
+    monkeypatch.setattr(_array_epochs.ArrayEpochs, "_rows", late)
     with pytest.raises(TimeoutError):
         plain(trainer, epochs=30)
     assert len(trainer.history.rows) == trainer.epoch == trainer.steps / STEPS > 1
 
 
 def test_weights_that_are_not_finite_are_not_kept_after_an_interrupt(monkeypatch):
-    original = _fit.ArrayEpochs._native_steps
+    original = _array_epochs.ArrayEpochs._native_steps
 
     def interrupted(self, order, *rest):
         done = original(self, order, *rest)
@@ -160,7 +160,7 @@ def test_weights_that_are_not_finite_are_not_kept_after_an_interrupt(monkeypatch
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(_fit.ArrayEpochs, "_native_steps", interrupted)
+    monkeypatch.setattr(_array_epochs.ArrayEpochs, "_native_steps", interrupted)
     trainer, single = (fo.Trainer(network(), "cross_entropy", "adam") for _ in range(2))
     with pytest.raises(KeyboardInterrupt):
         plain(trainer, epochs=30)
@@ -272,7 +272,7 @@ def test_a_rate_that_the_dtype_does_not_hold():
 
 def test_a_loss_near_the_largest_number_on_two_threads(runs, monkeypatch):
     """They have begun later steps when it is seen; the epochs are then run one by one, to the same end."""
-    monkeypatch.setattr(_fit, "SUSPECT", 1e-12)
+    monkeypatch.setattr(_array_epochs, "SUSPECT", 1e-12)
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((320, 30)).astype(np.float32), np.zeros((320, 2), np.float32)
     y[5] = 1e15

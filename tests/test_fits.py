@@ -3,7 +3,7 @@
 import fastopt as fo
 import numpy as np
 import pytest
-from fastopt import _evaluate, _fit, _validate
+from fastopt import _epochs, _evaluate, _fit, _snapshot, _validate
 from helpers import refuses
 
 RNG = np.random.default_rng(0)
@@ -174,10 +174,10 @@ def test_a_failed_epoch_takes_back_everything(options):
 # (loss of the epoch before, mean of this one, loss of its last batch, a weight), and whether the last batch is looked at again
 LOOKS = {
     "nothing": (1.0, 1.0, 1.0, 0.1, False),
-    "a last loss that has jumped": (1.0, 1.0, 1.01 * _fit.JUMPED, 0.1, True),
-    "one that has not": (1.0, 1.0, 0.99 * _fit.JUMPED, 0.1, False),
-    "a mean that has risen": (1.0, 1.01 * _fit.RISEN, 1.0, 0.1, True),
-    "one that has not risen so much": (1.0, 0.99 * _fit.RISEN, 1.0, 0.1, False),
+    "a last loss that has jumped": (1.0, 1.0, 1.01 * _epochs.JUMPED, 0.1, True),
+    "one that has not": (1.0, 1.0, 0.99 * _epochs.JUMPED, 0.1, False),
+    "a mean that has risen": (1.0, 1.01 * _epochs.RISEN, 1.0, 0.1, True),
+    "one that has not risen so much": (1.0, 0.99 * _epochs.RISEN, 1.0, 0.1, False),
     "a weight that has grown": (1.0, 1.0, 1.0, 1e6, True),
 }
 
@@ -204,7 +204,7 @@ def test_when_the_last_batch_is_looked_at_again(name, monkeypatch):
         return mean
 
     monkeypatch.setattr(type(epochs), "_loss_now", look)
-    snapshot = _fit.Snapshot(trainer)
+    snapshot = _snapshot.Snapshot(trainer)
     assert epochs._wrong(snapshot, mean) == ""
     assert len(seen) == looks
     epochs._last_loss = 1.0  # weights that have grown and been looked at are what others are compared with

@@ -7,7 +7,7 @@ import time
 import fastopt as fo
 import numpy as np
 import pytest
-from fastopt import _fit
+from fastopt import _array_epochs
 from helpers import close, loss_cases
 from native import DTYPES, core
 from networks import batch_for
@@ -242,7 +242,7 @@ def test_what_needs_all_weights_at_once(cut_for_threads, options):
 def test_all_but_the_last_step_of_a_run(cut_for_threads, monkeypatch):
     """The last one leaves weights where others look for them; so does each epoch that somebody looks at."""
     cut_for_threads(2)
-    monkeypatch.setattr(_fit, "PIECE_SECONDS", 1e3)  # on a slow machine an epoch is several runs
+    monkeypatch.setattr(_array_epochs, "PIECE_SECONDS", 1e3)  # on a slow machine an epoch is several runs
     batches = -(-ROWS // BATCH)
     trainer, _ = fitted(*NETWORKS["two"])
     assert EPOCHS * (batches - 1) <= steps_in_halves(trainer) < EPOCHS * batches

@@ -171,8 +171,8 @@ def test_a_memory_map_and_pieces(looked_later, tmp_path, monkeypatch):
     np.save(path, x)
     trainer = trainer_of([L.Dense(8, activation="relu")])
     state, calls = trainer.state_dict(), []
-    monkeypatch.setattr(fo._fit, "PIECE_SECONDS", 1e-9)
-    monkeypatch.setattr(fo._fit.Pace, "saw", lambda self, steps, seconds: calls.append(steps))
+    monkeypatch.setattr(fo._array_epochs, "PIECE_SECONDS", 1e-9)
+    monkeypatch.setattr(fo._array_epochs.Pace, "saw", lambda self, steps, seconds: calls.append(steps))
     with pytest.raises(ValueError, match=r"^X must be finite; got inf at row 3, column 0$"):
         trainer.fit(np.load(path, mmap_mode="r"), y, epochs=1, batch_size=BATCH, shuffle=False, progress=False)
     assert calls in ([], [1])

@@ -1,4 +1,4 @@
-"""`Trainer.fit` with a solver: the full batch, one accepted step per epoch; everything around the steps is `_fit.Epochs`."""
+"""`Trainer.fit` with a solver: the full batch, one accepted step per epoch; everything around the steps is `_epochs.Epochs`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastopt import _validate, layers
-from fastopt._fit import Epochs, FinishedError
+from fastopt._epochs import Epochs, FinishedError
 from fastopt._native import FLOAT64, native_loss
 from fastopt._network_steps import LARGEST_NEWTON, Memory
 from fastopt._objective import Objective

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastopt import _evaluate, _fit, _links, _options, _prepare, _specs, _state, _validate
+from fastopt import _array_epochs, _evaluate, _fit, _links, _options, _prepare, _specs, _state, _validate
 from fastopt._backend import core
 from fastopt._inference import outputs_of
 from fastopt._links import AnyLoss
@@ -143,7 +143,7 @@ class Trainer:
         self._any_target = isinstance(self._loss, Loss) and _links.takes_any_number(self._loss)
         self._rates = Rates(1.0 if self._memory is not None else fused.learning_rate, self._options["accumulate"])
         self._copies: Copies | None = None  # what a fit puts back when it fails, see _snapshot.py
-        self._pace: _fit.Pace | None = None  # of the last fit on arrays
+        self._pace: _array_epochs.Pace | None = None  # of the last fit on arrays
         # Rows of epochs that a native run of several has ended and nobody has recorded, and their seconds.
         self._under_way: Callable[[], tuple[list[dict[str, Any]], float]] | None = None
         self._modest_weight = 0.0  # below which an epoch has not thrown the weights too far; 0: unknown
