@@ -25,6 +25,25 @@ Product<T> product_of(const Operand<T>& a, const Operand<T>& b, Out<T> c, Index 
     return product;
 }
 
+template <class T>
+Product<T> weight_product(In<T> x, In<T> grad_a, Out<T> grad_weight, Precision precision, Out<T> writes_next, Tape* tape) {
+    Product<T> product = product_of<T>(transposed(x), operand(grad_a), grad_weight, x.cols, grad_a.cols, x.rows);
+    product.precision = precision;
+    product.writes_next = writes_next;
+    product.tape = tape;
+    return product;
+}
+
+template <class T>
+Product<T> input_product(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, Precision precision, Tape* tape) {
+    Product<T> product = product_of<T>(operand(grad_a), transposed(weight), grad_x, grad_a.rows, weight.rows, weight.cols);
+    product.slope = slope;
+    product.slope_source = slope_source;
+    product.precision = precision;
+    product.tape = tape;
+    return product;
+}
+
 // Elements of a weight gradient of a narrow layer that is added to another.
 template <class T>
 Index narrow_sum(Index inputs, Index units) {
@@ -94,11 +113,7 @@ void dense_backward_weight(In<T> x, In<T> grad_a, Out<T> grad_weight, T* scratch
         narrow_backward_weight<T>(x, grad_a, grad_weight, scratch, tape);
         return;
     }
-    Product<T> product = product_of<T>(transposed(x), operand(grad_a), grad_weight, x.cols, grad_a.cols, x.rows);
-    product.precision = precision;
-    product.writes_next = writes_next;
-    product.tape = tape;
-    multiply(product, scratch);
+    multiply(weight_product<T>(x, grad_a, grad_weight, precision, writes_next, tape), scratch);
 }
 
 template <class T>
@@ -116,23 +131,23 @@ void dense_backward_input(In<T> grad_a, In<T> weight, Out<T> grad_x, Activation 
         make_call(tape, [=] { thin_backward_input<T>(grad_a, weight, grad_x, slope, slope_source, scratch); });
         return;
     }
-    Product<T> product = product_of<T>(operand(grad_a), transposed(weight), grad_x, grad_a.rows, weight.rows, weight.cols);
-    product.slope = slope;
-    product.slope_source = slope_source;
-    product.precision = precision;
-    product.tape = tape;
-    multiply(product, scratch);
+    multiply(input_product<T>(grad_a, weight, grad_x, slope, slope_source, precision, tape), scratch);
 }
 
 template <class T>
 void dense_backward(In<T> x, In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, Out<T> grad_weight,
-                    T* scratch, Tape* tape) {
+                    T* scratch, Precision precision, Tape* tape) {
     if (is_thin(weight.cols) && weight.cols > 0 && x.padded && grad_x.padded) {
         make_call(tape, [=] { thin_backward<T>(x, grad_a, weight, grad_x, slope, slope_source, grad_weight, scratch); });
         return;
     }
-    dense_backward_input<T>(grad_a, weight, grad_x, slope, slope_source, scratch, Precision::full, tape);
-    dense_backward_weight<T>(x, grad_a, grad_weight, scratch, Precision::full, {}, tape);
+    if (is_narrow<T>(weight.cols)) {
+        dense_backward_input<T>(grad_a, weight, grad_x, slope, slope_source, scratch, precision, tape);
+        dense_backward_weight<T>(x, grad_a, grad_weight, scratch, precision, {}, tape);
+        return;
+    }
+    multiply_both(weight_product<T>(x, grad_a, grad_weight, precision, {}, tape),
+                  input_product<T>(grad_a, weight, grad_x, slope, slope_source, precision, tape), scratch);
 }
 
 template <class T>
@@ -186,7 +201,7 @@ void outer_rows(In<T> x, In<T> grad, bool bias, Out<T> out) {
     template void dense_backward_weight<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*, Precision, Matrix<T>, Tape*);                   \
     template void dense_backward_input<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, T*, Precision, Tape*);   \
     template void dense_backward<T>(ConstMatrix<T>, ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, Activation, ConstMatrix<T>, Matrix<T>, T*, \
-                                    Tape*);                                                                                               \
+                                    Precision, Tape*);                                                                                    \
     template void dense_add_weight_gradient<T>(ConstMatrix<T>, ConstMatrix<T>, Matrix<T>, T*);                                            \
     template void dense_accumulate<T>(const Operand<T>&, const Operand<T>&, Matrix<T>, Index, Index, T*, Precision);                      \
     template void outer_rows<T>(ConstMatrix<T>, ConstMatrix<T>, bool, Matrix<T>);

@@ -22,10 +22,11 @@ template <class T>
 void dense_forward_onto(In<T> addend, In<T> x, In<T> weight, const T* bias, Activation activation, Out<T> y, Out<T> pre, T* scratch,
                         Tape* tape = nullptr);
 
-// dense_backward_input and dense_backward_weight by one thread; of a thin layer in one pass over the rows.
+// dense_backward_input and dense_backward_weight: of a thin layer by one thread, in one pass over the rows; of others by threads that are
+// waited for once.
 template <class T>
 void dense_backward(In<T> x, In<T> grad_a, In<T> weight, Out<T> grad_x, Activation slope, In<T> slope_source, Out<T> grad_weight,
-                    T* scratch, Tape* tape);
+                    T* scratch, Precision precision = Precision::full, Tape* tape = nullptr);
 
 // grad_weight = x^T grad_a. The gradient of the bias is column_sums (kernels/reduce.hpp) of grad_a.
 template <class T>

@@ -674,32 +674,85 @@ void multiply_small(const Product<T>& q, T* scratch) {
     }
 }
 
+template <class T>
+double work_of(const Product<T>& q) {
+    return 2.0 * static_cast<double>(q.m) * static_cast<double>(round_up(q.n, lanes<T>)) * static_cast<double>(q.k);
+}
+
+// A product that the threads of a region share.
+template <class Arithmetic>
+class SharedProduct {
+   public:
+    using T = typename Arithmetic::Element;
+
+    // `stride`: elements of scratch memory of each thread.
+    SharedProduct(const Product<T>& q, int threads, T* scratch, Index stride)
+        : q_(q),
+          plan_(make_plan<Arithmetic>(q)),
+          grid_(choose_grid<Arithmetic>(q, plan_, threads)),
+          scratch_(scratch),
+          stride_(stride),
+          shares_(Bound::arithmetic, grid_.rows, grid_.cols, work_of(q)),
+          parts_(shares_, is_gradient_of_weight(q), plan_.pack_a, *this) {}
+    SharedProduct(const SharedProduct&) = delete;
+    SharedProduct& operator=(const SharedProduct&) = delete;
+
+    // Rows of such a C stay with the threads that compute them.
+    static bool is_gradient_of_weight(const Product<T>& q) { return q.a.row == 1; }
+    const Shares& shares() const { return shares_; }
+    // Returns the multiply-adds that were done.
+    Index run(int part) { return parts_.run(part) * q_.k; }
+    Block<Arithmetic> operator()(int part, int memory) const {
+        const Range rows = shares_.of_row(q_.m, part % grid_.rows);
+        const Range cols = shares_.of_column(q_.n, part / grid_.rows, panel_width<T>);
+        return Block<Arithmetic>(q_, plan_, rows, cols, scratch_ + memory * stride_);
+    }
+
+   private:
+    const Product<T>& q_;
+    const Plan plan_;
+    const Grid grid_;
+    T* const scratch_;
+    const Index stride_;
+    const Shares shares_;
+    Parts<T, SharedProduct> parts_;
+};
+
 template <class Arithmetic, class T = typename Arithmetic::Element>
 void multiply_with(const Product<T>& q, T* scratch) {
-    const double work = 2.0 * static_cast<double>(q.m) * static_cast<double>(round_up(q.n, lanes<T>)) * static_cast<double>(q.k);
+    const double work = work_of(q);
     const int threads = threads_for(work);
     if (threads == 1 && work <= remembered_work) {
         multiply_small<Arithmetic>(q, scratch);
         return;
     }
-    const Plan plan = make_plan<Arithmetic>(q);
     if (threads == 1) {
-        Block<Arithmetic>(q, plan, {0, q.m}, {0, q.n}, scratch).run();
+        Block<Arithmetic>(q, make_plan<Arithmetic>(q), {0, q.m}, {0, q.n}, scratch).run();
         if (q.tape != nullptr) {
             keep_product<Arithmetic, T>(q, scratch, nullptr);
         }
         return;
     }
-    const Grid grid = choose_grid<Arithmetic>(q, plan, threads);
-    const Index stride = thread_scratch<T>(q.m, q.n, q.k);
-    const Shares shares(Bound::arithmetic, grid.rows, grid.cols, work);
-    const auto block = [&](int part, int memory) {
-        const Range rows = shares.of_row(q.m, part % grid.rows);
-        const Range cols = shares.of_column(q.n, part / grid.rows, panel_width<T>);
-        return Block<Arithmetic>(q, plan, rows, cols, scratch + memory * stride);
-    };
-    const bool gradient_of_weight = q.a.row == 1;
-    Parts<T, decltype(block)>(shares, gradient_of_weight, plan.pack_a, block);
+    SharedProduct<Arithmetic> product(q, threads, scratch, thread_scratch<T>(q.m, q.n, q.k));
+    parallel_parts(product.shares(), [&](int part) { return product.run(part); });
+}
+
+// In one region, whose threads are waited for once. First the one whose rows stay with their threads, then the one of which a thread that
+// is through takes panels of the others: these read the packed A of a part that nobody overwrites then.
+template <class Arithmetic, class T = typename Arithmetic::Element>
+void multiply_both_with(const Product<T>& first, const Product<T>& last, T* scratch) {
+    const int threads = threads_for(std::min(work_of(first), work_of(last)));
+    if (threads > 1) {
+        const Index stride = std::max(thread_scratch<T>(first.m, first.n, first.k), thread_scratch<T>(last.m, last.n, last.k));
+        SharedProduct<Arithmetic> one(first, threads, scratch, stride);
+        SharedProduct<Arithmetic> other(last, threads, scratch, stride);
+        if (one.shares().threads() == other.shares().threads() && SharedProduct<Arithmetic>::is_gradient_of_weight(first)) {
+            parallel_parts(other.shares(), [&](int part) { return one.run(part) + other.run(part); });
+            return;
+        }
+    }
+    multiply_with<Arithmetic>(last, scratch);  // an input gradient while its weights are at hand
+    multiply_with<Arithmetic>(first, scratch);
 }
 
 }  // namespace
@@ -758,10 +811,22 @@ void multiply(const Product<T>& q, T* scratch) {
     multiply_with<Native<T>>(q, scratch);
 }
 
-#define FASTOPT_INSTANTIATE(T)                                   \
-    template Index product_scratch<T>(Index, Index, Index, int); \
-    template void multiply<T>(const Product<T>&, T*);            \
-    template T repeat_tile<T>(Index, T);                         \
+template <class T>
+void multiply_both(const Product<T>& first, const Product<T>& last, T* scratch) {
+    const bool full = first.precision == Precision::full && last.precision == Precision::full;
+    if (full && std::min({first.m, first.n, last.m, last.n}) > 0) {
+        multiply_both_with<Native<T>>(first, last, scratch);
+        return;
+    }
+    multiply(last, scratch);
+    multiply(first, scratch);
+}
+
+#define FASTOPT_INSTANTIATE(T)                                                \
+    template Index product_scratch<T>(Index, Index, Index, int);              \
+    template void multiply<T>(const Product<T>&, T*);                         \
+    template void multiply_both<T>(const Product<T>&, const Product<T>&, T*); \
+    template T repeat_tile<T>(Index, T);                                      \
     template double tile_work<T>();
 FASTOPT_INSTANTIATE(float)
 FASTOPT_INSTANTIATE(double)

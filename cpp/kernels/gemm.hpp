@@ -63,6 +63,11 @@ Index product_scratch(Index m, Index n, Index k, int threads);
 template <class T>
 void multiply(const Product<T>& product, T* scratch);
 
+// Both, of which neither reads what the other writes; threads that share them are waited for once where the first is the gradient of a
+// weight (A stored by columns). `scratch` is that of the larger one.
+template <class T>
+void multiply_both(const Product<T>& first, const Product<T>& last, T* scratch);
+
 // A full register tile alone, for bench/: so many times one after the other on the same operands, packed and in L1, which hold `seed`; and
 // the floating-point operations of one. Returns an element of the result.
 template <class T>

@@ -60,19 +60,19 @@ class alignas(2 * cache_line) FreePanels {
 template <class T, class Make>
 class Parts {
    public:
-    // By the thread that starts the region.
+    // By the thread that starts the region, whose threads then each `run` a part.
     Parts(const Shares& shares, bool rows_belong, bool packs_a, const Make& make)
         : make_(make), packs_a_(packs_a), helped_(!rows_belong && shares.threads() <= most ? shares.threads() : 0) {
         for (int part = 0; part < helped_; ++part) {
             panels_[static_cast<std::size_t>(part)].offer(make_(part, part).free_panels());
         }
-        parallel_parts(shares, [this](int part) { return own(part) + others(part); });
     }
+    // Returns the elements of C that were computed. What is in this part's scratch memory then is read by others until the region ends.
+    Index run(int part) { return own(part) + others(part); }
 
    private:
     static constexpr int most = 8;  // what the first thread plans alone grows with their number
 
-    // Return the elements of C that were computed.
     Index own(int part) {
         auto block = make_(part, part);
         if (part >= helped_ || block.free_panels() == 0) {

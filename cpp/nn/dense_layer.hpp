@@ -131,6 +131,14 @@ class DenseLayer final : public Layer<T> {
                                     scratch, pass.precision, pass.tape);
         });
     }
+    Phase backward(const Pass& pass, ConstMatrix<T> x, Matrix<T> grad, Matrix<T> grad_x, const Slope<T>& slope, T* scratch) override {
+        if (grad_x.data == nullptr || !trainable_ || is_thin(units_) || pass.profile != nullptr || pass.between != nullptr) {
+            return Layer<T>::backward(pass, x, grad, grad_x, slope, scratch);  // a profile tells them apart, as does a look in between
+        }
+        dense_backward<T>(x, grad, weight_, grad_x, slope.activation, slope.source, grad_weight_, scratch, pass.precision, pass.tape);
+        bias_gradient(pass, grad, {0, units_});
+        return Phase::weight_gradient;
+    }
     Range weight_part(Part part) const override { return part.of<T>(this->inputs_, weight_turn()); }
     void backward_weight(const Pass& pass, ConstMatrix<T> x, ConstMatrix<T> grad, Part part, T* scratch) override {
         const Range rows = weight_part(part);
@@ -144,11 +152,7 @@ class DenseLayer final : public Layer<T> {
             weight_gradient(pass, x.column_range(rows.begin, rows.size()), grad, mine(grad_weight_), takes ? mine(weight_) : Matrix<T>{},
                             scratch);
         }
-        if (has_bias_ && !units.empty()) {
-            const ConstMatrix<T> columns = grad.column_range(units.begin, units.size());
-            T* const sums = grad_bias_ + units.begin;
-            make_call(pass.tape, [=] { column_sums<T>(columns, sums); });
-        }
+        bias_gradient(pass, grad, units);
     }
 
     Index parameters() const override { return this->inputs_ * units_ + (has_bias_ ? units_ : 0); }
@@ -238,6 +242,13 @@ class DenseLayer final : public Layer<T> {
         });
     }
 
+    void bias_gradient(const Pass& pass, ConstMatrix<T> grad, Range units) const {
+        if (has_bias_ && !units.empty()) {
+            const ConstMatrix<T> columns = grad.column_range(units.begin, units.size());
+            T* const sums = grad_bias_ + units.begin;
+            make_call(pass.tape, [=] { column_sums<T>(columns, sums); });
+        }
+    }
     void add_gradients(ConstMatrix<T> x, ConstMatrix<T> grad, T* gradients, T* scratch) const {
         dense_add_weight_gradient<T>(x, grad, {gradients + weight_at_, this->inputs_, units_, units_, false}, scratch);
     }

@@ -388,7 +388,7 @@ void Halves<T>::backward_through(int thread, Index number, Profile* profile, Tap
     const ConstMatrix<T> source = slope_source(thread, number - 1);
     if (both_at_once(number, profile)) {
         dense_backward<T>(activations(thread, number - 1), grad, weights, grad_x, slope, source,
-                          weight(thread, number, mine.parameter_gradients), mine.scratch.data(), tape);
+                          weight(thread, number, mine.parameter_gradients), mine.scratch.data(), Precision::full, tape);
         return;
     }
     dense_backward_input<T>(grad, weights, grad_x, slope, source, mine.scratch.data(), Precision::full, tape);
